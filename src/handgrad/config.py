@@ -1,0 +1,130 @@
+"""What a configuration may hold, checked before anything heavy is imported; and errors that are one sentence."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import hydra
+from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class UserError(CompactHydraException):
+    """Something the user can mend: Hydra prints its message, one sentence, without a traceback."""
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Group(BaseModel):
+    """A config group: the values checked here, and whatever else its target takes."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class Data(Group):
+    """`conf/data/`."""
+
+    root: Annotated[str, Field(min_length=1)]
+    batch_size: Positive
+    val_size: Annotated[int, Field(ge=0)]
+
+
+class Network(Group):
+    """`conf/network/`."""
+
+    hidden_sizes: list[Positive]
+    init: Literal["xavier_uniform", "pytorch"]
+
+
+class Optimizer(Group):
+    """`conf/optimizer/`."""
+
+    lr: Annotated[float, Field(gt=0)]
+
+
+class Regularizer(Group):
+    """`conf/regularizer/`."""
+
+    strength: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Trainer(Group):
+    """`conf/trainer/`."""
+
+    max_epochs: Positive
+    # Gradients written by hand are not reduced across processes by Lightning's wrappers: replicas would drift apart.
+    devices: Literal[1]
+
+
+class Training(Group):
+    """The whole of `conf/train.yaml`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    network: Network
+    optimizer: Optimizer
+    regularizer: Regularizer
+    trainer: Trainer
+
+
+def check(cfg: DictConfig) -> None:
+    """Check the types and ranges of the values that every run has.
+
+    Raises:
+        UserError: names each value that cannot be, and says what it must be.
+    """
+    try:
+        Training.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except ValidationError as error:
+        raise UserError("; ".join(map(_sentence, error.errors()))) from None
+    except OmegaConfBaseException as error:
+        raise UserError(str(error)) from None
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    return f"{key}={problem['input']} cannot be: {problem['msg'].replace('Input', 'it', 1)}"
+
+
+@contextmanager
+def explained(group: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a library's complaint about a config group's values into one sentence.
+
+    Raises:
+        UserError: instead of an exception of one of the kinds; names the group and repeats the complaint.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise UserError(f"{group}: {error}") from error
+
+
+def build(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a config group, passing what it cannot say itself as objects.
+
+    Raises:
+        UserError: the target does not take the group's values; says which group and why.
+    """
+    try:
+        return hydra.utils.instantiate(node, **objects)
+    except InstantiationException as error:
+        raise UserError(f"{node._get_full_key(None)}: {error.__cause__ or error}") from error
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a Hydra command; a key it does not know is answered with the keys it knows."""
+    try:
+        command()
+    except SystemExit as stop:
+        error = stop.__context__.__cause__ if stop.__context__ else None  # what Hydra printed before it left
+        if isinstance(error, OmegaConfBaseException) and isinstance(error.parent_node, DictConfig):
+            known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
+            close = difflib.get_close_matches(str(error.key), known, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            print(f"{hint}Known here: {', '.join(sorted(known))}", file=sys.stderr)
+        raise

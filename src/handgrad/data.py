@@ -1,0 +1,228 @@
+"""One-hot MNIST, and its drop-in cousins, as a LightningDataModule that keeps every image in memory."""
+
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+
+from handgrad.config import UserError
+from handgrad.network import CLASSES, INPUTS
+
+SCORING_BATCH_SIZE = 2000  # scoring needs no small batches; measured: larger is no faster on a CPU
+
+
+class EpochSampler:
+    """The order of the examples: a function of (seed, epoch) alone, or their own order without a seed.
+
+    Lightning calls `set_epoch` before every epoch, also after resuming from a checkpoint.
+    """
+
+    def __init__(self, examples: int, seed: int | None) -> None:
+        self.examples = examples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """(N,) indices of the examples in this epoch's order."""
+        if self.seed is None:
+            return torch.arange(self.examples)
+        mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+        return torch.randperm(self.examples, generator=torch.Generator().manual_seed(int(mixed[0])))
+
+
+class BatchLoader:
+    """Serves whole batches by indexing tensors: a `DataLoader` without per-sample collation.
+
+    Args:
+        images: (N, 784) bytes; served as float in [0, 1].
+        targets: (N, 10) one-hot float.
+        batch_size: examples per batch; the last batch may be smaller.
+        seed: shuffles by (seed, epoch); None keeps the order.
+    """
+
+    batch_sampler = None  # Lightning expects one beside every `sampler`
+
+    def __init__(self, images: Tensor, targets: Tensor, batch_size: int, seed: int | None = None) -> None:
+        self.images = images
+        self.targets = targets
+        self.batch_size = batch_size
+        self.sampler = EpochSampler(len(images), seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.split(self.sampler.order(), self.batch_size):
+            yield self.images[indices].float().div_(255), self.targets[indices]
+
+
+class MNISTDataModule(LightningDataModule):
+    """Serves batches (x: (B, 784) float in [0, 1], y: (B, 10) one-hot float).
+
+    Args:
+        dataset: name of a class of `torchvision.datasets` that keeps MNIST's four files, e.g. "FashionMNIST".
+        root: folder that holds `<dataset>/raw/` with the four archives; what is missing is downloaded there.
+        batch_size: examples per training batch.
+        val_size: training images held out for validation, in the classes' proportions; 0 for none.
+        seed: orders the epochs and draws the validation split.
+
+    Raises:
+        UserError: from `prepare_data` and `setup`, when a file is missing, damaged or not what it should be, or
+            val_size leaves no image per class on either side.
+    """
+
+    def __init__(
+        self, dataset: str = "MNIST", root: str = "data", batch_size: int = 64, val_size: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.dataset_class: type[datasets.MNIST] = getattr(datasets, dataset)
+        self.root = root
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.seed = seed
+        self.loaders: dict[str, BatchLoader] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the ten classes: "0" ... "9" for the digits."""
+        return [name.split(" - ")[0] for name in self.dataset_class.classes]
+
+    def prepare_data(self) -> None:
+        """Verify, unpack and, where an archive is missing, download the four files."""
+        raw = Path(self.root, self.dataset_class.__name__, "raw")
+        for url, md5 in self.dataset_class.resources:
+            ensure_unpacked(raw / url, md5, self.dataset_class.mirrors)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read both sets into memory and split off the validation images; a second call does nothing."""
+        if self.loaders:
+            return
+        images, targets = self._read(train=True)
+        if self.val_size:
+            kept, held_out = self._split(targets)
+            self.loaders["val"] = BatchLoader(images[held_out], targets[held_out], SCORING_BATCH_SIZE)
+            images, targets = images[kept], targets[kept]
+        self.loaders["train"] = BatchLoader(images, targets, self.batch_size, self.seed)
+        self.loaders["test"] = BatchLoader(*self._read(train=False), SCORING_BATCH_SIZE)
+
+    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""
+        dataset = self.dataset_class(self.root, train=train)
+        folder = Path(dataset.raw_folder)
+        if len(dataset.data) != len(dataset.targets):
+            raise UserError(
+                f"{folder} holds {len(dataset.data)} images but {len(dataset.targets)} labels of the "
+                f"{'training' if train else 'test'} set: delete the folder's unpacked files (those without .gz)"
+            )
+        if not dataset.targets.numel() or dataset.targets.max() >= CLASSES:
+            raise UserError(
+                f"the {'training' if train else 'test'} labels in {folder} are not all between 0 and 9: "
+                "delete the folder's unpacked files (those without .gz) and put the original archives there"
+            )
+        return dataset.data.view(-1, INPUTS), torch.nn.functional.one_hot(dataset.targets, CLASSES).float()
+
+    def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the indices to train on and to hold out, in the classes' proportions."""
+        from sklearn.model_selection import train_test_split  # a second to import, and rarely needed
+
+        labels = targets.argmax(dim=1)
+        if not CLASSES <= self.val_size <= len(labels) - CLASSES:
+            raise UserError(
+                f"data.val_size must be 0 or between {CLASSES} and {len(labels) - CLASSES} "
+                f"({len(labels)} training images in {CLASSES} classes), not {self.val_size}"
+            )
+        kept, held_out = train_test_split(
+            torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed
+        )
+        return torch.from_numpy(kept), torch.from_numpy(held_out)
+
+    def train_dataloader(self) -> BatchLoader:
+        return self.loaders["train"]
+
+    def val_dataloader(self) -> dict[str, BatchLoader]:
+        """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
+        name = "val" if self.val_size else "test"
+        return {name: self.loaders[name]}
+
+    def test_dataloader(self) -> dict[str, BatchLoader]:
+        """Every set, for the final scoring, in its own order and large batches."""
+        train = self.loaders["train"]
+        return self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
+
+
+def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
+    """Make sure that the file beside an archive, without .gz, is whole; unpack or download where it is not.
+
+    Whatever is written appears under its final name only when complete, so processes may do this at the same time.
+
+    Args:
+        archive: path of the .gz file; it need not exist.
+        md5: the original archive's checksum.
+        mirrors: web folders that hold the archive.
+
+    Raises:
+        UserError: the file is neither there nor to be had, or the folder cannot be written.
+    """
+    unpacked = archive.with_suffix("")
+    if is_whole(unpacked, archive):
+        return
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+            if not check_integrity(archive, md5):
+                download(archive, md5, mirrors, scratch)
+            extracted = Path(extract_archive(str(archive), scratch))
+            extracted.replace(unpacked)
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {archive} ({error.strerror or error}): make {archive.parent} writable "
+            "or point data.root to a folder that is"
+        ) from error
+    if not is_whole(unpacked, archive):
+        raise UserError(f"{unpacked} is not an IDX file as {archive} should hold: delete both and run again")
+
+
+def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
+    """Fetch an archive from the first mirror that has it, by way of a scratch folder on the same disk."""
+    for mirror in mirrors:
+        try:
+            download_url(f"{mirror}{archive.name}", scratch, md5=md5)
+        except (OSError, RuntimeError):  # no network, no such file, wrong checksum
+            continue
+        Path(scratch, archive.name).replace(archive)
+        return
+    state = "is damaged (its checksum is not the original's)" if archive.exists() else "is missing"
+    raise UserError(
+        f"{archive} {state} and could not be downloaded: put the original there (for MNIST, "
+        "`git checkout -- data` restores the repository's), or point data.root to a folder that has it"
+    )
+
+
+def is_whole(unpacked: Path, archive: Path) -> bool:
+    """Tell whether an unpacked IDX file has the magic number and size it should have, and its archive's checksum.
+
+    IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
+    """
+    try:
+        content = unpacked.read_bytes()
+        axes = 3 if "images" in unpacked.name else 1
+        magic, *shape = struct.unpack_from(f">{1 + axes}I", content)
+        trailer = archive.read_bytes()[-8:] if archive.exists() else None
+    except (OSError, struct.error):
+        return False
+    expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
+    if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1] * shape[2] != INPUTS):
+        return False
+    # gzip ends with the checksum and the length of what was packed (RFC 1952, 2.3.1)
+    return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))

@@ -1,0 +1,241 @@
+"""Oracle: MNIST's published counts, the archives' own bytes, and torch.equal."""
+
+import gzip
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import ROOT
+from handgrad.config import UserError
+from handgrad.data import MNISTDataModule
+
+ARCHIVES = ROOT / "data" / "MNIST" / "raw"
+IMAGES = "t10k-images-idx3-ubyte"
+LABELS = "t10k-labels-idx1-ubyte"
+TRAIN_IMAGES_PER_DIGIT = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A fresh clone's data folder: the four archives, nothing unpacked."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in ARCHIVES.glob("*.gz"):
+        shutil.copy(archive, raw)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download fails at once, as on a machine without a network."""
+
+    def refuse(url: str, *_: object, **__: object) -> None:
+        raise OSError(f"no route to {url}")
+
+    monkeypatch.setattr("handgrad.data.download_url", refuse)
+
+
+def load(root: Path, **options: Any) -> MNISTDataModule:
+    data = MNISTDataModule(root=str(root), **options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
+    x, y = next(iter(mnist.train_dataloader()))
+    assert (x.shape, y.shape) == ((64, 784), (64, 10))
+    assert x.dtype == y.dtype == torch.float32
+    assert (x.min().item(), x.max().item()) == (0, 1)
+    assert y.sum(dim=1).eq(1).all()
+    assert y.max(dim=1).values.eq(1).all()
+
+
+def test_an_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
+    batches = list(mnist.train_dataloader())
+    assert len(batches) == len(mnist.train_dataloader()) == 938
+    assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT  # type: ignore[union-attr]
+    served = sum(x.double().sum().item() for x, _ in batches)
+    assert served == pytest.approx(mnist.train_dataloader().images.long().sum().item() / 255, rel=1e-6)
+
+
+def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([y for _, y in loader])
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    once, again, other = (load(ROOT / "data", seed=seed) for seed in (0, 0, 1))
+    first = first_targets(once, epoch=0)
+    assert not torch.equal(first, first_targets(once, epoch=1))
+    assert not torch.equal(first, first_targets(other, epoch=0))
+    first_targets(again, epoch=5)
+    torch.manual_seed(7)
+    assert torch.equal(first, first_targets(again, epoch=0))
+
+
+def test_validation_split_is_stratified_and_disjoint() -> None:
+    data = load(ROOT / "data", val_size=6000)
+    train, val = data.loaders["train"], data.loaders["val"]
+    assert (len(train.images), len(val.images)) == (54000, 6000)
+    assert list(data.val_dataloader()) == ["val"]
+    expected = torch.tensor(TRAIN_IMAGES_PER_DIGIT) / 10
+    assert (val.targets.sum(dim=0) - expected).abs().max() < 1
+    assert (train.targets.sum(dim=0) + val.targets.sum(dim=0)).tolist() == TRAIN_IMAGES_PER_DIGIT
+    assert torch.equal(val.images, load(ROOT / "data", val_size=6000).loaders["val"].images)
+    total = train.images.long().sum() + val.images.long().sum()
+    assert total == load(ROOT / "data").loaders["train"].images.long().sum()
+
+
+def test_without_validation_split_the_test_set_is_watched(mnist: MNISTDataModule) -> None:
+    assert list(mnist.val_dataloader()) == ["test"]
+    assert list(mnist.test_dataloader()) == ["train", "test"]
+
+
+@pytest.mark.parametrize("val_size", [5, 59_995])
+def test_val_size_must_leave_images_of_every_class(val_size: int) -> None:
+    with pytest.raises(UserError, match=r"data.val_size must be 0 or between 10 and 59990"):
+        load(ROOT / "data", val_size=val_size)
+
+
+def test_archives_are_unpacked(root: Path) -> None:
+    load(root)
+    for archive in ARCHIVES.glob("*.gz"):
+        assert (root / "MNIST" / "raw" / archive.stem).read_bytes() == gzip.decompress(archive.read_bytes())
+    assert len(list((root / "MNIST" / "raw").iterdir())) == 8
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def flip_one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[3000] ^= 1
+    path.write_bytes(content)
+
+
+def wrong_magic(path: Path) -> None:
+    path.write_bytes(b"\0\0\x08\x02" + path.read_bytes()[4:])
+
+
+@pytest.mark.parametrize("damage", [cut, flip_one_bit, wrong_magic])
+def test_damaged_unpacked_file_is_repaired_from_the_archive(root: Path, damage: Callable[[Path], None]) -> None:
+    load(root)
+    unpacked = root / "MNIST" / "raw" / IMAGES
+    whole = unpacked.read_bytes()
+    damage(unpacked)
+    load(root)
+    assert unpacked.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [cut, flip_one_bit])
+def test_damaged_archive_is_named_with_the_remedy(root: Path, damage: Callable[[Path], None]) -> None:
+    damage(root / "MNIST" / "raw" / f"{IMAGES}.gz")
+    with pytest.raises(UserError, match=rf"{IMAGES}.gz is damaged .* could not be downloaded: put the original there"):
+        load(root)
+
+
+def test_missing_archive_is_named_with_the_remedy(root: Path) -> None:
+    (root / "MNIST" / "raw" / f"{LABELS}.gz").unlink()
+    with pytest.raises(UserError, match=rf"{LABELS}.gz is missing and could not be downloaded: put the original there"):
+        load(root)
+
+
+def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "MNIST" / "raw" / f"{LABELS}.gz").unlink()
+
+    def fetch(url: str, folder: str, md5: str) -> None:
+        if "ossci" in url:
+            raise OSError("this mirror is down")
+        shutil.copy(ARCHIVES / Path(url).name, folder)
+
+    monkeypatch.setattr("handgrad.data.download_url", fetch)
+    monkeypatch.setattr(
+        MNISTDataModule().dataset_class, "mirrors", ["https://ossci.example/", "https://other.example/"]
+    )
+    load(root)
+    assert (root / "MNIST" / "raw" / f"{LABELS}.gz").exists()
+
+
+def unpack_alone(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Leave one unpacked file, changed, without its archive to repair it from."""
+    raw = root / "MNIST" / "raw"
+    (raw / name).write_bytes(change(gzip.decompress((raw / f"{name}.gz").read_bytes())))
+    (raw / f"{name}.gz").unlink()
+
+
+def test_labels_outside_the_digits_are_refused(root: Path) -> None:
+    unpack_alone(root, LABELS, lambda content: content[:-1] + b"\x0a")
+    with pytest.raises(UserError, match=r"test labels in .*raw are not all between 0 and 9: delete"):
+        load(root)
+
+
+def test_labels_and_images_must_be_as_many(root: Path) -> None:
+    unpack_alone(root, LABELS, lambda content: content[:4] + (9999).to_bytes(4, "big") + content[8:-1])
+    with pytest.raises(UserError, match=r"10000 images but 9999 labels of the test set: delete"):
+        load(root)
+
+
+def test_wrong_magic_number_without_archive_is_refused(root: Path) -> None:
+    unpack_alone(root, IMAGES, lambda content: b"\0\0\x08\x01" + content[4:])
+    with pytest.raises(UserError, match=rf"{IMAGES}.gz is missing and could not be downloaded"):
+        load(root)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder everyone may read, and no root rights, which would see no read-only folder."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    root = os.geteuid() == 0
+    yield folder
+    if root:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_read_only_folder_is_named_with_the_remedy(unprivileged: Path) -> None:
+    raw = unprivileged / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in ARCHIVES.glob("*.gz"):
+        shutil.copyfile(archive, raw / archive.name)
+    raw.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    with pytest.raises(UserError, match=r"cannot unpack .*Permission denied.*: make .*raw writable or point data.root"):
+        load(unprivileged)
+
+
+def test_two_processes_unpack_a_fresh_clone_at_the_same_time(root: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=load, args=(root,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list((root / "MNIST" / "raw").iterdir())) == 8
+
+
+def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
+    """Stands in MNIST's files, unpacked, for the ones of FashionMNIST that the repository does not hold."""
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in ARCHIVES.glob("*.gz"):
+        (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+    data = MNISTDataModule("FashionMNIST", root=str(root))
+    data.prepare_data()
+    data.setup()
+    assert len(data.loaders["train"].images) == 60_000
+    assert data.class_names[0] == "T-shirt/top"
