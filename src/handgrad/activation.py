@@ -1,0 +1,136 @@
+"""Activation functions, each beside its derivative derived by hand.
+
+Every class is one function phi, applied to each number on its own:
+
+- `phi(z)` is the activation a, of the shape and dtype of z;
+- `phi.derivative(z, a)` is phi'(z), likewise; a = phi(z) is passed in because several derivatives are shorter in it;
+- `phi.reference()` is PyTorch's own module for the same function: what the autograd engine uses, and the tests' oracle.
+
+All of them are free of overflow for every finite z. Equation numbers: docs/derivation.md.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Activation(Protocol):
+    """What the engines ask of an activation; see the module's docstring."""
+
+    def __call__(self, z: Tensor) -> Tensor: ...
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor: ...
+    def reference(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """a = 1 / (1 + exp(-z)); phi' = a (1 - a).   (11)"""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return a * (1 - a)
+
+    def reference(self) -> nn.Module:
+        return nn.Sigmoid()
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """a = tanh(z); phi' = 1 - a^2.   (12)"""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.tanh(z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return 1 - a * a
+
+    def reference(self) -> nn.Module:
+        return nn.Tanh()
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """a = max(z, 0); phi' = [z > 0], with phi'(0) = 0 by convention.   (13)"""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z.clamp(min=0)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return (z > 0).to(z.dtype)
+
+    def reference(self) -> nn.Module:
+        return nn.ReLU()
+
+
+@dataclass(frozen=True)
+class LeakyReLU:
+    """a = z where z > 0, else s z; phi' = 1 where z > 0, else the negative slope s.   (14)"""
+
+    negative_slope: float = 0.01
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.where(z > 0, z, self.negative_slope * z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return torch.where(z > 0, torch.ones_like(z), self.negative_slope)
+
+    def reference(self) -> nn.Module:
+        return nn.LeakyReLU(self.negative_slope)
+
+
+@dataclass(frozen=True)
+class SiLU:
+    """a = z s with s = sigmoid(z); phi' = s + a (1 - s).   (15)"""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z * torch.sigmoid(z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        s = torch.sigmoid(z)
+        return s + a * (1 - s)
+
+    def reference(self) -> nn.Module:
+        return nn.SiLU()
+
+
+@dataclass(frozen=True)
+class GELU:
+    """a = z Phi(z); phi' = Phi(z) + z N(z), Phi and N the standard normal's distribution and density.   (16)
+
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016 (the exact form, not the tanh approximation).
+    """
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z * normal_distribution(z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        return normal_distribution(z) + z * density
+
+    def reference(self) -> nn.Module:
+        return nn.GELU()
+
+
+def normal_distribution(z: Tensor) -> Tensor:
+    """Phi(z) = (1 + erf(z / sqrt(2))) / 2, without cancellation for negative z."""
+    return cast(Tensor, torch.special.ndtr(z))
+
+
+@dataclass(frozen=True)
+class Softplus:
+    """a = log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)); phi' = sigmoid(z).   (17)"""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def reference(self) -> nn.Module:
+        # PyTorch returns z itself above the threshold; at its default, 20, that is off by 2e-9.
+        return nn.Softplus(threshold=40)

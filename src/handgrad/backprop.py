@@ -1,0 +1,120 @@
+"""Forward and backward pass of a multilayer perceptron, derived by hand.
+
+Pure functions of tensors. With a_0 = x and layers l = 1 ... L:
+
+    z_l      = a_(l-1) @ W_l.T + b_l                                (1)
+    a_l      = phi(z_l)              for l < L                      (2)
+    delta_L  = (p - y) / B                                          (BP1, 5)
+    delta_l  = (delta_(l+1) @ W_(l+1)) * phi'(z_l)                  (BP2, 6)
+    dLoss/db_l = sum of delta_l over the batch                      (BP3, 7)
+    dLoss/dW_l = delta_l.T @ a_(l-1)                                (BP4, 8)
+
+No autograd graph is recorded anywhere. Equation numbers: docs/derivation.md.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.activation import Activation
+
+
+class ForwardPass(NamedTuple):
+    """What the backward pass needs to remember, from the input on.
+
+    zs: L pre-activations, z_1 ... z_L, each (B, O); the last are the logits.
+    activations: L inputs of the layers, a_0 = x ... a_(L-1), each (B, I).
+    """
+
+    zs: list[Tensor]
+    activations: list[Tensor]
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, C) pre-activations of the output layer."""
+        return self.zs[-1]
+
+
+class LayerGradient(NamedTuple):
+    """A layer's gradient in factored form: the weight gradient is delta.T @ input, not multiplied out.
+
+    delta: (B, O) dLoss/dz of the layer.
+    input: (B, I) the layer's input.
+    """
+
+    delta: Tensor
+    input: Tensor
+
+    def weight(self) -> Tensor:
+        """(O, I) dLoss/dW = delta.T @ input.   (BP4, 8)"""
+        return self.delta.T @ self.input
+
+    def bias(self) -> Tensor:
+        """(O,) dLoss/db = sum of delta over the batch.   (BP3, 7)"""
+        return self.delta.sum(dim=0)
+
+
+@torch.no_grad()
+def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation) -> ForwardPass:
+    """Run a batch through the network.   (1, 2)
+
+    Args:
+        x: (B, I) inputs.
+        weights: L matrices, each (O, I).
+        biases: L vectors, each (O,).
+        phi: activation of every layer but the last.
+
+    Returns:
+        pre-activations and inputs of every layer.
+    """
+    zs, activations = [], [x]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        zs.append(torch.addmm(bias, activations[-1], weight.T))  # (B, O)
+        activations.append(phi(zs[-1]))
+    zs.append(torch.addmm(biases[-1], activations[-1], weights[-1].T))  # (B, C)
+    return ForwardPass(zs, activations)
+
+
+@torch.no_grad()
+def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) -> Tensor:
+    """Propagate the error one layer back.
+
+        delta = (delta_next @ W_next) * phi'(z)                     (BP2, 6)
+
+    Args:
+        delta_next: (B, O) dLoss/dz of the layer above, already divided by B.
+        weight_next: (O, I) weights of the layer above.
+        derivative: (B, I) phi'(z) of this layer.
+
+    Returns:
+        (B, I) dLoss/dz of this layer.
+
+    Source: Nielsen, Neural Networks and Deep Learning, ch. 2, BP2.
+    """
+    return (delta_next @ weight_next) * derivative
+
+
+@torch.no_grad()
+def backward(
+    output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor], phi: Activation
+) -> list[LayerGradient]:
+    """Propagate the output layer's delta back to the first layer.   (6, 7, 8)
+
+    Args:
+        output_delta: (B, C) dLoss/dz of the output layer, e.g. `loss.cross_entropy_delta`.
+        passed: what `forward` returned for the same weights.
+        weights: L matrices, each (O, I).
+        phi: the activation that `forward` used.
+
+    Returns:
+        L gradients in factored form, from the input on; a penalty's gradient is not in them.
+    """
+    delta = output_delta
+    gradients = [LayerGradient(delta, passed.activations[-1])]
+    for layer in range(len(weights) - 2, -1, -1):
+        z, a = passed.zs[layer], passed.activations[layer + 1]
+        delta = hidden_delta(delta, weights[layer + 1], phi.derivative(z, a))
+        gradients.append(LayerGradient(delta, passed.activations[layer]))
+    return gradients[::-1]

@@ -1,0 +1,52 @@
+"""Softmax cross-entropy and its delta, side by side. Equation numbers: docs/derivation.md."""
+
+import torch
+from torch import Tensor
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Turn the last layer's pre-activations into log-probabilities.
+
+        log p_c = z_c - log sum_k exp(z_k)                          (3)
+
+    The sum is taken after subtracting the largest z, so that no exponential overflows.
+
+    Args:
+        logits: (B, C) pre-activations of the output layer.
+
+    Returns:
+        (B, C) log-probabilities; exp of a row sums to 1.
+    """
+    return logits - torch.logsumexp(logits, dim=1, keepdim=True)
+
+
+def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the true classes, in nats per example.
+
+        loss = -1/B sum_b sum_c y_bc log p_bc                       (4)
+
+    Args:
+        log_p: (B, C) log-probabilities, from `log_softmax`.
+        y: (B, C) targets, each row non-negative with sum 1 (one-hot for MNIST).
+
+    Returns:
+        () the mean over the batch.
+    """
+    return -(y * log_p).sum() / len(y)
+
+
+def cross_entropy_delta(log_p: Tensor, y: Tensor) -> Tensor:
+    """Derivative of `cross_entropy` with respect to the logits: the delta of the output layer.
+
+        delta = (p - y) / B                                         (BP1, 5)
+
+    Args:
+        log_p: (B, C) log-probabilities, from `log_softmax`.
+        y: (B, C) targets, each row with sum 1.
+
+    Returns:
+        (B, C) dLoss/dz of the output layer.
+
+    Source: Bishop, Pattern Recognition and Machine Learning, eq. 5.18 and 4.109, divided by B for the mean.
+    """
+    return (log_p.exp() - y) / len(y)

@@ -1,0 +1,65 @@
+"""The multilayer perceptron: sizes, initialisation, parameters."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import cast
+
+from torch import Tensor, nn
+
+INPUTS = 28 * 28
+CLASSES = 10
+
+
+class MLP(nn.Module):
+    """Weights (O, I) and biases (O,) of a multilayer perceptron with 784 inputs and 10 outputs.
+
+    Both engines hold one, so a checkpoint of one loads into the other.
+
+    Args:
+        hidden_sizes: units of each hidden layer, from the input on; may be empty.
+        init: "xavier_uniform" (uniform in +-sqrt(6 / (I + O)), biases zero; Glorot and Bengio 2010, eq. 16) or
+            "pytorch" (uniform in +-1/sqrt(I), biases too). Both draw from torch's global random state.
+
+    Raises:
+        ValueError: init is neither of the two.
+    """
+
+    def __init__(self, hidden_sizes: Sequence[int] = (500, 250, 100), init: str = "xavier_uniform") -> None:
+        super().__init__()
+        sizes = [INPUTS, *hidden_sizes, CLASSES]
+        self.linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+        self.layers = nn.ModuleList(self.linear)  # the same, registered
+        if init not in INITIALISATIONS:
+            raise ValueError(f"network.init must be one of {', '.join(INITIALISATIONS)}, not {init!r}")
+        INITIALISATIONS[init](self)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The weight matrices, each (O, I), from the input on."""
+        return [layer.weight for layer in self.linear]
+
+    @property
+    def biases(self) -> list[Tensor]:
+        """The biases, each (O,), from the input on."""
+        return [layer.bias for layer in self.linear]
+
+    def forward(self, x: Tensor, phi: nn.Module) -> Tensor:
+        """Map images (B, 784) to logits (B, 10), for autograd to follow; phi goes after every layer but the last."""
+        *hidden, output = self.linear
+        for layer in hidden:
+            x = phi(layer(x))
+        return cast(Tensor, output(x))
+
+
+def xavier_uniform(network: MLP) -> None:
+    """Draw the weights uniformly from +-sqrt(6 / (I + O)) and set the biases to zero.   (18)"""
+    for layer in network.linear:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def pytorch(network: MLP) -> None:
+    """Keep what `nn.Linear` drew: weights and biases uniform in +-1/sqrt(I).   (19)"""
+
+
+INITIALISATIONS: dict[str, Callable[[MLP], None]] = {"xavier_uniform": xavier_uniform, "pytorch": pytorch}

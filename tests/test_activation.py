@@ -1,0 +1,46 @@
+"""Oracle: PyTorch's own activations and their derivatives by autograd, in float64; limits worked out by hand."""
+
+import pytest
+import torch
+
+from handgrad.activation import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+
+ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
+every_activation = pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+
+
+@every_activation
+def test_function_and_derivative_match_pytorch(phi: Activation) -> None:
+    z = torch.cat([torch.linspace(-30, 30, 601, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+    z.requires_grad_()
+    expected = phi.reference()(z)
+    (derivative,) = torch.autograd.grad(expected.sum(), z)
+    a = phi(z.detach())
+    torch.testing.assert_close(a, expected.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(phi.derivative(z.detach(), a), derivative, rtol=1e-12, atol=1e-14)
+
+
+@every_activation
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_finite_input_overflows(phi: Activation, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    z = torch.tensor([-largest, -1e30, -1000, -100, 100, 1000, 1e30, largest], dtype=dtype)
+    a = phi(z)
+    derivative = phi.derivative(z, a)
+    assert a.dtype == derivative.dtype == dtype
+    assert a.isfinite().all()
+    assert derivative.isfinite().all()
+
+
+def test_derivatives_at_zero_by_hand() -> None:
+    z = torch.zeros(1, dtype=torch.float64)
+    at_zero = {type(phi).__name__: phi.derivative(z, phi(z)).item() for phi in ACTIVATIONS}
+    assert at_zero == {
+        "Sigmoid": 0.25,
+        "Tanh": 1,
+        "ReLU": 0,
+        "LeakyReLU": 0.1,
+        "SiLU": 0.5,
+        "GELU": 0.5,
+        "Softplus": 0.5,
+    }

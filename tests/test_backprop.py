@@ -1,0 +1,125 @@
+"""Oracle: autograd with PyTorch's own layers, and finite differences, both in float64; one example by hand."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from handgrad import backprop, loss
+from handgrad.activation import Activation, ReLU, Tanh
+from handgrad.data import BatchLoader
+from handgrad.network import MLP
+from handgrad.regularizer import L2, no_penalty
+from test_activation import ACTIVATIONS
+
+HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
+STRENGTH = 1e-3
+
+
+def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regularizer: L2) -> list[Tensor]:
+    """Weight and bias gradients of every layer, as the manual engine computes them."""
+    passed = backprop.forward(x, network.weights, network.biases, phi)
+    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    gradients = []
+    for weight, gradient in zip(network.weights, backprop.backward(delta, passed, network.weights, phi), strict=True):
+        gradients += [gradient.weight() + regularizer.gradient(weight.detach()), gradient.bias()]
+    return gradients
+
+
+def objective(network: MLP, x: Tensor, y: Tensor, phi: Activation, strength: float) -> Tensor:
+    """What is minimised, written with PyTorch alone."""
+    squares = sum(p.square().sum() for name, p in network.named_parameters() if name.endswith("weight"))
+    return torch.nn.functional.cross_entropy(network(x, phi.reference()), y) + strength * squares
+
+
+def batch_of(few: BatchLoader, size: int) -> tuple[Tensor, Tensor]:
+    return few.images[:size].double() / 255, few.targets[:size].double()
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize("regularizer", [no_penalty(), L2(STRENGTH)], ids=["none", "l2"])
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_manual_gradients_match_autograd_and_finite_differences(
+    few: BatchLoader, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
+) -> None:
+    torch.manual_seed(size)
+    network = MLP(hidden, init="pytorch").double()
+    x, y = batch_of(few, size)
+    by_hand = gradients_by_hand(network, x, y, phi, regularizer)
+
+    parameters = list(network.parameters())
+    by_autograd = torch.autograd.grad(objective(network, x, y, phi, regularizer.strength), parameters)
+    for ours, theirs in zip(by_hand, by_autograd, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
+
+    step = 1e-6
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, by_hand, strict=True):
+            direction = torch.randn_like(parameter)
+            parameter.add_(direction, alpha=step)
+            above = objective(network, x, y, phi, regularizer.strength)
+            parameter.sub_(direction, alpha=2 * step)
+            below = objective(network, x, y, phi, regularizer.strength)
+            parameter.add_(direction, alpha=step)
+            expected = (gradient * direction).sum()
+            torch.testing.assert_close((above - below) / (2 * step), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_two_layers_by_hand() -> None:
+    """The example of docs/derivation.md: two images of two pixels, two hidden units, two classes."""
+    ln3 = math.log(3)
+    t = 4 * (1 - ln3)
+    x = torch.tensor([[1, 2], [0, t]], dtype=torch.float64)
+    y = torch.tensor([[1, 0], [0, 1]], dtype=torch.float64)
+    weights = [
+        torch.tensor([[0.5, -0.25], [1, 1]], dtype=torch.float64),
+        torch.tensor([[1, 0], [0, 0.5]], dtype=torch.float64),
+    ]
+    biases = [torch.tensor([1, -1], dtype=torch.float64), torch.tensor([0, 0], dtype=torch.float64)]
+
+    passed = backprop.forward(x, weights, biases, ReLU())
+    assert_equal(passed.zs[0], [[1, 2], [ln3, t - 1]])
+    assert_equal(passed.activations[1], [[1, 2], [ln3, 0]])
+    assert_equal(passed.logits, [[1, 1], [ln3, 0]])
+    log_p = loss.log_softmax(passed.logits)
+    assert_equal(log_p.exp(), [[1 / 2, 1 / 2], [3 / 4, 1 / 4]])
+    assert math.isclose(loss.cross_entropy(log_p, y), 1.5 * math.log(2))
+
+    first, second = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, ReLU())
+    assert_equal(second.delta, [[-1 / 4, 1 / 4], [3 / 8, -3 / 8]])
+    assert_equal(second.weight(), [[-1 / 4 + 3 / 8 * ln3, -1 / 2], [1 / 4 - 3 / 8 * ln3, 1 / 2]])
+    assert_equal(second.bias(), [1 / 8, -1 / 8])
+    assert_equal(first.delta, [[-1 / 4, 1 / 8], [3 / 8, 0]])
+    assert_equal(first.weight(), [[-1 / 4, -1 / 2 + 3 / 8 * t], [1 / 8, 1 / 4]])
+    assert_equal(first.bias(), [1 / 8, 1 / 8])
+
+
+def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
+
+
+def test_no_graph_is_recorded(few: BatchLoader) -> None:
+    network = MLP([12, 8]).double()
+    x, y = batch_of(few, 7)
+
+    def refuse(tensor: Tensor) -> None:
+        raise AssertionError("autograd saved a tensor")
+
+    with torch.autograd.graph.saved_tensors_hooks(refuse, lambda packed: packed):
+        passed = backprop.forward(x, network.weights, network.biases, Tanh())
+        delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+        gradients = backprop.backward(delta, passed, network.weights, Tanh())
+    tensors = [*passed.zs, *passed.activations, *(tensor for gradient in gradients for tensor in gradient)]
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_of_the_parameters_is_kept(few: BatchLoader, dtype: torch.dtype) -> None:
+    network = MLP([12, 8]).to(dtype)
+    x, y = few.images[:7].to(dtype) / 255, few.targets[:7].to(dtype)
+    gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
+    assert {gradient.dtype for gradient in gradients} == {dtype}
+    assert [gradient.shape for gradient in gradients] == [parameter.shape for parameter in network.parameters()]

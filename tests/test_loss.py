@@ -1,0 +1,33 @@
+"""Oracle: torch.nn.functional.cross_entropy and autograd in float64; one example by hand."""
+
+import math
+
+import torch
+
+from handgrad.loss import cross_entropy, cross_entropy_delta, log_softmax
+
+
+def test_loss_and_delta_match_autograd() -> None:
+    logits = torch.randn(7, 10, dtype=torch.float64, requires_grad=True)
+    y = torch.nn.functional.one_hot(torch.arange(7), 10).double()
+    expected = torch.nn.functional.cross_entropy(logits, y)
+    (delta,) = torch.autograd.grad(expected, logits)
+    log_p = log_softmax(logits.detach())
+    torch.testing.assert_close(cross_entropy(log_p, y), expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(cross_entropy_delta(log_p, y), delta, rtol=1e-12, atol=1e-16)
+
+
+def test_two_classes_by_hand() -> None:
+    """Logits (ln 3, 0) are probabilities 3/4 and 1/4."""
+    log_p = log_softmax(torch.tensor([[math.log(3), 0]], dtype=torch.float64))
+    y = torch.tensor([[0, 1]], dtype=torch.float64)
+    torch.testing.assert_close(log_p.exp(), torch.tensor([[0.75, 0.25]], dtype=torch.float64))
+    assert math.isclose(cross_entropy(log_p, y).item(), math.log(4))
+    torch.testing.assert_close(cross_entropy_delta(log_p, y), torch.tensor([[0.75, -0.75]], dtype=torch.float64))
+
+
+def test_large_logits_do_not_overflow() -> None:
+    log_p = log_softmax(torch.tensor([[1e30, 0, -1e30]]))
+    y = torch.tensor([[1.0, 0, 0]])
+    assert cross_entropy(log_p, y) == 0
+    assert cross_entropy_delta(log_p, y).eq(0).all()

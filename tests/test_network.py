@@ -1,0 +1,45 @@
+"""Oracle: the bounds of the two initialisations, from their papers' formulas; shapes counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from handgrad.network import MLP
+
+
+def test_default_network_is_the_notebooks() -> None:
+    network = MLP()
+    assert [tuple(weight.shape) for weight in network.weights] == [(500, 784), (250, 500), (100, 250), (10, 100)]
+    assert [tuple(bias.shape) for bias in network.biases] == [(500,), (250,), (100,), (10,)]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 543_860
+
+
+def test_xavier_fills_its_interval_and_leaves_biases_zero() -> None:
+    network = MLP(init="xavier_uniform")
+    for weight in network.weights:
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert abs(weight.mean()) < 0.1 * bound
+    assert all(bias.eq(0).all() for bias in network.biases)
+
+
+def test_pytorch_init_fills_its_interval() -> None:
+    network = MLP(init="pytorch")
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        bound = 1 / math.sqrt(weight.shape[1])
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert 0.5 * bound < bias.abs().max() <= bound
+
+
+def test_same_random_state_gives_the_same_network() -> None:
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(MLP(hidden_sizes=[20]))
+    torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict(), rtol=0, atol=0)
+
+
+def test_unknown_init_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="one of xavier_uniform, pytorch, not 'zeros'"):
+        MLP(init="zeros")
