@@ -1,0 +1,170 @@
+"""Oracle: the autograd engine, plain torch.optim, and the notebook's update written down on its own; float64."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import ConstantLR, LinearLR
+
+from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
+from handgrad.data import BatchLoader
+from handgrad.modules import AutogradModule, Classifier, ManualModule
+from handgrad.network import MLP
+from handgrad.optim import notebook_sgd
+from handgrad.regularizer import L2, no_penalty
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "notebook_sgd": partial(notebook_sgd, lr=0.01, batch_size=64),
+    "momentum": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
+    "adam": partial(Adam, lr=0.001, fused=True),
+}
+Engine = type[ManualModule] | type[AutogradModule]
+
+
+def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Classifier:
+    """A small module whose initial weights are always the same."""
+    torch.manual_seed(0)
+    parts: dict[str, Any] = {
+        "network": MLP([30, 20, 10]),
+        "regularizer": L2(1e-3),
+        "optimizer": OPTIMIZERS["notebook_sgd"],
+        "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
+    }
+    return engine(activation=phi or Tanh(), **(parts | changes))
+
+
+def fit(module: Classifier, loader: BatchLoader, epochs: int, ckpt: Path | None = None, **options: Any) -> Trainer:
+    """Train in float64 with nothing but Lightning's own parts."""
+    defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        **(defaults | options),
+    )
+    module.double()  # Lightning restores a checkpoint before it converts the module, and would round it to float32
+    scored = BatchLoader(loader.images[:64], loader.targets[:64], batch_size=64)
+    trainer.fit(module, loader, {"test": scored}, ckpt_path=ckpt, weights_only=True)
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
+@pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
+def test_engines_stay_together_for_100_steps(
+    few: BatchLoader, phi: Activation, regularizer: L2, optimizer: str
+) -> None:
+    changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
+    manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
+    start = [parameter.detach().double() for parameter in manual.network.parameters()]
+    assert fit(manual, few, epochs=10).global_step == fit(autograd, few, epochs=10).global_step == 100
+    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(manual.mean_train_loss(), autograd.mean_train_loss(), rtol=0, atol=1e-10)
+    moved = [(a - b).abs().max() for a, b in zip(manual.network.parameters(), start, strict=True)]
+    assert min(moved) > 1e-6
+
+
+def test_one_step_is_the_notebooks(few: BatchLoader) -> None:
+    """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
+    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), schedule=partial(ConstantLR, factor=1.0)).double()
+    weights = [weight.detach().clone().double() for weight in module.network.weights]
+    biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
+    fit(module, few, epochs=1, limit_train_batches=1)
+
+    few.sampler.set_epoch(0)
+    x, y = next(iter(few))
+    columns, truth, eta = x.double().T, y.double().T, 0.01
+    outputs = [columns]
+    for weight, bias in zip(weights, biases, strict=True):
+        outputs.append(1 / (1 + torch.exp(-(weight @ outputs[-1] + bias))))
+    logits = weights[-1] @ outputs[-2] + biases[-1]
+    delta = torch.exp(logits) / torch.exp(logits).sum(dim=0) - truth
+    for layer in (3, 2, 1, 0):
+        new_weight = weights[layer] - eta * sum(delta[:, [i]] @ outputs[layer][:, [i]].T for i in range(64))
+        new_bias = biases[layer] - eta * delta.mean(dim=1, keepdim=True)
+        delta = (weights[layer].T @ delta) * outputs[layer] * (1 - outputs[layer])
+        torch.testing.assert_close(module.network.weights[layer].detach(), new_weight, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(module.network.biases[layer].detach()[:, None], new_bias, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_same_seed_gives_identical_weights(few: BatchLoader, engine: Engine) -> None:
+    modules = [make(engine) for _ in range(2)]
+    for module in modules:
+        fit(module, few, epochs=3)
+    torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict(), rtol=0, atol=0)
+
+
+def test_grad_holds_the_gradient_of_the_loss(few: BatchLoader) -> None:
+    written: list[Tensor | None] = []
+
+    class Witness(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            written.extend(parameter.grad for parameter in pl_module.parameters())
+
+    module = make(ManualModule, optimizer=partial(SGD, lr=0.0))
+    fit(module, few, epochs=1, limit_train_batches=1, callbacks=[Witness()])
+    few.sampler.set_epoch(0)
+    x, y = next(iter(few))
+    logits = module.network(x.double(), torch.nn.Tanh())
+    squares = sum(weight.square().sum() for weight in module.network.weights)
+    objective = torch.nn.functional.cross_entropy(logits, y.double()) + 1e-3 * squares
+    expected = torch.autograd.grad(objective, list(module.network.parameters()))
+    for ours, theirs in zip(written, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
+
+
+def test_manual_module_records_no_graph(few: BatchLoader) -> None:
+    def refuse(tensor: Tensor) -> None:
+        raise AssertionError("autograd saved a tensor")
+
+    with torch.autograd.graph.saved_tensors_hooks(refuse, lambda packed: packed):
+        fit(make(ManualModule), few, epochs=1)
+        with pytest.raises(AssertionError, match="autograd saved"):
+            fit(make(AutogradModule), few, epochs=1)
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_schedule_is_stepped_after_every_batch(few: BatchLoader, engine: Engine) -> None:
+    trainer = fit(make(engine), few, epochs=1)
+    weights, biases = trainer.optimizers[0].param_groups
+    fraction = 0.01 + 0.99 * 10 / 20
+    assert weights["lr"] == pytest.approx(0.64 * fraction)
+    assert biases["lr"] == pytest.approx(0.01 * fraction)
+
+
+def saving(folder: Path) -> dict[str, Any]:
+    """Trainer options that keep `last.ckpt` in a folder."""
+    return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_checkpoint_goes_on_as_if_never_interrupted(
+    few: BatchLoader, engine: Engine, optimizer: str, tmp_path: Path
+) -> None:
+    whole, half, rest = (make(engine, optimizer=OPTIMIZERS[optimizer]) for _ in range(3))
+    fit(whole, few, epochs=4)
+    fit(half, few, epochs=2, **saving(tmp_path))
+    fit(rest, few, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
+    torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
+def test_checkpoint_of_one_engine_loads_into_the_other(
+    few: BatchLoader, first: Engine, second: Engine, tmp_path: Path
+) -> None:
+    trained, loaded = make(first), make(second)
+    fit(trained, few, epochs=1, **saving(tmp_path))
+    fit(loaded, few, epochs=1, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
+    x, _ = next(iter(few))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
