@@ -1,0 +1,122 @@
+"""Train one network, score it, and leave the results in its folder; with -m, a sweep of them."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from handgrad.config import UserError, build, check, explained, run
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Compose, check, train, show."""
+    from handgrad import results  # nothing heavy before the configuration is composed
+
+    job = HydraConfig.get()
+    choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
+    facts = {"name": cfg.name, "seed": cfg.seed, "choices": choices}
+    folder = Path(job.runtime.output_dir)
+    try:
+        with results.recorded(folder, facts) as record:
+            check(cfg)
+            train(cfg, folder, record)
+        show(record, folder)
+    except UserError as error:
+        if job.mode == RunMode.MULTIRUN:  # Hydra goes on, and in the end shows only the first job's error
+            log.error("%s: %s", cfg.name, error)
+        raise
+
+
+def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
+    """Train and score what a configuration describes.
+
+    Args:
+        cfg: a checked configuration.
+        folder: where the results go.
+        record: gets the metrics, epochs and seconds per epoch.
+
+    Raises:
+        UserError: the data, or a value that only a library can judge, cannot be used.
+        DivergedError: the loss stopped being finite.
+    """
+    import lightning
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from handgrad import callbacks, results
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
+    data = build(cfg.data, seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    lightning.seed_everything(cfg.seed, verbose=False)
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    module = build(cfg.engine)(**parts)
+    with explained("optimizer or schedule", TypeError, ValueError):  # refused before any work is done
+        module.configure_optimizers()
+
+    history = callbacks.History(folder)
+    final = callbacks.FinalScores(folder, data.class_names, history, hyperparameters(cfg, record["choices"]))
+    trainer = build(
+        cfg.trainer,
+        enable_progress_bar=sys.stderr.isatty(),
+        logger=TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False),
+        callbacks=[
+            callbacks.DivergenceGuard(),
+            history,
+            callbacks.EpochBar(history) if sys.stderr.isatty() else callbacks.EpochLines(history),
+            final,
+            LearningRateMonitor("step"),
+            ModelCheckpoint(folder / results.CHECKPOINTS, save_last=True, save_top_k=0),
+        ],
+    )
+    with explained("trainer", MisconfigurationException):
+        trainer.fit(module, data)
+    # Scored from the file, as the notebook does: what is reported is what was saved.
+    trainer.test(module, data, folder / results.CHECKPOINTS / results.LAST, verbose=False, weights_only=True)
+    record |= {"metrics": final.metrics} | results.summarize(history.rows)
+
+
+def hyperparameters(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
+    """What TensorBoard's HParams table shows of a run."""
+    return {
+        **{group: choices[group] for group in ("activation", "engine", "regularizer", "data", "optimizer", "schedule")},
+        "strength": cfg.regularizer.get("strength", 0.0),
+        "lr": cfg.optimizer.lr,
+        "batch_size": cfg.data.batch_size,
+        "hidden_sizes": str(cfg.network.hidden_sizes),
+        "init": cfg.network.init,
+        "max_epochs": cfg.trainer.max_epochs,
+        "seed": cfg.seed,
+    }
+
+
+def show(record: dict[str, Any], folder: Path) -> None:
+    """Print a finished run: choices, accuracies, seconds, folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=record["name"], show_header=False, title_justify="left")
+    table.add_row("choices", ", ".join(f"{group}={choice}" for group, choice in record["choices"].items() if choice))
+    for name, value in record["metrics"].items():
+        table.add_row(name, f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f} nats")
+    table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({record['epochs']} epochs)")
+    table.add_row("seconds", f"{record['seconds']:.1f}")
+    table.add_row("folder", str(folder))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run(main)

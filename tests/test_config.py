@@ -1,0 +1,107 @@
+"""Oracle: the notebook's table, and the recipes of its two halves as its README states them."""
+
+import csv
+from typing import Any
+
+import hydra
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from conftest import ROOT
+from handgrad.config import UserError, build, check
+
+ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
+
+
+def compose(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    check(cfg)
+    return cfg
+
+
+def part(cfg: DictConfig, key: str) -> str:
+    """The last word of a group's target."""
+    return str(cfg[key]["_target_"]).split(".")[-1]
+
+
+def test_engine_brings_its_half_of_the_notebook() -> None:
+    manual, autograd = compose("engine=manual"), compose("engine=autograd")
+    assert (part(manual, "optimizer"), manual.network.init, manual.optimizer.lr) == (
+        "notebook_sgd",
+        "xavier_uniform",
+        0.01,
+    )
+    assert (part(autograd, "optimizer"), autograd.network.init, autograd.optimizer.lr) == ("Adam", "pytorch", 0.01)
+    assert (manual.schedule.total_iters, part(autograd, "schedule")) == (100, "ConstantLR")
+
+
+def test_command_line_wins_over_the_recipe() -> None:
+    cfg = compose("engine=manual", "optimizer=adam", "network.init=pytorch", "optimizer.lr=0.1", "schedule=constant")
+    assert (part(cfg, "optimizer"), cfg.network.init, cfg.optimizer.lr) == ("Adam", "pytorch", 0.1)
+    assert part(cfg, "schedule") == "ConstantLR"
+    cfg = compose("experiment=notebook_manual-relu-none", "optimizer=adam", "trainer.max_epochs=3")
+    assert (part(cfg, "optimizer"), cfg.trainer.max_epochs) == ("Adam", 3)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["run"])
+def test_experiment_is_the_notebooks_row(row: dict[str, str]) -> None:
+    cfg = compose(f"experiment=notebook_{row['run']}")
+    assert cfg.name == f"{row['activation']}-{row['engine']}-{row['regularizer']}-s0"
+    assert cfg.trainer.max_epochs == int(row["epochs"])
+    warmed_up = part(cfg, "schedule") == "LinearLR"
+    assert warmed_up == (row["run"] == "manual-tanh-none")  # the only row that needs it to learn at all
+
+
+def test_every_row_of_the_notebook_has_its_experiment() -> None:
+    files = {path.stem for path in (ROOT / "conf" / "experiment").glob("notebook_*")}
+    assert files == {f"notebook_{row['run']}" for row in ROWS}
+
+
+@pytest.mark.parametrize("engine", ["manual", "autograd"])
+def test_controlled_differs_in_the_engine_alone(engine: str) -> None:
+    cfg, other = compose("experiment=controlled", f"engine={engine}"), compose("experiment=controlled")
+    for key in ("optimizer", "network", "schedule", "data", "trainer", "regularizer", "seed"):
+        assert cfg[key] == other[key]
+    assert part(cfg, "engine").lower() == f"{engine}module"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.batch_size=0", "data.batch_size=0 cannot be: it should be greater than 0"),
+        ("data.batch_size=abc", "data.batch_size=abc cannot be: it should be a valid integer"),
+        ("data.batch_size=1.5", "data.batch_size=1.5 cannot be: it should be a valid integer"),
+        ("data.val_size=-1", "data.val_size=-1 cannot be: it should be greater than or equal to 0"),
+        ("data.root=''", "data.root= cannot be: String should have at least 1 character"),
+        ("optimizer.lr=-1", "optimizer.lr=-1 cannot be: it should be greater than 0"),
+        ("optimizer.lr=nan", "optimizer.lr=nan cannot be: it should be"),
+        ("+regularizer.strength=-1e-5", "regularizer.strength=-1e-05 cannot be: it should be greater than or equal"),
+        ("network.hidden_sizes=[500,0]", "network.hidden_sizes.1=0 cannot be: it should be greater than 0"),
+        ("network.init=zeros", "network.init=zeros cannot be: it should be 'xavier_uniform' or 'pytorch'"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0 cannot be: it should be greater than 0"),
+        ("trainer.devices=2", "trainer.devices=2 cannot be: it should be 1"),
+        ("seed=-1", "seed=-1 cannot be: it should be greater than or equal to 0"),
+    ],
+)
+def test_impossible_value_is_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(override)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "node", "message"),
+    [
+        (["trainer.accelerator=gpu"], "trainer", "trainer: .*gpu"),
+        (["+trainer.patience=3"], "trainer", "trainer: .*patience"),
+        (["trainer.precision=17"], "trainer", "trainer: .*17"),
+    ],
+)
+def test_what_only_a_library_can_judge_names_the_group(overrides: list[str], node: str, message: str) -> None:
+    cfg: Any = compose(*overrides)
+    with pytest.raises(UserError, match=message):
+        build(cfg[node])

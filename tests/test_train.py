@@ -1,0 +1,220 @@
+"""Oracle: the contract of a run's folder, read back after the real command line on real MNIST."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from conftest import ROOT, Command
+
+CONTRACT = {
+    ".hydra",
+    "checkpoints",
+    "confusion_test.csv",
+    "confusion_test.png",
+    "confusion_train.csv",
+    "curves.png",
+    "history.csv",
+    "metrics.json",
+    "predictions.png",
+    "tensorboard",
+}
+SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=20"]
+
+
+def record(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One run of two epochs over all of MNIST: its folder and what it printed."""
+    home = tmp_path_factory.mktemp("finished")
+    (home / "data").symlink_to(ROOT / "data")
+    arguments = ["trainer.max_epochs=2", "regularizer=l2", "seed=3"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "src" / "train.py", *arguments],
+        cwd=home,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {path.name for path in home.iterdir()} == {"data", "outputs"}
+    (folder,) = (home / "outputs" / "runs").iterdir()
+    return folder, done.stdout + done.stderr
+
+
+def test_run_leaves_exactly_its_contract(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    assert folder.name.endswith("_relu-manual-l2-s3")
+    assert {path.name for path in folder.iterdir()} == CONTRACT
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_metrics_agree_with_the_confusion_matrices(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    run = record(folder)
+    assert (run["status"], run["reason"], run["seed"], run["epochs"]) == ("completed", None, 3, 2)
+    assert run["choices"]["regularizer"] == "l2"
+    assert 0 < run["seconds_per_epoch"] < run["seconds"]
+    for name, images in (("train", 60_000), ("test", 10_000)):
+        counts = np.loadtxt(folder / f"confusion_{name}.csv", delimiter=",", dtype=int)
+        assert counts.shape == (10, 10)
+        assert counts.sum() == images
+        assert run["metrics"][f"{name}/accuracy"] == counts.trace() / images
+    rows_are_true_classes = np.loadtxt(folder / "confusion_test.csv", delimiter=",", dtype=int).sum(axis=1)
+    assert rows_are_true_classes.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert run["metrics"]["test/accuracy"] > 0.93
+
+
+def test_history_has_a_row_per_epoch(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["epoch", "train/loss", "test/loss", "test/accuracy", "lr", "seconds"]
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    final = record(folder)["metrics"]
+    assert float(rows[-1]["test/accuracy"]) == final["test/accuracy"]
+    assert float(rows[-1]["test/loss"]) == final["test/loss"]
+    assert float(rows[-1]["lr"]) == pytest.approx(0.64)
+
+
+def test_console_shows_epochs_and_the_final_table(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    assert "epoch 1/2  train/loss 0." in printed
+    assert f"{record(folder)['metrics']['test/accuracy']:.2%}" in printed
+    assert folder.name in printed
+    assert "\r" not in printed
+    assert "warn" not in printed.lower()
+
+
+def test_figures_are_pictures(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for name in ("curves", "predictions", "confusion_test"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.width > 600
+            assert len(picture.convert("RGB").getcolors(2**24)) > 20  # type: ignore[arg-type]
+
+
+def test_tensorboard_has_every_metric(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    board = EventAccumulator(str(folder / "tensorboard"))
+    board.Reload()
+    tags = board.Tags()
+    scalars = {"train/loss", "test/loss", "test/accuracy", "lr-SGD/weights", "lr-SGD/biases"}
+    final = {f"final/{name}_{metric}" for name in ("train", "test") for metric in ("accuracy", "loss")}
+    assert scalars | final <= set(tags["scalars"])
+    assert "hp_metric" not in tags["scalars"]
+    assert set(tags["images"]) == {"confusion/train", "confusion/test"}
+    assert [event.step for event in board.Scalars("train/loss")] == [937, 1875]
+    assert "custom_scalars__config__" in tags["tensors"]  # both losses in one chart
+    start = HParamsPluginData.FromString(
+        board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    ).session_start_info.hparams
+    assert start["activation"].string_value == "relu"
+    assert start["strength"].number_value == 1e-5
+    assert start["seed"].number_value == 3
+
+
+def test_sweep_goes_on_after_a_diverged_cell(command: Command, tmp_path: Path) -> None:
+    done = command("train.py", "-m", "optimizer.lr=1e30,0.01", "hydra.sweep.dir=sweep", *SHORT)
+    assert done.returncode == 1
+    first, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert (first.name, second.name) == ("0_relu-manual-none-s0", "1_relu-manual-none-s0")
+    run = record(first)
+    assert (run["status"], run["epoch"], run["step"]) == ("diverged", 0, 1)
+    assert "epoch 0, step 1: try a smaller optimizer.lr" in run["reason"]
+    assert run["reason"] in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert record(second)["status"] == "completed"
+
+
+def test_validation_split_is_watched_and_the_test_set_scored_once(command: Command, tmp_path: Path) -> None:
+    done = command("train.py", "engine=autograd", "data.val_size=5000", "hydra.run.dir=run", *SHORT)
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines())
+    assert {"val/loss", "val/accuracy"} < set(row)
+    assert not {name for name in row if name.startswith("test/")}
+    sets = {name.split("/")[0] for name in record(tmp_path / "run")["metrics"]}
+    assert sets == {"train", "val", "test"}
+    assert np.loadtxt(tmp_path / "run" / "confusion_train.csv", delimiter=",").sum() == 55_000
+
+
+def test_interrupted_run_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "src" / "train.py", "hydra.run.dir=run", "+trainer.limit_train_batches=50"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "history.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    run = record(tmp_path / "run")
+    assert (run["status"], run["reason"]) == ("failed", "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["activation=rleu"], "Available options in 'activation':\n\tgelu\n\tleaky_relu\n\trelu"),
+        (["optimizer.lrr=1"], "Did you mean lr? Known here: batch_size, lr"),
+        (["actvation=relu"], "Did you mean activation? Known here: activation, data"),
+        (["data.batch_size=0"], "data.batch_size=0 cannot be: it should be greater than 0"),
+    ],
+)
+def test_mistake_is_answered_without_a_traceback(command: Command, arguments: list[str], answer: str) -> None:
+    done = command("train.py", *arguments)
+    assert done.returncode == 1
+    assert answer in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["trainer.accelerator=gpu"], "trainer: "),
+        (["+optimizer.momentum=x"], "optimizer or schedule: "),
+        (["+trainer.gradient_clip_val=1"], "gradient clipping is not supported for manual optimization"),
+        (["data.val_size=59999"], "data.val_size must be 0 or between 10 and 59990"),
+    ],
+)
+def test_mistake_that_a_library_finds_is_one_sentence_too(command: Command, arguments: list[str], answer: str) -> None:
+    done = command("train.py", *arguments)
+    assert done.returncode == 1
+    assert answer in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_finished_folder_is_not_run_again(command: Command, finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    before = record(folder)
+    done = command("train.py", f"hydra.run.dir={folder}")
+    assert "already holds a run: choose another folder" in done.stderr
+    assert record(folder) == before
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = [sys.executable, "-X", "importtime", str(ROOT / "src" / "train.py"), "--help"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "activation: gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh" in done.stdout
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "torchvision", "matplotlib", "numpy"}
