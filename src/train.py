@@ -49,9 +49,9 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
         DivergedError: the loss stopped being finite.
     """
     import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from handgrad import callbacks, results
 

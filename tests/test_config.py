@@ -30,12 +30,16 @@ def part(cfg: DictConfig, key: str) -> str:
 def test_engine_brings_its_half_of_the_notebook() -> None:
     manual, autograd = compose("engine=manual"), compose("engine=autograd")
     assert (part(manual, "optimizer"), manual.network.init, manual.optimizer.lr) == (
-        "notebook_sgd",
+        "FactoredSGD",
         "xavier_uniform",
         0.01,
     )
     assert (part(autograd, "optimizer"), autograd.network.init, autograd.optimizer.lr) == ("Adam", "pytorch", 0.01)
-    assert (manual.schedule.total_iters, part(autograd, "schedule")) == (100, "ConstantLR")
+    assert (manual.optimizer.weight_reduction, manual.schedule.total_iters, part(autograd, "schedule")) == (
+        "sum",
+        100,
+        "ConstantLR",
+    )
 
 
 def test_command_line_wins_over_the_recipe() -> None:

@@ -10,21 +10,22 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LinearLR
 
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
-from handgrad.optim import notebook_sgd
+from handgrad.optim import FactoredSGD
 from handgrad.regularizer import L2, no_penalty
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "notebook_sgd": partial(notebook_sgd, lr=0.01, batch_size=64),
+NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "momentum": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
     "adam": partial(Adam, lr=0.001, fused=True),
 }
+CONSTANT = partial(ConstantLR, factor=1.0)
 Engine = type[ManualModule] | type[AutogradModule]
 
 
@@ -34,7 +35,7 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
     parts: dict[str, Any] = {
         "network": MLP([30, 20, 10]),
         "regularizer": L2(1e-3),
-        "optimizer": OPTIMIZERS["notebook_sgd"],
+        "optimizer": OPTIMIZERS["momentum"],
         "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
     }
     return engine(activation=phi or Tanh(), **(parts | changes))
@@ -74,7 +75,7 @@ def test_engines_stay_together_for_100_steps(
 
 def test_one_step_is_the_notebooks(few: BatchLoader) -> None:
     """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
-    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), schedule=partial(ConstantLR, factor=1.0)).double()
+    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=CONSTANT)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
     fit(module, few, epochs=1, limit_train_batches=1)
@@ -135,10 +136,8 @@ def test_manual_module_records_no_graph(few: BatchLoader) -> None:
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_schedule_is_stepped_after_every_batch(few: BatchLoader, engine: Engine) -> None:
     trainer = fit(make(engine), few, epochs=1)
-    weights, biases = trainer.optimizers[0].param_groups
-    fraction = 0.01 + 0.99 * 10 / 20
-    assert weights["lr"] == pytest.approx(0.64 * fraction)
-    assert biases["lr"] == pytest.approx(0.01 * fraction)
+    (group,) = trainer.optimizers[0].param_groups
+    assert group["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 10 / 20))
 
 
 def saving(folder: Path) -> dict[str, Any]:
@@ -146,12 +145,17 @@ def saving(folder: Path) -> dict[str, Any]:
     return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+@pytest.mark.parametrize(
+    ("engine", "optimizer"),
+    [
+        *((engine, optimizer) for engine in (ManualModule, AutogradModule) for optimizer in OPTIMIZERS.values()),
+        (ManualModule, NOTEBOOK_SGD),
+    ],
+)
 def test_checkpoint_goes_on_as_if_never_interrupted(
-    few: BatchLoader, engine: Engine, optimizer: str, tmp_path: Path
+    few: BatchLoader, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
-    whole, half, rest = (make(engine, optimizer=OPTIMIZERS[optimizer]) for _ in range(3))
+    whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
     fit(whole, few, epochs=4)
     fit(half, few, epochs=2, **saving(tmp_path))
     fit(rest, few, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
@@ -168,3 +172,32 @@ def test_checkpoint_of_one_engine_loads_into_the_other(
     x, _ = next(iter(few))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
+def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: BatchLoader, regularizer: L2) -> None:
+    changes: dict[str, Any] = {"regularizer": regularizer}
+    in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
+    by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
+    by_autograd = make(AutogradModule, optimizer=partial(SGD, lr=0.1), **changes)
+    trainers = [fit(module, few, epochs=2) for module in (in_place, by_grad, by_autograd)]
+    assert {trainer.global_step for trainer in trainers} == {20}
+    torch.testing.assert_close(in_place.state_dict(), by_grad.state_dict(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(in_place.state_dict(), by_autograd.state_dict(), rtol=0, atol=1e-12)
+    assert all(parameter.grad is None for parameter in in_place.parameters())
+
+
+def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None:
+    """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
+    short = BatchLoader(few.images[:40], few.targets[:40], batch_size=64)
+    by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=CONSTANT)
+    by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=CONSTANT)
+    for module in (by_sum, by_mean):
+        fit(module, short, epochs=1)
+    for summed, mean in zip(by_sum.network.weights, by_mean.network.weights, strict=True):
+        torch.testing.assert_close(summed, mean, rtol=0, atol=1e-14)
+
+
+def test_factored_sgd_is_refused_by_autograd(few: BatchLoader) -> None:
+    with pytest.raises(ValueError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
+        make(AutogradModule, optimizer=NOTEBOOK_SGD).configure_optimizers()

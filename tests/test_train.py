@@ -88,7 +88,7 @@ def test_history_has_a_row_per_epoch(finished: tuple[Path, str]) -> None:
     final = record(folder)["metrics"]
     assert float(rows[-1]["test/accuracy"]) == final["test/accuracy"]
     assert float(rows[-1]["test/loss"]) == final["test/loss"]
-    assert float(rows[-1]["lr"]) == pytest.approx(0.64)
+    assert float(rows[-1]["lr"]) == pytest.approx(0.01)
 
 
 def test_console_shows_epochs_and_the_final_table(finished: tuple[Path, str]) -> None:
@@ -113,7 +113,7 @@ def test_tensorboard_has_every_metric(finished: tuple[Path, str]) -> None:
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     tags = board.Tags()
-    scalars = {"train/loss", "test/loss", "test/accuracy", "lr-SGD/weights", "lr-SGD/biases"}
+    scalars = {"train/loss", "test/loss", "test/accuracy", "lr-FactoredSGD/weights", "lr-FactoredSGD/biases"}
     final = {f"final/{name}_{metric}" for name in ("train", "test") for metric in ("accuracy", "loss")}
     assert scalars | final <= set(tags["scalars"])
     assert "hp_metric" not in tags["scalars"]
@@ -175,7 +175,7 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
     ("arguments", "answer"),
     [
         (["activation=rleu"], "Available options in 'activation':\n\tgelu\n\tleaky_relu\n\trelu"),
-        (["optimizer.lrr=1"], "Did you mean lr? Known here: batch_size, lr"),
+        (["optimizer.lrr=1"], "Did you mean lr? Known here: lr, weight_reduction"),
         (["actvation=relu"], "Did you mean activation? Known here: activation, data"),
         (["data.batch_size=0"], "data.batch_size=0 cannot be: it should be greater than 0"),
     ],
@@ -191,7 +191,8 @@ def test_mistake_is_answered_without_a_traceback(command: Command, arguments: li
     ("arguments", "answer"),
     [
         (["trainer.accelerator=gpu"], "trainer: "),
-        (["+optimizer.momentum=x"], "optimizer or schedule: "),
+        (["+optimizer.momentum=0.9"], "optimizer or schedule: "),
+        (["engine=autograd", "optimizer=notebook_sgd"], "with autograd use optimizer=sgd"),
         (["+trainer.gradient_clip_val=1"], "gradient clipping is not supported for manual optimization"),
         (["data.val_size=59999"], "data.val_size must be 0 or between 10 and 59990"),
     ],

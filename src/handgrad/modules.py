@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -15,6 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from handgrad import backprop, loss
 from handgrad.activation import Activation
 from handgrad.network import CLASSES, MLP
+from handgrad.optim import FactoredSGD
 from handgrad.regularizer import L2
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
@@ -133,7 +135,11 @@ class Classifier(LightningModule):
 
 
 class ManualModule(Classifier):
-    """Gradients by hand (`backprop.py`); no autograd graph is ever recorded."""
+    """Gradients by hand (`backprop.py`); no autograd graph is ever recorded.
+
+    `FactoredSGD` gets them in factored form; every other optimizer finds the gradient of the whole loss, penalty
+    included, in `.grad`.
+    """
 
     automatic_optimization = False
 
@@ -151,13 +157,15 @@ class ManualModule(Classifier):
 
         delta = loss.cross_entropy_delta(log_p, y)
         gradients = backprop.backward(delta, passed, weights, self.activation)
-        for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
-            weight.grad = gradient.weight() + self.regularizer.gradient(weight)
-            bias.grad = gradient.bias()
-
-        # Lightning counts global steps by its own wrapper's step().
-        self.optimizers().step()  # type: ignore[union-attr]
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
+        if isinstance(optimizer.optimizer, FactoredSGD):
+            optimizer.step(gradients=gradients, decay=self.regularizer.decay)
+        else:
+            for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
+                weight.grad = gradient.weight() + self.regularizer.gradient(weight)
+                bias.grad = gradient.bias()
+            optimizer.step()
+        cast(LRScheduler, self.lr_schedulers()).step()
 
 
 class AutogradModule(Classifier):
@@ -166,6 +174,17 @@ class AutogradModule(Classifier):
     def __init__(self, network: MLP, activation: Activation, **shared: Any) -> None:
         super().__init__(network, activation, **shared)
         self.phi = activation.reference()
+
+    def configure_optimizers(self) -> Any:
+        """Refuse the one optimizer that autograd has nothing for.
+
+        Raises:
+            ValueError: the optimizer is `FactoredSGD`.
+        """
+        configured = super().configure_optimizers()
+        if isinstance(configured["optimizer"], FactoredSGD):
+            raise ValueError("FactoredSGD takes gradients by hand (engine=manual); with autograd use optimizer=sgd")
+        return configured
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 784) to logits (B, 10)."""

@@ -1,30 +1,63 @@
-"""The notebook's update as what it is: SGD with two learning rates."""
+"""SGD that takes the gradient in factored form and adds it into the weights by one in-place product."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
+import torch
 from torch.nn import Parameter
-from torch.optim import SGD
+from torch.optim import Optimizer
+
+from handgrad.backprop import LayerGradient
 
 
-def notebook_sgd(named_parameters: Iterable[tuple[str, Parameter]], lr: float, batch_size: int) -> SGD:
-    """SGD whose weights move by lr times the batch's sum and biases by lr times its mean, as in the notebook.
+class FactoredSGD(Optimizer):
+    """Stochastic gradient descent that never forms a weight gradient.
 
-        W <- W - lr * B * dLoss/dW,   b <- b - lr * dLoss/db        (20)
+        W <- (1 - r * decay) W - r * delta.T @ input                (21)
+        b <- b - lr * sum of delta over the batch
 
-    The gradient is of the mean loss, so the sum over a batch of B is a learning rate of lr * B.
+    with r = lr, or r = lr * B where weights move by the sum over the batch of B, as in the notebook (20). The deltas
+    are those of the mean loss. Stepped, scheduled and saved like any other optimizer, but with `step(gradients=...)`.
 
     Args:
-        named_parameters: (name, parameter) pairs; names end in ".weight" or ".bias".
-        lr: the notebook's eta, 0.01.
-        batch_size: B, 64 in the notebook.
+        named_parameters: (name, parameter) pairs, from the input on; names end in "weight" or "bias".
+        lr: learning rate of biases and, before the reduction, of weights.
+        weight_reduction: "mean" for plain SGD, "sum" for the notebook's.
     """
-    named = list(named_parameters)
-    weights = [pair for pair in named if pair[0].endswith("weight")]
-    biases = [pair for pair in named if pair[0].endswith("bias")]
-    return SGD(
-        [
-            {"params": weights, "lr": lr * batch_size, "name": "weights"},
-            {"params": biases, "lr": lr, "name": "biases"},
-        ],
-        fused=True,
-    )
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Parameter]],
+        lr: float,
+        weight_reduction: Literal["mean", "sum"] = "mean",
+    ) -> None:
+        named = list(named_parameters)
+        groups = [
+            {"name": "weights", "params": [pair for pair in named if pair[0].endswith("weight")]},
+            {"name": "biases", "params": [pair for pair in named if pair[0].endswith("bias")]},
+        ]
+        super().__init__(groups, {"lr": lr})
+        self.weight_reduction = weight_reduction
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        gradients: Sequence[LayerGradient],
+        decay: float = 0.0,
+    ) -> None:
+        """Move every parameter once.
+
+        Args:
+            closure: called first, as Lightning asks of every optimizer; its value is not used.
+            gradients: of every layer, from the input on, without the penalty.
+            decay: c where the penalty's gradient is c * W.
+        """
+        if closure is not None:
+            closure()
+        weights, biases = self.param_groups
+        for weight, bias, gradient in zip(weights["params"], biases["params"], gradients, strict=True):
+            rate = weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
+            weight.addmm_(gradient.delta.T, gradient.input, beta=1 - rate * decay, alpha=-rate)
+            bias.sub_(gradient.bias(), alpha=biases["lr"])

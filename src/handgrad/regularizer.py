@@ -22,9 +22,14 @@ class L2:
         """() strength * sum of w^2 over all weight matrices, to be added to the mean loss.   (9)"""
         return self.strength * torch.stack([weight.square().sum() for weight in weights]).sum()
 
+    @property
+    def decay(self) -> float:
+        """The factor c in the penalty's gradient c * W: 2 * strength.   (10)"""
+        return 2 * self.strength
+
     def gradient(self, weight: Tensor) -> Tensor:
         """(O, I) derivative of the penalty with respect to one weight matrix: 2 * strength * W.   (10)"""
-        return 2 * self.strength * weight
+        return self.decay * weight
 
 
 def no_penalty() -> L2:
