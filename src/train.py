@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +12,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from handgrad.config import UserError, build, check, explained, run
+
+if TYPE_CHECKING:
+    import lightning
+
+    from handgrad.callbacks import FinalScores, History
+    from handgrad.data import MNISTDataModule
+    from handgrad.modules import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,16 @@ def main(cfg: DictConfig) -> None:
         raise
 
 
+class Assembly(NamedTuple):
+    """Everything that a training run is made of."""
+
+    trainer: "lightning.Trainer"
+    module: "Classifier"
+    data: "MNISTDataModule"
+    history: "History"
+    final: "FinalScores"
+
+
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
     """Train and score what a configuration describes.
 
@@ -48,16 +65,33 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
         UserError: the data, or a value that only a library can judge, cannot be used.
         DivergedError: the loss stopped being finite.
     """
-    import lightning
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from handgrad import results
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
+    trainer, module, data, history, final = assemble(cfg, folder, record["choices"])
+    with explained("trainer", MisconfigurationException):
+        trainer.fit(module, data)
+    # Scored from the file, as the notebook does: what is reported is what was saved.
+    trainer.test(module, data, folder / results.CHECKPOINTS / results.LAST, verbose=False, weights_only=True)
+    record |= {"metrics": final.metrics} | results.summarize(history.rows)
+
+
+def assemble(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> Assembly:
+    """Build data, module and Trainer with all that watches it, from the seed on.
+
+    Raises:
+        UserError: as `train`.
+    """
+    import lightning
     from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from handgrad import callbacks, results
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     data = build(cfg.data, seed=cfg.seed)
     data.prepare_data()
     data.setup()
@@ -68,7 +102,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
         module.configure_optimizers()
 
     history = callbacks.History(folder)
-    final = callbacks.FinalScores(folder, data.class_names, history, hyperparameters(cfg, record["choices"]))
+    final = callbacks.FinalScores(folder, data.class_names, history, hyperparameters(cfg, choices))
     trainer = build(
         cfg.trainer,
         enable_progress_bar=sys.stderr.isatty(),
@@ -82,11 +116,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
             ModelCheckpoint(folder / results.CHECKPOINTS, save_last=True, save_top_k=0),
         ],
     )
-    with explained("trainer", MisconfigurationException):
-        trainer.fit(module, data)
-    # Scored from the file, as the notebook does: what is reported is what was saved.
-    trainer.test(module, data, folder / results.CHECKPOINTS / results.LAST, verbose=False, weights_only=True)
-    record |= {"metrics": final.metrics} | results.summarize(history.rows)
+    return Assembly(trainer, module, data, history, final)
 
 
 def hyperparameters(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:

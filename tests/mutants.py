@@ -1,0 +1,88 @@
+"""Break every term of the mathematics once; each change must make a test fail.
+
+Run by `make mutants` (about three minutes). Each mutant replaces one piece of text in one module of a copy of `src/`
+and runs the tests of the mathematics against the copy. Exits with the number of mutants that no test noticed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = ["activation", "loss", "regularizer", "network", "backprop", "modules"]
+
+MUTANTS = [
+    # module, text, replacement, what it breaks
+    ("activation", "return a * (1 - a)", "return a * (1 + a)", "sigmoid': sign"),
+    ("activation", "return a * (1 - a)", "return torch.ones_like(a)", "sigmoid': missing"),
+    ("activation", "return 1 - a * a", "return 1 + a * a", "tanh': sign"),
+    ("activation", "return 1 - a * a", "return 1 - a", "tanh': not squared"),
+    ("activation", "return (z > 0).to(z.dtype)", "return (z >= 0).to(z.dtype)", "relu': value at 0"),
+    ("activation", "return (z > 0).to(z.dtype)", "return torch.ones_like(z)", "relu': missing"),
+    ("activation", "return s + a * (1 - s)", "return s + z * (1 - s)", "silu': z for a"),
+    ("activation", "+ z * density", "+ density", "gelu': missing factor"),
+    ("activation", "-0.5 * z * z", "-z * z", "gelu': density's exponent"),
+    ("activation", "z.clamp(min=0) + torch", "torch", "softplus: missing term"),
+    ("activation", "torch.ones_like(z), self.negative_slope", "torch.ones_like(z), 0.0", "leaky relu': slope"),
+    ("loss", "return (log_p.exp() - y) / len(y)", "return (y - log_p.exp()) / len(y)", "BP1: sign"),
+    ("loss", "return (log_p.exp() - y) / len(y)", "return log_p.exp() - y", "BP1: sum for mean"),
+    ("loss", "return -(y * log_p)", "return (y * log_p)", "loss: sign"),
+    ("loss", ".sum() / len(y)", ".mean()", "loss: mean over classes too"),
+    ("loss", "torch.logsumexp(logits, dim=1", "torch.logsumexp(logits, dim=0", "softmax: wrong axis"),
+    ("regularizer", "return 2 * self.strength", "return self.strength", "penalty': factor 2"),
+    ("regularizer", "return 2 * self.strength", "return -2 * self.strength", "penalty': sign"),
+    ("regularizer", "weight.square().sum()", "weight.abs().sum()", "penalty: L1 for L2"),
+    ("backprop", "weight.T))  # (B, O)", "-weight.T))  # (B, O)", "forward: sign"),
+    ("backprop", "(delta_next @ weight_next) * derivative", "delta_next @ weight_next", "BP2: missing derivative"),
+    ("backprop", "(delta_next @ weight_next) * derivative", "-(delta_next @ weight_next) * derivative", "BP2: sign"),
+    ("backprop", "weights[layer + 1], phi.derivative", "weights[layer + 1].flip(0), phi.derivative", "BP2: rows of W"),
+    ("backprop", "return self.delta.T @ self.input", "return (self.input.T @ self.delta)", "BP4: transpose"),
+    ("backprop", "return self.delta.T @ self.input", "return self.delta.T @ self.input / 2", "BP4: factor"),
+    ("backprop", "return self.delta.sum(dim=0)", "return self.delta.mean(dim=0)", "BP3: mean for sum"),
+    ("backprop", "return self.delta.sum(dim=0)", "return -self.delta.sum(dim=0)", "BP3: sign"),
+    ("backprop", "passed.activations[layer]))", "passed.activations[layer] * 2))", "BP4: wrong input"),
+    ("optim", "alpha=-rate)", "alpha=rate)", "update: sign of weights"),
+    ("optim", "beta=1 - rate * decay", "beta=1.0", "update: missing penalty"),
+    ("optim", "beta=1 - rate * decay", "beta=1 + rate * decay", "update: sign of the penalty"),
+    ("optim", 'alpha=biases["lr"])', 'alpha=64 * biases["lr"])', "update: sum for mean of biases"),
+    ("optim", "(len(gradient.delta) if", "(64 if", "update: a short batch counted as a full one"),
+    ("modules", "bias.grad = gradient.bias()", "bias.grad = gradient.bias() + 1e-3 * bias", "penalty on biases"),
+    ("modules", "gradient.weight() + self.regularizer.gradient(weight)", "gradient.weight()", "penalty missing"),
+    ("network", "xavier_uniform_(layer.weight)", "xavier_normal_(layer.weight)", "Xavier: normal for uniform"),
+]
+
+
+def survives(module: str, text: str, replacement: str) -> bool:
+    """Tell whether every test passes with the change."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "src")
+        shutil.copytree(ROOT / "src", source)
+        path = source / "handgrad" / f"{module}.py"
+        assert path.read_text().count(text) == 1, f"{module}.py must hold {text!r} once"
+        path.write_text(path.read_text().replace(text, replacement))
+        tests = [str(ROOT / "tests" / f"test_{name}.py") for name in TESTS]
+        return not subprocess.call(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "2", *tests],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def main() -> None:
+    """Try every mutant and list what became of it."""
+    survivors = 0
+    for module, text, replacement, meaning in MUTANTS:
+        survived = survives(module, text, replacement)
+        survivors += survived
+        print(f"{'SURVIVED' if survived else 'killed':9} {module:12} {meaning}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} killed")
+    sys.exit(survivors)
+
+
+if __name__ == "__main__":
+    main()
