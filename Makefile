@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test mutants dashboard
+.PHONY: train test mutants bench dashboard
 
 train: $(INSTALLED)
 	$(BIN)/python src/train.py
@@ -17,6 +17,9 @@ test: $(INSTALLED)
 # Every term of the mathematics broken once; each must make a test fail.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/epoch.py
 
 dashboard: $(INSTALLED)
 	$(BIN)/tensorboard --logdir outputs

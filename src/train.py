@@ -16,7 +16,7 @@ from handgrad.config import UserError, build, check, explained, run
 if TYPE_CHECKING:
     import lightning
 
-    from handgrad.callbacks import FinalScores, History
+    from handgrad.callbacks import History
     from handgrad.data import MNISTDataModule
     from handgrad.modules import Classifier
 
@@ -50,7 +50,6 @@ class Assembly(NamedTuple):
     module: "Classifier"
     data: "MNISTDataModule"
     history: "History"
-    final: "FinalScores"
 
 
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
@@ -68,19 +67,22 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from handgrad import results
+    from handgrad.artifacts import write_scores
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
-    trainer, module, data, history, final = assemble(cfg, folder, record["choices"])
+    trainer, module, data, history = assemble(cfg, folder)
     with explained("trainer", MisconfigurationException):
         trainer.fit(module, data)
     # Scored from the file, as the notebook does: what is reported is what was saved.
     trainer.test(module, data, folder / results.CHECKPOINTS / results.LAST, verbose=False, weights_only=True)
-    record |= {"metrics": final.metrics} | results.summarize(history.rows)
+    shown = hyperparameters(cfg, record["choices"])
+    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, shown)
+    record |= {"metrics": metrics} | results.summarize(history.rows)
 
 
-def assemble(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> Assembly:
+def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     """Build data, module and Trainer with all that watches it, from the seed on.
 
     Raises:
@@ -102,7 +104,6 @@ def assemble(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> Assembly
         module.configure_optimizers()
 
     history = callbacks.History(folder)
-    final = callbacks.FinalScores(folder, data.class_names, history, hyperparameters(cfg, choices))
     trainer = build(
         cfg.trainer,
         enable_progress_bar=sys.stderr.isatty(),
@@ -111,12 +112,11 @@ def assemble(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> Assembly
             callbacks.DivergenceGuard(),
             history,
             callbacks.EpochBar(history) if sys.stderr.isatty() else callbacks.EpochLines(history),
-            final,
             LearningRateMonitor("step"),
             ModelCheckpoint(folder / results.CHECKPOINTS, save_last=True, save_top_k=0),
         ],
     )
-    return Assembly(trainer, module, data, history, final)
+    return Assembly(trainer, module, data, history)
 
 
 def hyperparameters(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:

@@ -77,7 +77,6 @@ def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi:
     return ForwardPass(zs, activations)
 
 
-@torch.no_grad()
 def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) -> Tensor:
     """Propagate the error one layer back.
 
@@ -93,7 +92,7 @@ def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) ->
 
     Source: Nielsen, Neural Networks and Deep Learning, ch. 2, BP2.
     """
-    return (delta_next @ weight_next) * derivative
+    return (delta_next @ weight_next).mul_(derivative)
 
 
 @torch.no_grad()

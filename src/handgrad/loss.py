@@ -9,7 +9,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 
         log p_c = z_c - log sum_k exp(z_k)                          (3)
 
-    The sum is taken after subtracting the largest z, so that no exponential overflows.
+    PyTorch's function subtracts the largest z first, so that no exponential overflows.
 
     Args:
         logits: (B, C) pre-activations of the output layer.
@@ -17,7 +17,7 @@ def log_softmax(logits: Tensor) -> Tensor:
     Returns:
         (B, C) log-probabilities; exp of a row sums to 1.
     """
-    return logits - torch.logsumexp(logits, dim=1, keepdim=True)
+    return torch.log_softmax(logits, dim=1)
 
 
 def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
     Returns:
         () the mean over the batch.
     """
-    return -(y * log_p).sum() / len(y)
+    return torch.vdot(y.flatten(), log_p.flatten()) / -len(y)
 
 
 def cross_entropy_delta(log_p: Tensor, y: Tensor) -> Tensor:
@@ -49,4 +49,4 @@ def cross_entropy_delta(log_p: Tensor, y: Tensor) -> Tensor:
 
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 5.18 and 4.109, divided by B for the mean.
     """
-    return (log_p.exp() - y) / len(y)
+    return log_p.exp().sub_(y).div_(len(y))

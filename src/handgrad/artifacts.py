@@ -1,0 +1,68 @@
+"""What a finished run leaves behind besides its history: final scores, figures, TensorBoard's last entries."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+from handgrad import figures, results
+from handgrad.modules import Classifier
+
+
+def write_scores(
+    trainer: Trainer,
+    module: Classifier,
+    folder: Path,
+    class_names: Sequence[str],
+    history: Sequence[Mapping[str, float]],
+    hyperparameters: dict[str, Any],
+) -> dict[str, float]:
+    """Write what `Trainer.test` found to the run's folder and to TensorBoard.
+
+    Args:
+        trainer: has just tested the module.
+        module: holds the scores of every set.
+        folder: the run's.
+        class_names: of the ten classes.
+        history: a row per epoch.
+        hyperparameters: what TensorBoard's HParams table shows beside the final metrics.
+
+    Returns:
+        `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
+    """
+    assert isinstance(trainer.logger, TensorBoardLogger)
+    board = trainer.logger.experiment
+    metrics: dict[str, float] = {}
+    for name in module.tested:
+        scores = module.scores_of(name)
+        numbers, counts = scores.numbers(), scores.counts().cpu()
+        metrics |= {f"{name}/{metric}": value for metric, value in numbers.items()}
+        results.write_confusion(folder, name, counts.tolist())
+        title = f"{name}: {numbers['accuracy']:.2%} of {counts.sum():,} images right"
+        figure = figures.confusion(counts, class_names, title)
+        board.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
+        if name == "test":
+            results.write_figure(folder, "confusion_test", figure)
+
+    results.write_figure(folder, "curves", figures.curves(history))
+    results.write_figure(folder, "predictions", first_ten(trainer, module, class_names))
+    losses = [name for name in history[0] if name.endswith("/loss")]
+    board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
+    final = {f"final/{name.replace('/', '_')}": value for name, value in metrics.items()}
+    trainer.logger.log_hyperparams(hyperparameters, final, trainer.global_step)
+    trainer.logger.finalize("success")
+    return metrics
+
+
+def first_ten(trainer: Trainer, module: Classifier, class_names: Sequence[str]) -> Figure:
+    """Draw the first ten test images with their actual and predicted classes."""
+    assert trainer.test_dataloaders is not None
+    x, y = next(iter(trainer.test_dataloaders["test"]))
+    with torch.no_grad():
+        guesses = module(x[:10].to(module.device, module.dtype)).argmax(dim=1)
+    actual, predicted = ([class_names[i] for i in labels] for labels in (y[:10].argmax(dim=1), guesses))
+    return figures.predictions(x[:10], actual, predicted)
