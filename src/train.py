@@ -1,6 +1,7 @@
 """Train one network, score it, and leave the results in its folder; with -m, a sweep of them."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -139,12 +140,14 @@ def show(record: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     table = Table(title=record["name"], show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a folder cut short could not be copied
     table.add_row("choices", ", ".join(f"{group}={choice}" for group, choice in record["choices"].items() if choice))
     for name, value in record["metrics"].items():
         table.add_row(name, f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f} nats")
     table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({record['epochs']} epochs)")
     table.add_row("seconds", f"{record['seconds']:.1f}")
-    table.add_row("folder", str(folder))
+    table.add_row("folder", os.path.relpath(folder))
     Console().print(table)
 
 
