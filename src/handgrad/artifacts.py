@@ -29,7 +29,7 @@ def write_scores(
         folder: the run's.
         class_names: of the ten classes.
         history: a row per epoch.
-        hyperparameters: what TensorBoard's HParams table shows beside the final metrics.
+        hyperparameters: what TensorBoard's HParams table shows beside the final accuracies.
 
     Returns:
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
@@ -52,7 +52,7 @@ def write_scores(
     results.write_figure(folder, "predictions", first_ten(trainer, module, class_names))
     losses = [name for name in history[0] if name.endswith("/loss")]
     board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
-    final = {f"final/{name.replace('/', '_')}": value for name, value in metrics.items()}
+    final = {f"final/{name.replace('/', '_')}": value for name, value in metrics.items() if name.endswith("accuracy")}
     trainer.logger.log_hyperparams(hyperparameters, final, trainer.global_step)
     trainer.logger.finalize("success")
     return metrics
