@@ -33,11 +33,15 @@ def main(cfg: DictConfig) -> None:
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": cfg.name, "seed": cfg.seed, "choices": choices}
     folder = Path(job.runtime.output_dir)
+    alone = job.launcher._target_.endswith("BasicLauncher")  # else the launcher shows the progress of all its runs
     try:
         with results.recorded(folder, facts) as record:
             check(cfg)
-            train(cfg, folder, record)
-        show(record, folder)
+            train(cfg, folder, record, show_progress=alone)
+        if alone:
+            show(record, folder)
+        else:
+            log.info("%s: test accuracy %.2f %%", cfg.name, 100 * record["metrics"]["test/accuracy"])
     except UserError as error:
         if job.mode == RunMode.MULTIRUN:  # Hydra goes on, and in the end shows only the first job's error
             log.error("%s: %s", cfg.name, error)
@@ -53,13 +57,14 @@ class Assembly(NamedTuple):
     history: "History"
 
 
-def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
+def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
     """Train and score what a configuration describes.
 
     Args:
         cfg: a checked configuration.
         folder: where the results go.
         record: gets the metrics, epochs and seconds per epoch.
+        show_progress: a bar on a terminal, a line per epoch elsewhere.
 
     Raises:
         UserError: the data, or a value that only a library can judge, cannot be used.
@@ -73,7 +78,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
-    trainer, module, data, history = assemble(cfg, folder)
+    trainer, module, data, history = assemble(cfg, folder, show_progress)
     with explained("trainer", MisconfigurationException):
         trainer.fit(module, data)
     # Scored from the file, as the notebook does: what is reported is what was saved.
@@ -83,18 +88,21 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
     record |= {"metrics": metrics} | results.summarize(history.rows)
 
 
-def assemble(cfg: DictConfig, folder: Path) -> Assembly:
+def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assembly:
     """Build data, module and Trainer with all that watches it, from the seed on.
 
     Raises:
         UserError: as `train`.
     """
     import lightning
+    import torch
     from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from handgrad import callbacks, results
 
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
     data = build(cfg.data, seed=cfg.seed)
     data.prepare_data()
     data.setup()
@@ -105,14 +113,16 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
         module.configure_optimizers()
 
     history = callbacks.History(folder)
+    terminal = sys.stderr.isatty()
+    progress = [callbacks.EpochBar(history) if terminal else callbacks.EpochLines(history)] if show_progress else []
     trainer = build(
         cfg.trainer,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=show_progress and terminal,
         logger=TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False),
         callbacks=[
             callbacks.DivergenceGuard(),
             history,
-            callbacks.EpochBar(history) if sys.stderr.isatty() else callbacks.EpochLines(history),
+            *progress,
             LearningRateMonitor("step"),
             ModelCheckpoint(folder / results.CHECKPOINTS, save_last=True, save_top_k=0),
         ],

@@ -219,3 +219,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert "activation: gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh" in done.stdout
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "torchvision", "matplotlib", "numpy"}
+
+
+def test_parallel_sweep_gives_the_numbers_of_the_serial_one(command: Command, tmp_path: Path) -> None:
+    sweep = ["-m", "activation=relu,tanh", *SHORT]
+    parallel = command("train.py", *sweep, "hydra/launcher=parallel", "hydra.sweep.dir=parallel")
+    assert parallel.returncode == 0, parallel.stderr
+    assert "Done   2 out of   2" in parallel.stderr
+    assert "epoch 1/1" not in parallel.stdout
+    assert command("train.py", *sweep, "threads=1", "hydra.sweep.dir=serial").returncode == 0
+    for cell in ("0_relu-manual-none-s0", "1_tanh-manual-none-s0"):
+        assert record(tmp_path / "parallel" / cell)["metrics"] == record(tmp_path / "serial" / cell)["metrics"]

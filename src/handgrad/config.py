@@ -65,6 +65,7 @@ class Training(Group):
     """The whole of `conf/train.yaml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threads: Positive | None
     data: Data
     network: Network
     optimizer: Optimizer

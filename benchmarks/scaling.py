@@ -1,0 +1,115 @@
+"""How an epoch's cost grows with the batch, the hidden layers and the threads, against the matrix products alone.
+
+    python benchmarks/scaling.py --csv docs/scaling.csv --figure docs/images/scaling.png
+
+Every point trains 200 steps of the manual module under the Trainer, as `train.py` runs it, right after the same
+number of steps of the bare products, three times, and is scaled to an epoch of 60,000 images.
+"""
+
+import argparse
+import contextlib
+import csv
+import itertools
+import logging
+import statistics
+import warnings
+from pathlib import Path
+
+import torch
+from epoch import ROOT, Terminal, matrix_products, under_trainer
+from matplotlib.figure import Figure
+
+from handgrad.data import BatchLoader, MNISTDataModule
+from handgrad.network import CLASSES, INPUTS
+
+STEPS = 200
+BATCHES = [16, 32, 64, 128, 256, 512, 1024]
+HIDDEN = [[100], [500, 250, 100], [1000, 1000], [2000, 2000, 2000]]
+DEFAULT_BATCH, DEFAULT_HIDDEN = 64, [500, 250, 100]
+Point = dict[str, float | int | str]
+
+
+def main() -> None:
+    """Measure every point, print it, and write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, default=Path("scaling.csv"))
+    parser.add_argument("--figure", type=Path, default=Path("scaling.png"))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    data = MNISTDataModule(root=str(ROOT / "data"))
+    data.prepare_data()
+    data.setup()
+
+    sizes = [(batch, DEFAULT_HIDDEN) for batch in BATCHES] + [(DEFAULT_BATCH, hidden) for hidden in HIDDEN]
+    points = []
+    for threads in sorted({1, torch.get_num_threads()}):
+        for batch, hidden in sizes:
+            points.append(measure(data.loaders["train"], batch, hidden, threads, options.rounds))
+            print("  ".join(f"{key} {value}" for key, value in points[-1].items()), flush=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, points[0])
+        writer.writeheader()
+        writer.writerows(points)
+    draw(points).savefig(options.figure, dpi=120)
+
+
+def measure(train: BatchLoader, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
+    """Median seconds per epoch and median ratio of one point."""
+    torch.set_num_threads(threads)
+    steps = min(STEPS, len(train.images) // batch)
+    few = BatchLoader(train.images[: steps * batch], train.targets, batch)
+    bound = matrix_products([INPUTS, *hidden, CLASSES], few, torch.device("cpu"))
+    settings = argparse.Namespace(batch_size=batch, hidden_sizes=hidden, device="cpu")
+    manual = under_trainer(settings, f"+trainer.limit_train_batches={steps}", "+trainer.limit_val_batches=1")
+    bounds, manuals = [], []
+    with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
+        for _ in range(rounds):
+            bounds.append(bound())
+            manuals.append(manual()[0])
+    epoch = len(train.images) / (steps * batch)
+    weights = [i * o for i, o in itertools.pairwise([INPUTS, *hidden, CLASSES])]
+    operations = 2 * (3 * sum(weights) - weights[0]) * len(train.images)  # docs/scaling.md
+    return {
+        "threads": threads,
+        "batch": batch,
+        "hidden": "-".join(map(str, hidden)),
+        "products_seconds": round(statistics.median(bounds) * epoch, 3),
+        "manual_seconds": round(statistics.median(manuals) * epoch, 3),
+        "ratio": round(statistics.median(b / a for a, b in zip(bounds, manuals, strict=True)), 2),
+        "gflop_per_second": round(operations / (statistics.median(bounds) * epoch) / 1e9, 1),
+    }
+
+
+def draw(points: list[Point]) -> Figure:
+    """Seconds per epoch against the batch and against the number of weights."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    by_batch, by_width = figure.subplots(1, 2, sharey=True)
+    for threads, style in zip(sorted({int(point["threads"]) for point in points}), ("--", "-"), strict=False):
+        mine = [point for point in points if point["threads"] == threads]
+        for axes, chosen, key in (
+            (by_batch, mine[: len(BATCHES)], lambda point: point["batch"]),
+            (by_width, mine[len(BATCHES) :], number_of_weights),
+        ):
+            for name, colour in (("manual", "#0072B2"), ("products", "#888888")):
+                values = [point[f"{name}_seconds"] for point in chosen]
+                label = f"{'manual module' if name == 'manual' else 'matrix products'}, {threads} thread(s)"
+                axes.loglog([key(point) for point in chosen], values, style, color=colour, marker="o", label=label)
+    by_batch.set(xlabel="batch size (images)", ylabel="seconds per epoch", title="hidden layers 500-250-100")
+    by_batch.set_xticks(BATCHES, map(str, BATCHES), minor=False)
+    by_width.set(xlabel="weights", title="batch 64, hidden layers from 100 to 2000-2000-2000")
+    by_batch.legend()
+    for axes in (by_batch, by_width):
+        axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+def number_of_weights(point: Point) -> int:
+    """Weights of a point's network, biases left out."""
+    sizes = [INPUTS, *map(int, str(point["hidden"]).split("-")), CLASSES]
+    return sum(i * o for i, o in itertools.pairwise(sizes))
+
+
+if __name__ == "__main__":
+    main()
