@@ -264,7 +264,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     contenders: dict[str, Callable[[], Any]] = {
         "matrix products alone": matrix_products(sizes, loader, device),
         "by hand, in place, bare loop": by_hand(MLP(hidden), loader, device),
-        "manual module under the Trainer": under_trainer(options),
+        "manual module under the Trainer": under_trainer(options, "optimizer=factored_sgd"),
         "autograd module under the Trainer, SGD": under_trainer(options, *sgd),
         "autograd module under the Trainer, Adam": under_trainer(options, *adam, "optimizer.lr=0.001"),
         "autograd, fused SGD, bare loop": by_autograd(MLP(hidden), loader, device, sgd_fused),

@@ -113,7 +113,7 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assem
         module.configure_optimizers()
 
     history = callbacks.History(folder)
-    terminal = sys.stderr.isatty()
+    terminal = sys.stdout.isatty()
     progress = [callbacks.EpochBar(history) if terminal else callbacks.EpochLines(history)] if show_progress else []
     trainer = build(
         cfg.trainer,

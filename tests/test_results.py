@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def test_record_says_running_then_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (results.DivergedError(0, 3, float("nan")), "diverged", "the training loss was nan at epoch 0, step 3: try"),
+        (results.DivergedError("train/loss", math.nan, 0, 3), "diverged", "train/loss was nan at epoch 0, step 3: try"),
         (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
         (KeyboardInterrupt(), "failed", "interrupted"),
         (SystemExit(1), "failed", "interrupted"),
@@ -73,3 +75,8 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
     assert results.summarize(rows) == {"epochs": 2, "seconds_per_epoch": 3.0}
     results.write_confusion(tmp_path, "test", [[3, 1], [0, 4]])
     assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
+
+
+def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
+    error = results.DivergedError("train/loss", math.inf, 1, 2)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -36,14 +36,21 @@ class DivergenceGuard(Callback):
             self._stop(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if trainer.sanity_checking:
+            return
         if not math.isfinite(pl_module.step_losses[-1]):
             self._stop(trainer, pl_module)
+        for name in pl_module.validated:  # the last step may have spoiled the weights
+            loss = pl_module.scores_of(name).numbers()["loss"]
+            if not math.isfinite(loss):
+                raise results.DivergedError(f"{name}/loss", loss, trainer.current_epoch, trainer.global_step)
 
     def _stop(self, trainer: Trainer, pl_module: Classifier) -> None:
         finite = torch.stack(pl_module.step_losses).isfinite()
         step = int(finite.int().argmin())
         before = trainer.global_step - len(pl_module.step_losses)
-        raise results.DivergedError(trainer.current_epoch, before + step, float(pl_module.step_losses[step]))
+        loss = float(pl_module.step_losses[step])
+        raise results.DivergedError("train/loss", loss, trainer.current_epoch, before + step)
 
 
 class History(Callback):
@@ -58,7 +65,7 @@ class History(Callback):
         self.started = self.stopped = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started = time.perf_counter()
+        self.started, self.stopped = time.perf_counter(), 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.stopped = time.perf_counter()
@@ -67,7 +74,8 @@ class History(Callback):
         row = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
         for name in pl_module.validated:
             row |= {f"{name}/{metric}": value for metric, value in pl_module.scores_of(name).numbers().items()}
-        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": self.stopped - self.started}
+        stopped = self.stopped or time.perf_counter()  # no validation, no earlier stop
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": stopped - self.started}
         self.rows.append(row)
         results.write_history(self.folder, self.rows)
 

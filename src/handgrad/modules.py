@@ -27,7 +27,7 @@ class Scores(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out and reports the rest
         self.confusion = MulticlassConfusionMatrix(CLASSES)
 
     def update(self, logits: Tensor, y: Tensor) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,21 +29,24 @@ TENSORBOARD = "tensorboard"
 
 
 class DivergedError(UserError):
-    """The loss stopped being finite.
+    """A loss stopped being finite.
 
     Args:
+        name: of the loss, e.g. "train/loss".
+        loss: what it was.
         epoch: of the step, from 0.
         step: number of steps before it since training began.
-        loss: what it was.
     """
 
-    def __init__(self, epoch: int, step: int, loss: float) -> None:
-        super().__init__(
-            f"the training loss was {loss} at epoch {epoch}, step {step}: "
+    def __init__(self, name: str, loss: float, epoch: int, step: int) -> None:
+        super().__init__(name, loss, epoch, step)  # as they are, so that a worker's error can be sent to its parent
+        self.name, self.loss, self.epoch, self.step = name, loss, epoch, step
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} was {self.loss} at epoch {self.epoch}, step {self.step}: "
             "try a smaller optimizer.lr, schedule=warmup, or another network.init"
         )
-        self.epoch = epoch
-        self.step = step
 
 
 @contextmanager
@@ -81,9 +85,19 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record["seconds"] = time.perf_counter() - started
+        record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
         with replacing(folder / METRICS) as path:
             path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def peak_memory_mb() -> float | None:
+    """Peak resident size of this process so far in MB (in a serial sweep, of all its runs); None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # Linux counts in kB, macOS in bytes
 
 
 def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

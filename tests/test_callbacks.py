@@ -1,0 +1,84 @@
+"""Oracle: losses made not finite at a known step, and a clock of our own."""
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ConstantLR
+
+from handgrad.activation import ReLU
+from handgrad.callbacks import DivergenceGuard, History
+from handgrad.data import BatchLoader
+from handgrad.modules import AutogradModule, Classifier, ManualModule
+from handgrad.network import MLP
+from handgrad.regularizer import no_penalty
+from handgrad.results import DivergedError
+
+Engine = type[ManualModule] | type[AutogradModule]
+
+
+class Spoiler(Callback):
+    """Makes one weight infinite right after a step, so that the next step's loss is the first that is not finite."""
+
+    def __init__(self, after_step: int) -> None:
+        self.after_step = after_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == self.after_step:
+            with torch.no_grad():
+                pl_module.network.weights[0][0, :] = math.inf
+
+
+def fit(engine: Engine, few: BatchLoader, *callbacks: Callback, **options: Any) -> Trainer:
+    """Train for two epochs of ten steps."""
+    module: Classifier = engine(
+        network=MLP([20]),
+        activation=ReLU(),
+        regularizer=no_penalty(),
+        optimizer=partial(SGD, lr=0.1),
+        schedule=partial(ConstantLR, factor=1.0),
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+    trainer.fit(module, few, {"test": BatchLoader(few.images[:64], few.targets[:64], batch_size=64)})
+    return trainer
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_run_stops_at_the_step_whose_loss_is_not_finite(few: BatchLoader, engine: Engine) -> None:
+    with pytest.raises(DivergedError, match=r"train/loss was nan at epoch 1, step 13: try") as caught:
+        fit(engine, few, DivergenceGuard(), Spoiler(after_step=13))
+    assert (caught.value.epoch, caught.value.step) == (1, 13)
+
+
+def test_weights_spoiled_by_the_last_step_are_noticed(few: BatchLoader) -> None:
+    with pytest.raises(DivergedError, match=r"test/loss was nan at epoch 0, step 10: try"):
+        fit(ManualModule, few, DivergenceGuard(), Spoiler(after_step=10))
+
+
+class Sleeper(Callback):
+    """Takes its time while the epoch is scored."""
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        time.sleep(0.5)
+
+
+def test_seconds_are_of_training_alone(few: BatchLoader, tmp_path: Path) -> None:
+    history = History(tmp_path)
+    fit(ManualModule, few, history, Sleeper())
+    assert [row["epoch"] for row in history.rows] == [0, 1]
+    assert all(0 < row["seconds"] < 0.5 for row in history.rows)
