@@ -52,7 +52,9 @@ def write_scores(
     results.write_figure(folder, "predictions", first_ten(trainer, module, class_names))
     losses = [name for name in history[0] if name.endswith("/loss")]
     board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
-    final = {f"final/{name.replace('/', '_')}": value for name, value in metrics.items() if name.endswith("accuracy")}
+    # TensorBoard's table shows the first of them unasked: the test set's.
+    accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
+    final = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
     trainer.logger.log_hyperparams(hyperparameters, final, trainer.global_step)
     trainer.logger.finalize("success")
     return metrics
