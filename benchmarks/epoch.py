@@ -12,13 +12,11 @@ import contextlib
 import csv
 import io
 import itertools
-import logging
 import platform
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -231,8 +229,6 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="also write every measured number here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
 
     rows = measure(options)
     show(rows, options)
@@ -252,8 +248,6 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     loader = data.train_dataloader()
     hidden = options.hidden_sizes
     sizes = [INPUTS, *hidden, CLASSES]
-    adam = ["engine=autograd"]
-    sgd = ["engine=autograd", "optimizer=sgd"]
 
     def sgd_fused(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, fused=True)
@@ -265,8 +259,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
         "matrix products alone": matrix_products(sizes, loader, device),
         "by hand, in place, bare loop": by_hand(MLP(hidden), loader, device),
         "manual module under the Trainer": under_trainer(options, "optimizer=factored_sgd"),
-        "autograd module under the Trainer, SGD": under_trainer(options, *sgd),
-        "autograd module under the Trainer, Adam": under_trainer(options, *adam, "optimizer.lr=0.001"),
+        "autograd module under the Trainer, SGD": under_trainer(options, "engine=autograd", "optimizer=sgd"),
+        "autograd module under the Trainer, Adam": under_trainer(options, "engine=autograd", "optimizer.lr=0.001"),
         "autograd, fused SGD, bare loop": by_autograd(MLP(hidden), loader, device, sgd_fused),
         "autograd, fused Adam, bare loop": by_autograd(MLP(hidden), loader, device, adam_fused),
         "DataLoader and ToTensor, fused SGD": by_autograd(

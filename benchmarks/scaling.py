@@ -10,9 +10,7 @@ import argparse
 import contextlib
 import csv
 import itertools
-import logging
 import statistics
-import warnings
 from pathlib import Path
 
 import torch
@@ -36,8 +34,6 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=Path("scaling.png"))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
     data = MNISTDataModule(root=str(ROOT / "data"))
     data.prepare_data()
     data.setup()

@@ -75,9 +75,6 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     from handgrad import results
     from handgrad.artifacts import write_scores
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     trainer, module, data, history = assemble(cfg, folder, show_progress)
     with explained("trainer", MisconfigurationException):
         trainer.fit(module, data)
@@ -101,6 +98,9 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assem
 
     from handgrad import callbacks, results
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     data = build(cfg.data, seed=cfg.seed)

@@ -36,13 +36,11 @@ def write_scores(
     """
     assert isinstance(trainer.logger, TensorBoardLogger)
     board = trainer.logger.experiment
-    metrics: dict[str, float] = {}
+    metrics = module.numbers_of(module.tested)
     for name in module.tested:
-        scores = module.scores_of(name)
-        numbers, counts = scores.numbers(), scores.counts().cpu()
-        metrics |= {f"{name}/{metric}": value for metric, value in numbers.items()}
+        counts = module.scores_of(name).counts().cpu()
         results.write_confusion(folder, name, counts.tolist())
-        title = f"{name}: {numbers['accuracy']:.2%} of {counts.sum():,} images right"
+        title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
         figure = figures.confusion(counts, class_names, title)
         board.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
         if name == "test":

@@ -40,10 +40,9 @@ class DivergenceGuard(Callback):
             return
         if not math.isfinite(pl_module.step_losses[-1]):
             self._stop(trainer, pl_module)
-        for name in pl_module.validated:  # the last step may have spoiled the weights
-            loss = pl_module.scores_of(name).numbers()["loss"]
-            if not math.isfinite(loss):
-                raise results.DivergedError(f"{name}/loss", loss, trainer.current_epoch, trainer.global_step)
+        for name, number in pl_module.numbers_of(pl_module.validated).items():
+            if not math.isfinite(number):  # the last step spoiled the weights
+                raise results.DivergedError(name, number, trainer.current_epoch, trainer.global_step)
 
     def _stop(self, trainer: Trainer, pl_module: Classifier) -> None:
         finite = torch.stack(pl_module.step_losses).isfinite()
@@ -71,12 +70,12 @@ class History(Callback):
         self.stopped = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        row = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
-        for name in pl_module.validated:
-            row |= {f"{name}/{metric}": value for metric, value in pl_module.scores_of(name).numbers().items()}
         stopped = self.stopped or time.perf_counter()  # no validation, no earlier stop
-        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": stopped - self.started}
-        self.rows.append(row)
+        self.rows.append(
+            {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
+            | pl_module.numbers_of(pl_module.validated)
+            | {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": stopped - self.started}
+        )
         results.write_history(self.folder, self.rows)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One-hot MNIST, and its drop-in cousins, as a LightningDataModule that keeps every image in memory."""
 
+import os
 import struct
 import tempfile
 import zlib
@@ -16,7 +17,7 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 from handgrad.config import UserError
 from handgrad.network import CLASSES, INPUTS
 
-SCORING_BATCH_SIZE = 2000  # scoring needs no small batches; measured: larger is no faster on a CPU
+SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
 
 class EpochSampler:
@@ -225,7 +226,7 @@ def is_whole(unpacked: Path, archive: Path) -> bool:
         content = unpacked.read_bytes()
         axes = 3 if "images" in unpacked.name else 1
         magic, *shape = struct.unpack_from(f">{1 + axes}I", content)
-        trailer = archive.read_bytes()[-8:] if archive.exists() else None
+        trailer = last_bytes(archive, 8) if archive.exists() else None
     except (OSError, struct.error):
         return False
     expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
@@ -233,3 +234,10 @@ def is_whole(unpacked: Path, archive: Path) -> bool:
         return False
     # gzip ends with the checksum and the length of what was packed (RFC 1952, 2.3.1)
     return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
+
+
+def last_bytes(path: Path, count: int) -> bytes:
+    """The end of a file, without reading the rest."""
+    with path.open("rb") as file:
+        file.seek(-count, os.SEEK_END)
+        return file.read()

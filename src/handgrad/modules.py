@@ -1,6 +1,6 @@
 """The two engines as LightningModules: the same network, loss and metrics, the gradients by hand or by autograd."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -93,6 +93,10 @@ class Classifier(LightningModule):
         """The scores of the set "train", "val" or "test"."""
         return cast(Scores, self.scores[f"{name}_set"])
 
+    def numbers_of(self, names: Iterable[str]) -> dict[str, float]:
+        """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
+        return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).numbers().items()}
+
     def mean_train_loss(self) -> Tensor:
         """() mean cross-entropy of this epoch's batches so far, in nats per example."""
         return torch.stack(self.step_losses).mean()
@@ -122,8 +126,7 @@ class Classifier(LightningModule):
         self.scores_of(self.validated[dataloader_idx]).update(self(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        for name in self.validated:
-            self.log_dict({f"{name}/{metric}": value for metric, value in self.scores_of(name).numbers().items()})
+        self.log_dict(self.numbers_of(self.validated))
 
     def on_test_epoch_start(self) -> None:
         for name in self.tested:
