@@ -55,20 +55,21 @@ def measure(train: BatchLoader, batch: int, hidden: list[int], threads: int, rou
     """Median seconds per epoch and median ratio of one point."""
     torch.set_num_threads(threads)
     steps = min(STEPS, len(train.images) // batch)
-    few = BatchLoader(train.images[: steps * batch], train.targets, batch)
-    bound = matrix_products([INPUTS, *hidden, CLASSES], few, torch.device("cpu"))
+    bound = matrix_products([INPUTS, *hidden, CLASSES], batch, steps, torch.device("cpu"))
     settings = argparse.Namespace(batch_size=batch, hidden_sizes=hidden, device="cpu")
     # Plain SGD: the notebook's sum over a batch of 128 and more diverges.
     manual = under_trainer(
-        settings, "optimizer=factored_sgd", f"+trainer.limit_train_batches={steps}", "+trainer.limit_val_batches=1"
+        settings,
+        bound,
+        "optimizer=factored_sgd",
+        f"+trainer.limit_train_batches={steps}",
+        "+trainer.limit_val_batches=1",
     )
-    bounds, manuals = [], []
     with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
-        for _ in range(rounds):
-            bounds.append(bound())
-            manuals.append(manual()[0])
+        measured = [manual()[0] for _ in range(rounds)]
     epoch = len(train.images) / (steps * batch)
     weights = [i * o for i, o in itertools.pairwise([INPUTS, *hidden, CLASSES])]
+    bounds, manuals = [one.bound for one in measured], [one.seconds for one in measured]
     operations = 2 * (3 * sum(weights) - weights[0]) * len(train.images)  # docs/scaling.md
     return {
         "threads": threads,
@@ -76,7 +77,7 @@ def measure(train: BatchLoader, batch: int, hidden: list[int], threads: int, rou
         "hidden": "-".join(map(str, hidden)),
         "products_seconds": round(statistics.median(bounds) * epoch, 3),
         "manual_seconds": round(statistics.median(manuals) * epoch, 3),
-        "ratio": round(statistics.median(b / a for a, b in zip(bounds, manuals, strict=True)), 2),
+        "ratio": round(statistics.median(one.ratio for one in measured), 2),
         "gflop_per_second": round(operations / (statistics.median(bounds) * epoch) / 1e9, 1),
     }
 

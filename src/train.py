@@ -93,7 +93,7 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assem
     """
     import lightning
     import torch
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import LearningRateMonitor
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from handgrad import callbacks, results
@@ -118,13 +118,13 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assem
     trainer = build(
         cfg.trainer,
         enable_progress_bar=show_progress and terminal,
+        enable_checkpointing=False,  # the history saves its own
         logger=TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False),
         callbacks=[
             callbacks.DivergenceGuard(),
             history,
             *progress,
             LearningRateMonitor("step"),
-            ModelCheckpoint(folder / results.CHECKPOINTS, save_last=True, save_top_k=0),
         ],
     )
     return Assembly(trainer, module, data, history)

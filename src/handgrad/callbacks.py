@@ -53,7 +53,7 @@ class DivergenceGuard(Callback):
 
 
 class History(Callback):
-    """Keeps a row of numbers per epoch and writes them to the run's folder after each; part of every checkpoint.
+    """Keeps a row of numbers per epoch; writes them, and a checkpoint that holds them too, to the run's folder.
 
     The epoch's `seconds` are those of the training loop alone, scoring left out.
     """
@@ -77,6 +77,8 @@ class History(Callback):
             | {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": stopped - self.started}
         )
         results.write_history(self.folder, self.rows)
+        # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
+        trainer.save_checkpoint(self.folder / results.CHECKPOINTS / results.LAST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
