@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from handgrad.config import UserError, build, check, explained, run
+from handgrad.config import Training, UserError, build, check, explained, resolved, run
 
 if TYPE_CHECKING:
     import lightning
@@ -25,27 +25,59 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Compose, check, train, show."""
+def main(cfg: DictConfig) -> float | None:
+    """Compose, check, train, show; a run that was finished before is skipped, an interrupted one goes on.
+
+    Returns:
+        the metric that `objective` names, for a search.
+    """
     from handgrad import results  # nothing heavy before the configuration is composed
 
     job = HydraConfig.get()
+    sweep = job.mode == RunMode.MULTIRUN
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
-    facts = {"name": cfg.name, "seed": cfg.seed, "choices": choices}
+    config = resolved(cfg)
+    facts = {"name": cfg.name, "seed": cfg.seed, "choices": choices, "config": config}
     folder = Path(job.runtime.output_dir)
     alone = job.launcher._target_.endswith("BasicLauncher")  # else the launcher shows the progress of all its runs
     try:
-        with results.recorded(folder, facts) as record:
-            check(cfg)
-            train(cfg, folder, record, show_progress=alone)
-        if alone:
-            show(record, folder)
+        own = folder
+        folder, record = results.earlier(own, config, siblings=sweep) or (own, None)
+        if folder != own:
+            results.abandon(own)
+        if record and record["status"] in results.FINISHED:
+            log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], os.path.relpath(folder))
         else:
-            log.info("%s: test accuracy %.2f %%", cfg.name, 100 * record["metrics"]["test/accuracy"])
+            with results.recorded(folder, facts) as record:
+                check(config, Training)
+                train(cfg, folder, record, show_progress=alone)
+            if alone:
+                show(record, folder)
+            else:
+                log.info("%s: %s", cfg.name, in_words(record["metrics"]))
     except UserError as error:
-        if job.mode == RunMode.MULTIRUN:  # Hydra goes on, and in the end shows only the first job's error
+        if sweep:  # Hydra goes on, and in the end shows only the first job's error
             log.error("%s: %s", cfg.name, error)
         raise
+    return objective(cfg, record["metrics"])
+
+
+def objective(cfg: DictConfig, metrics: dict[str, float]) -> float | None:
+    """The metric that a search asked for.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if cfg.objective is None:
+        return None
+    if cfg.objective not in metrics:
+        raise UserError(f"objective={cfg.objective} is not among this run's metrics: {', '.join(metrics) or 'none'}")
+    return metrics[cfg.objective]
+
+
+def in_words(metrics: dict[str, float]) -> str:
+    """The accuracies, in a line."""
+    return ", ".join(f"{name} {value:.2%}" for name, value in metrics.items() if name.endswith("accuracy"))
 
 
 class Assembly(NamedTuple):
@@ -58,7 +90,7 @@ class Assembly(NamedTuple):
 
 
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
-    """Train and score what a configuration describes.
+    """Train, from the folder's checkpoint on if there is one, and score what a configuration describes.
 
     Args:
         cfg: a checked configuration.
@@ -76,10 +108,15 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     from handgrad.artifacts import write_scores
 
     trainer, module, data, history = assemble(cfg, folder, show_progress)
+    last = folder / results.CHECKPOINTS / results.LAST
+    if interrupted := last.exists():
+        log.info("%s: goes on from %s", cfg.name, os.path.relpath(last))
+        # Lightning restores first and converts then, which would round what a float64 run has saved.
+        trainer.precision_plugin.convert_module(module)
     with explained("trainer", MisconfigurationException):
-        trainer.fit(module, data)
+        trainer.fit(module, data, ckpt_path=last if interrupted else None, weights_only=True)
     # Scored from the file, as the notebook does: what is reported is what was saved.
-    trainer.test(module, data, folder / results.CHECKPOINTS / results.LAST, verbose=False, weights_only=True)
+    trainer.test(module, data, last, verbose=False, weights_only=True)
     shown = hyperparameters(cfg, record["choices"])
     metrics = write_scores(trainer, module, folder, data.class_names, history.rows, shown)
     record |= {"metrics": metrics} | results.summarize(history.rows)
@@ -107,7 +144,9 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assem
     data.prepare_data()
     data.setup()
     lightning.seed_everything(cfg.seed, verbose=False)
-    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer")}
+    total_steps = cfg.trainer.max_epochs * len(data.train_dataloader())
+    parts["schedule"] = build(cfg.schedule, **({"total_steps": total_steps} if "total_steps" in cfg.schedule else {}))
     module = build(cfg.engine)(**parts)
     with explained("optimizer or schedule", TypeError, ValueError):  # refused before any work is done
         module.configure_optimizers()

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from conftest import ROOT
-from handgrad.config import UserError, build, check
+from handgrad.config import Training, UserError, build, check, resolved
 
 ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
 
@@ -18,7 +18,7 @@ def compose(*overrides: str) -> DictConfig:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    check(cfg)
+    check(resolved(cfg), Training)
     return cfg
 
 

@@ -1,5 +1,6 @@
 """Oracle: the autograd engine, plain torch.optim, and the notebook's update written down on its own; float64."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
-from handgrad.optim import FactoredSGD
+from handgrad.optim import FactoredSGD, warmup_cosine
 from handgrad.regularizer import L2, no_penalty
 
 NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
@@ -201,3 +202,18 @@ def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None
 def test_factored_sgd_is_refused_by_autograd(few: BatchLoader) -> None:
     with pytest.raises(ValueError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
         make(AutogradModule, optimizer=NOTEBOOK_SGD).configure_optimizers()
+
+
+def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = warmup_cosine(optimizer, start_factor=0.01, warmup_steps=10, total_steps=110)
+    rates = []
+    for _ in range(111):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    rise = [2 * (0.01 + 0.99 * step / 10) for step in range(10)]
+    fall = [1 + math.cos(math.pi * step / 100) for step in range(101)]  # half of 2 (1 + cos)
+    assert rates == pytest.approx(rise + fall, abs=1e-9)
+    with pytest.raises(ValueError, match="must lie between 0 and the run's 10 steps"):
+        warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)

@@ -5,8 +5,10 @@ import json
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from handgrad import results
 from handgrad.config import UserError
@@ -44,12 +46,50 @@ def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException
         assert (after["epoch"], after["step"]) == (0, 3)
 
 
-def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, Any]:
+    """Leave a run's record; return its configuration."""
+    config = {"seed": seed, "optimizer": {"lr": 0.1}}
+    with results.recorded(folder, {"name": "a", "seed": seed, "choices": {}, "config": config}):
+        pass
+    record = json.loads((folder / results.METRICS).read_text()) | {"status": status}
+    (folder / results.METRICS).write_text(json.dumps(record))
+    return config
+
+
+def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None:
+    config = leave_run(tmp_path / "3_a", seed=1)
+    leave_run(tmp_path / "4_a", seed=2)
+    (tmp_path / "0_damaged").mkdir()
+    (tmp_path / "0_damaged" / results.METRICS).write_text("{")
+    found = results.earlier(tmp_path / "7_a", config, siblings=True)
+    assert found is not None
+    assert (found[0], found[1]["seed"]) == (tmp_path / "3_a", 1)
+    assert results.earlier(tmp_path / "3_a", config, siblings=False) == found
+    assert results.earlier(tmp_path / "7_a", config, siblings=False) is None
+    assert results.earlier(tmp_path / "7_a", config | {"seed": 3}, siblings=True) is None
+
+
+def test_two_configurations_never_share_a_folder(tmp_path: Path) -> None:
+    config = leave_run(tmp_path, seed=1)
+    with pytest.raises(UserError, match="holds a run with another configuration: choose another folder"):
+        results.earlier(tmp_path, config | {"seed": 2}, siblings=True)
+
+
+def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
+    taken = pytest.raises(UserError, match="being written by another process")
+    with FileLock(tmp_path / ".lock"), taken, results.recorded(tmp_path, {"name": "a"}):
+        raise AssertionError("the folder was claimed twice")
+    assert results.read(tmp_path) is None
     with results.recorded(tmp_path, {"name": "a"}):
         pass
-    with pytest.raises(UserError, match=r"already holds a run: choose another folder"), results.recorded(tmp_path, {}):
-        raise AssertionError("the folder was claimed twice")
-    assert read(tmp_path)["name"] == "a"
+    assert [path.name for path in tmp_path.iterdir()] == [results.METRICS]
+
+
+@pytest.mark.parametrize("content", ['{"status": "runn', "[]", "3", "{}", '{"status": "completed"}', "\x00"])
+def test_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / results.METRICS).write_text(content)
+    with pytest.raises(UserError, match=r"metrics.json is damaged .*: delete .* to run it anew"):
+        results.read(tmp_path)
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -27,10 +29,18 @@ CONTRACT = {
     "curves.png",
     "history.csv",
     "metrics.json",
+    "predictions.csv",
     "predictions.png",
     "tensorboard",
 }
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=20"]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -162,14 +172,34 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "history.csv").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(tmp_path / "run" / "history.csv")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
     run = record(tmp_path / "run")
     assert (run["status"], run["reason"]) == ("failed", "interrupted")
+
+
+def test_search_goes_on_after_a_trial_that_diverges(command: Command, tmp_path: Path) -> None:
+    # A seed whose three draws have both: Optuna 2's grid sampler cannot end on a failed trial.
+    sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3"]
+    search = ["-m", "hydra/sweeper=search", *sampler, "optimizer.lr=choice(1e30,0.01)"]
+    chosen_by = ["objective=val/loss", "data.val_size=5000", "data.score_test=false", "hydra.sweep.dir=sweep"]
+    done = command("train.py", *search, *chosen_by, *SHORT)
+    assert done.returncode == 0, done.stderr
+    runs = [record(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
+    assert {run["status"] for run in runs} == {"completed", "diverged"}
+    found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    assert found.best_params == {"optimizer.lr": 0.01}
+    assert found.best_value in {run["metrics"].get("val/loss") for run in runs}
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `cluster`")
+def test_ray_gives_the_numbers_of_a_plain_run(command: Command, tmp_path: Path) -> None:
+    done = command("train.py", "-m", "hydra/launcher=ray", "threads=1", "seed=0,1", "hydra.sweep.dir=sweep", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert command("train.py", "threads=1", "seed=1", "hydra.run.dir=plain", *SHORT).returncode == 0
+    by_ray = record(tmp_path / "sweep" / "1_relu-manual-none-s1")
+    assert by_ray["metrics"] == record(tmp_path / "plain")["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +215,8 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
         (["engine=autograd", "optimizer=notebook_sgd"], "with autograd use optimizer=sgd"),
         (["+trainer.gradient_clip_val=1"], "gradient clipping is not supported for manual optimization"),
         (["data.val_size=59999"], "data.val_size must be 0 or between 10 and 59990"),
+        (["data.score_test=false"], "hold images out with data.val_size=6000"),
+        (["schedule=warmup_cosine", "schedule.warmup_steps=99999"], "warmup_steps=99999 must lie between 0 and"),
     ],
 )
 def test_mistake_is_answered_without_a_traceback(command: Command, arguments: list[str], answer: str) -> None:
@@ -194,12 +226,73 @@ def test_mistake_is_answered_without_a_traceback(command: Command, arguments: li
     assert "Traceback" not in done.stderr
 
 
+def test_predictions_agree_with_the_confusion_matrix(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    true, predicted, probability = np.loadtxt(folder / "predictions.csv", delimiter=",", skiprows=1, unpack=True)
+    counts = np.zeros((10, 10), dtype=int)
+    np.add.at(counts, (true.astype(int), predicted.astype(int)), 1)
+    assert (counts == np.loadtxt(folder / "confusion_test.csv", delimiter=",", dtype=int)).all()
+    assert ((probability > 0.1) & (probability <= 1)).all()
+    assert probability[true == predicted].mean() > probability[true != predicted].mean()
+
+
 def test_finished_folder_is_not_run_again(command: Command, finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = record(folder)
+    done = command("train.py", "trainer.max_epochs=2", "regularizer=l2", "seed=3", f"hydra.run.dir={folder}")
+    assert done.returncode == 0
+    assert "relu-manual-l2-s3: completed before, skipped" in done.stdout
     done = command("train.py", f"hydra.run.dir={folder}")
-    assert "already holds a run: choose another folder" in done.stderr
+    assert "holds a run with another configuration: choose another folder" in done.stderr
     assert record(folder) == before
+
+
+def test_repeated_sweep_runs_only_what_is_missing(command: Command, tmp_path: Path) -> None:
+    sweep = ["-m", "hydra.sweep.dir=sweep", "activation=relu,tanh", *SHORT]
+    assert command("train.py", *sweep, "optimizer.lr=0.01").returncode == 0
+    damaged = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | {"status": "failed", "metrics": {}}))
+    done = command("train.py", *sweep, "optimizer.lr=0.01", "seed=0,1")  # numbers the jobs anew
+    assert done.returncode == 0, done.stderr
+    assert "relu-manual-none-s0: completed before, skipped (sweep/0_relu-manual-none-s0)" in done.stdout
+    assert "tanh-manual-none-s0: goes on from sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in done.stdout
+    runs = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
+    assert runs == {"0_relu-manual-none-s0", "1_tanh-manual-none-s0", "1_relu-manual-none-s1", "3_tanh-manual-none-s1"}
+    assert all(record(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
+
+
+def test_killed_run_goes_on_as_if_never_interrupted(command: Command, tmp_path: Path) -> None:
+    arguments = ["trainer.max_epochs=3", "+trainer.limit_train_batches=200", "engine=autograd", "schedule=warmup"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "src" / "train.py", "hydra.run.dir=killed", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(tmp_path / "killed" / "checkpoints" / "last.ckpt")
+    process.kill()
+    process.wait()
+    assert record(tmp_path / "killed")["status"] == "running"
+    assert command("train.py", "hydra.run.dir=killed", *arguments).returncode == 0
+    assert command("train.py", "hydra.run.dir=whole", *arguments).returncode == 0
+    killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))
+    assert killed["metrics"] == whole["metrics"]
+    rows = [
+        [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(path.read_text().splitlines())]
+        for path in (tmp_path / "killed" / "history.csv", tmp_path / "whole" / "history.csv")
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 3
+
+
+def test_search_gets_its_objective_and_leaves_the_test_set_alone(command: Command, tmp_path: Path) -> None:
+    arguments = ["data.val_size=5000", "data.score_test=false", "hydra.run.dir=run", *SHORT]
+    done = command("train.py", "objective=test/loss", *arguments)
+    assert "objective=test/loss is not among this run's metrics: val/loss" in done.stderr
+    run = record(tmp_path / "run")
+    assert {name.split("/")[0] for name in run["metrics"]} == {"train", "val"}
+    assert "confusion_val.png" in {path.name for path in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run" / "predictions.csv").exists()
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -35,33 +35,39 @@ def write_scores(
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
     """
     assert isinstance(trainer.logger, TensorBoardLogger)
+    assert trainer.test_dataloaders is not None
     board = trainer.logger.experiment
     metrics = module.numbers_of(module.tested)
+    final = "test" if "test" in module.tested else "val"
     for name in module.tested:
         counts = module.scores_of(name).counts().cpu()
         results.write_confusion(folder, name, counts.tolist())
         title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
         figure = figures.confusion(counts, class_names, title)
         board.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
-        if name == "test":
-            results.write_figure(folder, "confusion_test", figure)
+        if name == final:
+            results.write_figure(folder, f"confusion_{name}", figure)
 
     results.write_figure(folder, "curves", figures.curves(history))
-    results.write_figure(folder, "predictions", first_ten(trainer, module, class_names))
+    results.write_figure(folder, "predictions", first_ten(trainer, module, final, class_names))
+    if module.test_logits:
+        probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
+        true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
+        results.write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
     losses = [name for name in history[0] if name.endswith("/loss")]
     board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
     # TensorBoard's table shows the first of them unasked: the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
-    final = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
-    trainer.logger.log_hyperparams(hyperparameters, final, trainer.global_step)
+    shown = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
+    trainer.logger.log_hyperparams(hyperparameters, shown, trainer.global_step)
     trainer.logger.finalize("success")
     return metrics
 
 
-def first_ten(trainer: Trainer, module: Classifier, class_names: Sequence[str]) -> Figure:
-    """Draw the first ten test images with their actual and predicted classes."""
+def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
+    """Draw the first ten images of a set with their actual and predicted classes."""
     assert trainer.test_dataloaders is not None
-    x, y = next(iter(trainer.test_dataloaders["test"]))
+    x, y = next(iter(trainer.test_dataloaders[name]))
     with torch.no_grad():
         guesses = module(x[:10].to(module.device, module.dtype)).argmax(dim=1)
     actual, predicted = ([class_names[i] for i in labels] for labels in (y[:10].argmax(dim=1), guesses))

@@ -4,7 +4,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import hydra
 from hydra.errors import CompactHydraException, InstantiationException
@@ -32,6 +32,7 @@ class Data(Group):
     root: Annotated[str, Field(min_length=1)]
     batch_size: Positive
     val_size: Annotated[int, Field(ge=0)]
+    score_test: bool
 
 
 class Network(Group):
@@ -65,6 +66,7 @@ class Training(Group):
     """The whole of `conf/train.yaml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    objective: str | None
     threads: Positive | None
     data: Data
     network: Network
@@ -73,18 +75,28 @@ class Training(Group):
     trainer: Trainer
 
 
-def check(cfg: DictConfig) -> None:
-    """Check the types and ranges of the values that every run has.
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, nothing left to look up.
+
+    Raises:
+        UserError: it refers to something that is not there.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        raise UserError(str(error)) from None
+
+
+def check(config: dict[str, Any], schema: type[Group]) -> None:
+    """Check the types and ranges of a configuration's values.
 
     Raises:
         UserError: names each value that cannot be, and says what it must be.
     """
     try:
-        Training.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        schema.model_validate(config)
     except ValidationError as error:
         raise UserError("; ".join(map(_sentence, error.errors()))) from None
-    except OmegaConfBaseException as error:
-        raise UserError(str(error)) from None
 
 
 def _sentence(problem: Any) -> str:

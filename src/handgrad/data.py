@@ -76,6 +76,7 @@ class MNISTDataModule(LightningDataModule):
         root: folder that holds `<dataset>/raw/` with the four archives; what is missing is downloaded there.
         batch_size: examples per training batch.
         val_size: training images held out for validation, in the classes' proportions; 0 for none.
+        score_test: whether the test set is scored at all; false while validation still chooses something.
         seed: orders the epochs and draws the validation split.
 
     Raises:
@@ -84,7 +85,13 @@ class MNISTDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, dataset: str = "MNIST", root: str = "data", batch_size: int = 64, val_size: int = 0, seed: int = 0
+        self,
+        dataset: str = "MNIST",
+        root: str = "data",
+        batch_size: int = 64,
+        val_size: int = 0,
+        seed: int = 0,
+        score_test: bool = True,
     ) -> None:
         super().__init__()
         self.dataset_class: type[datasets.MNIST] = getattr(datasets, dataset)
@@ -92,6 +99,7 @@ class MNISTDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.val_size = val_size
         self.seed = seed
+        self.score_test = score_test
         self.loaders: dict[str, BatchLoader] = {}
 
     @property
@@ -109,13 +117,16 @@ class MNISTDataModule(LightningDataModule):
         """Read both sets into memory and split off the validation images; a second call does nothing."""
         if self.loaders:
             return
+        if not self.score_test and not self.val_size:
+            raise UserError("data.score_test=false leaves nothing to score: hold images out with data.val_size=6000")
         images, targets = self._read(train=True)
         if self.val_size:
             kept, held_out = self._split(targets)
             self.loaders["val"] = BatchLoader(images[held_out], targets[held_out], SCORING_BATCH_SIZE)
             images, targets = images[kept], targets[kept]
         self.loaders["train"] = BatchLoader(images, targets, self.batch_size, self.seed)
-        self.loaders["test"] = BatchLoader(*self._read(train=False), SCORING_BATCH_SIZE)
+        if self.score_test:
+            self.loaders["test"] = BatchLoader(*self._read(train=False), SCORING_BATCH_SIZE)
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""

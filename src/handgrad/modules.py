@@ -81,6 +81,7 @@ class Classifier(LightningModule):
         self.regularizer = regularizer
         self.make_optimizer = optimizer
         self.make_schedule = schedule
+        self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
         self.scores = nn.ModuleDict({f"{name}_set": Scores() for name in ("train", "val", "test")})
 
@@ -129,12 +130,16 @@ class Classifier(LightningModule):
         self.log_dict(self.numbers_of(self.validated))
 
     def on_test_epoch_start(self) -> None:
+        self.test_logits.clear()
         for name in self.tested:
             self.scores_of(name).reset()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
-        self.scores_of(self.tested[dataloader_idx]).update(self(x), y)
+        logits = self(x)
+        self.scores_of(self.tested[dataloader_idx]).update(logits, y)
+        if self.tested[dataloader_idx] == "test":
+            self.test_logits.append(logits)
 
 
 class ManualModule(Classifier):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from handgrad.backprop import LayerGradient
 
@@ -61,3 +62,24 @@ class FactoredSGD(Optimizer):
             rate = weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
             weight.addmm_(gradient.delta.T, gradient.input, beta=1 - rate * decay, alpha=-rate)
             bias.sub_(gradient.bias(), alpha=biases["lr"])
+
+
+def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
+    """Rise linearly from `start_factor` times the learning rate, then fall to zero along a half cosine.
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        start_factor: the first step's share of the peak.
+        warmup_steps: steps until the peak.
+        total_steps: steps until zero.
+
+    Raises:
+        ValueError: the warm-up leaves no step to fall in.
+
+    Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
+    """
+    if not 0 < warmup_steps < total_steps:
+        raise ValueError(f"warmup_steps={warmup_steps} must lie between 0 and the run's {total_steps} steps")
+    rise = LinearLR(optimizer, start_factor, total_iters=warmup_steps)
+    fall = CosineAnnealingLR(optimizer, total_steps - warmup_steps)
+    return SequentialLR(optimizer, [rise, fall], [warmup_steps])

@@ -6,15 +6,18 @@ Every file is written under a temporary name and renamed, so that a reader never
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from handgrad.config import UserError
 
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 HISTORY = "history.csv"
+PREDICTIONS = "predictions.csv"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 TENSORBOARD = "tensorboard"
+FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
 
 
 class DivergedError(UserError):
@@ -49,28 +54,81 @@ class DivergedError(UserError):
         )
 
 
-@contextmanager
-def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Claim a folder for one run and keep its `metrics.json` true to what becomes of the run.
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of the run that a folder holds, None where it holds none.
+
+    Raises:
+        UserError: `metrics.json` is damaged.
+    """
+    path = folder / METRICS
+    try:
+        record = json.loads(path.read_text())
+        if {"status", "name", "seed", "choices", "config", "metrics"} <= set(record):
+            return dict(record)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete {folder} to run it anew") from error
+    raise UserError(f"{path} is damaged (it lacks what every run records): delete {folder} to run it anew")
+
+
+def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any]] | None:
+    """Find the run that was already begun with a configuration.
 
     Args:
-        folder: the run's folder; it must not hold a run already.
-        facts: name, seed and choices of the run.
+        folder: where it would be begun.
+        config: the composed configuration.
+        siblings: look in the folders beside it as well, for in a sweep with one more seed the jobs are numbered anew.
+
+    Returns:
+        the run's folder and record, None where there is no such run.
+
+    Raises:
+        UserError: the folder itself holds a run with another configuration.
+    """
+    record = read(folder)
+    if record and record["config"] != config:
+        raise UserError(f"{folder} holds a run with another configuration: choose another folder or delete this one")
+    if record:
+        return folder, record
+    for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
+        with suppress(UserError):  # a damaged neighbour is not this run
+            record = read(other)
+            if record and record["config"] == config:
+                return other, record
+    return None
+
+
+def abandon(folder: Path) -> None:
+    """Take away a folder in which Hydra has only written down its configuration."""
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # not empty: not ours to take away
+        folder.rmdir()
+
+
+@contextmanager
+def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Keep a folder's `metrics.json` true to what becomes of its run.
+
+    Args:
+        folder: the run's folder.
+        facts: name, seed, choices and config of the run.
 
     Yields:
         the record; what is added to it while the run goes on is written when the run ends.
 
     Raises:
-        UserError: the folder holds a run.
+        UserError: another process is running in the folder at this moment.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()  # the system lets go of it even if the process is killed
+    except Timeout:
+        raise UserError(f"{folder} is being written by another process: wait for it or choose another folder") from None
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {"versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")}, "commit": commit()}
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with (folder / METRICS).open("x") as file:
-            json.dump(record, file, indent=2)
-    except FileExistsError:
-        raise UserError(f"{folder} already holds a run: choose another folder or delete this one") from None
+    write_record(folder, record)
     started = time.perf_counter()
     try:
         yield record
@@ -86,8 +144,15 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         raise
     finally:
         record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
-        with replacing(folder / METRICS) as path:
-            path.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(folder, record)
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write a run's `metrics.json`."""
+    with replacing(folder / METRICS) as path:
+        path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def peak_memory_mb() -> float | None:
@@ -117,6 +182,14 @@ def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) ->
     """Write a set's 10 x 10 counts, rows: true class, columns: predicted class."""
     with replacing(folder / f"confusion_{name}.csv") as path, path.open("w", newline="") as file:
         csv.writer(file).writerows(counts)
+
+
+def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
+    """Write a row per test image, in the set's order: true class, predicted class, probability of the latter."""
+    with replacing(folder / PREDICTIONS) as path, path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true", "predicted", "probability"])
+        writer.writerows((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
 
 
 def write_figure(folder: Path, name: str, figure: "Figure") -> None:
