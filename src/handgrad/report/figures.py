@@ -1,0 +1,273 @@
+"""The figures of a comparison, each the answer to one question.
+
+Colours are Okabe and Ito's (2008), told apart by colour-blind eyes; every cell also has its own marker, for grey print.
+A cell looks the same in every figure.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from handgrad import results
+from handgrad.report.runs import Comparison
+from handgrad.report.statistics import interval, members
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
+MARKERS = "osD^vP*Xph"
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+MOST_PANELS = 24
+
+
+class Look:
+    """The colour and marker of every cell."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.order = {name: i for i, name in enumerate(sorted(labels))}
+
+    def colour(self, label: str) -> str:
+        return COLOURS[self.order[label] % len(COLOURS)]
+
+    def marker(self, label: str) -> str:
+        return MARKERS[self.order[label] % len(MARKERS)]
+
+
+def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+    """Draw every figure that the runs have data for.
+
+    Args:
+        comparison: the runs.
+        cells: what `statistics.pooled` made of them.
+        curves: the notebook's epochs, docs/notebook/curves.csv.
+
+    Yields:
+        name, caption, figure.
+    """
+    cells = cells[cells.completed > 0]
+    if cells.empty:
+        return
+    look, scored = Look(cells.label.tolist()), comparison.scored
+    with rc_context(STYLE):
+        yield (
+            "accuracy",
+            f"Which cell is the most accurate? {scored.capitalize()} accuracy: a dot per run, mean and 95 % interval.",
+            accuracy(comparison, cells, look),
+        )
+        if any(Path(folder, results.HISTORY).exists() for folder in comparison.completed.folder):
+            yield (
+                "curves",
+                "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest; "
+                f"solid: train, dotted: {scored}, dashed grey: the notebook.",
+                losses(comparison, cells, look, curves),
+            )
+        yield (
+            "gap",
+            f"How much is learned by heart? Train minus {scored} accuracy.",
+            gap(comparison, cells, look),
+        )
+        best, worst = cells.iloc[0], cells.iloc[-1]
+        matrices = [mean_confusion(comparison, row) for row in (best, worst)]
+        if len(cells) > 1 and all(matrix is not None for matrix in matrices):
+            yield (
+                "confusion",
+                "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
+                "the diagonal is left out.",
+                confusion(matrices[0], matrices[1], best.label, worst.label),  # type: ignore[arg-type]
+            )
+        if cells.seconds_per_epoch.notna().any():
+            yield "time", "What does accuracy cost? Seconds of training per epoch.", time(comparison, cells, look)
+        if swept := comparison.swept:
+            yield (
+                "option",
+                f"What does {swept} do? Accuracy and loss against it; every run a dot, mean and 95 % interval.",
+                option(comparison, cells, swept),
+            )
+
+
+def horizontally(comparison: Comparison, cells: pd.DataFrame, look: Look, name: str, axes: Axes) -> None:
+    """A row per cell: every run a dot, the mean with its interval; best on top."""
+    for y, (_, row) in enumerate(cells.iterrows()):
+        runs = values_of(comparison, row, name)
+        colour = look.colour(row.label)
+        axes.scatter(100 * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
+        mean, low, high = interval(runs.tolist())
+        if not np.isnan(low):
+            axes.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2)
+        axes.plot(100 * mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
+    axes.set_yticks(range(len(cells)), cells.label)
+    axes.set_ylim(len(cells) - 0.4, -0.6)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def values_of(comparison: Comparison, row: pd.Series, name: str) -> pd.Series:
+    """A metric, or the gap, of a cell's completed runs."""
+    runs = members(comparison, row)
+    if name == "gap":
+        return (runs["train/accuracy"] - runs[f"{comparison.scored}/accuracy"]).dropna()
+    return runs[name].dropna()
+
+
+def tall(cells: pd.DataFrame) -> float:
+    """Inches for a row per cell."""
+    return 1.2 + 0.36 * max(len(cells), 2)
+
+
+def accuracy(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
+    """Accuracy per cell, with the notebook's figure where it has one."""
+    figure = Figure(figsize=(8, tall(cells)), layout="constrained")
+    axes = figure.subplots()
+    horizontally(comparison, cells, look, f"{comparison.scored}/accuracy", axes)
+    known = cells[cells.notebook.notna()]
+    if len(known) and comparison.scored == "test":
+        axes.scatter(
+            100 * known.notebook, known.index, marker="|", s=160, color="0.35", linewidths=2, label="notebook, one run"
+        )
+        axes.legend(loc="best", frameon=False)
+    axes.set_xlabel(f"{comparison.scored} accuracy (%)")
+    return figure
+
+
+def gap(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
+    """Generalisation gap per cell."""
+    figure = Figure(figsize=(8, tall(cells)), layout="constrained")
+    axes = figure.subplots()
+    horizontally(comparison, cells, look, "gap", axes)
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_xlabel(f"train accuracy minus {comparison.scored} accuracy (percentage points)")
+    return figure
+
+
+def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.DataFrame) -> Figure:
+    """A panel per cell: loss over the epochs."""
+    cells = cells.head(MOST_PANELS)
+    across = min(len(cells), 4)
+    down = -(-len(cells) // across)
+    figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    lowest = np.inf
+    for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
+        histories = histories_of(comparison, row)
+        for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
+            wide = pd.DataFrame({seed: rows.get(name) for seed, rows in histories.items()}).dropna(how="all")
+            if wide.empty:
+                continue
+            epochs = wide.index + 1
+            axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6)
+            axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
+            lowest = min(lowest, wide.to_numpy().min())
+        printed = curves[curves.run == row.notebook_run]
+        axes.plot(printed.epoch, printed.train_loss, "--", color="0.5", linewidth=1)
+        axes.plot(printed.epoch, printed.test_loss, "--", color="0.5", linewidth=1)
+        axes.set_title(row.label, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.set_yscale("log")
+    for axes in list(panels)[len(cells) :]:
+        axes.set_axis_off()
+    if np.isfinite(lowest):
+        figure.axes[0].set_ylim(bottom=max(lowest / 1.3, 1e-4))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("cross-entropy (nats per example)", fontsize=10)
+    return figure
+
+
+def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
+    """The epochs of a cell's completed runs, by seed."""
+    files = {seed: Path(folder, results.HISTORY) for seed, folder in members(comparison, row).folder.items()}
+    return {seed: pd.read_csv(file).set_index("epoch") for seed, file in files.items() if file.exists()}
+
+
+def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
+    """(10, 10) mean counts of a cell's completed runs, None where none has left any."""
+    files = [Path(folder, f"confusion_{comparison.scored}.csv") for folder in members(comparison, row).folder]
+    counts = [np.loadtxt(file, delimiter=",", ndmin=2) for file in files if file.exists()]
+    return np.mean(counts, axis=0) if counts else None
+
+
+def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label: str) -> Figure:
+    """Errors of two cells and their difference; the diagonal, which would drown them, left out."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
+    most = max(1.0, *(matrix.max() for matrix in errors))
+    shown = [
+        (errors[0], f"best: {best_label}", "Blues", 0.0, most),
+        (errors[1], f"worst: {worst_label}", "Blues", 0.0, most),
+        (errors[1] - errors[0], "worst minus best", "PuOr_r", -most, most),
+    ]
+    for axes, (matrix, title, colours, low, high) in zip(figure.subplots(1, 3), shown, strict=True):
+        axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
+        for row, column in zip(*np.nonzero(np.abs(matrix) >= 0.5), strict=True):
+            strong = abs(matrix[row, column]) > 0.6 * most
+            colour = "white" if strong else "black"
+            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(matrix)))
+        axes.set_yticks(range(len(matrix)))
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
+    """Accuracy against seconds per epoch."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for _, row in cells.iterrows():
+        x = interval(values_of(comparison, row, "seconds_per_epoch").tolist())
+        y = [100 * value for value in interval(values_of(comparison, row, f"{comparison.scored}/accuracy").tolist())]
+        colour = look.colour(row.label)
+        axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=row.label)
+        axes.plot([x[0], x[0]], y[1:], color=colour, alpha=0.7)
+        axes.plot(x[1:], [y[0], y[0]], color=colour, alpha=0.7)
+    axes.set(xlabel="training time (seconds per epoch)", ylabel=f"{comparison.scored} accuracy (%)")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def option(comparison: Comparison, cells: pd.DataFrame, swept: str) -> Figure:
+    """Accuracy and loss against the one numeric option that was swept; a line per value of whatever else varies."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    others = [key for key in comparison.varying if key != swept]
+    groups = list(cells.groupby(others, dropna=False)) if others else [("", cells)]
+    scored = comparison.scored
+    metrics = [("accuracy", "(%)", 100), ("loss", "(nats per example)", 1)]
+    for axes, (metric, unit, scale) in zip(figure.subplots(1, 2), metrics, strict=True):
+        name = f"{scored}/{metric}"
+        for number, (group, rows) in enumerate(groups):
+            rows = rows.sort_values(swept)
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            means = (
+                np.array([interval(values_of(comparison, row, name).tolist()) for _, row in rows.iterrows()]) * scale
+            )
+            x = rows[swept].to_numpy(dtype=float)
+            title = " ".join(map(str, group if isinstance(group, tuple) else (group,)))
+            axes.plot(x, means[:, 0], marker=marker, color=colour, label=title)
+            axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
+            for value, (_, row) in zip(x, rows.iterrows(), strict=True):
+                runs = scale * values_of(comparison, row, name)
+                axes.scatter(np.full(len(runs), value), runs, s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
+        spread_out(axes, cells[swept].dropna().to_numpy(dtype=float))
+        axes.set(xlabel=swept, ylabel=f"{scored} {metric} {unit}")
+        axes.grid(alpha=0.3)
+        if others:
+            axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def spread_out(axes: Axes, values: np.ndarray) -> None:
+    """Make the horizontal axis logarithmic where the values span decades; zero keeps a place at its left."""
+    positive = values[values > 0]
+    if not len(positive) or positive.max() < 20 * positive.min():
+        return
+    if (values > 0).all():
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
