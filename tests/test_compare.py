@@ -128,6 +128,13 @@ def test_known_difference_is_found_and_none_is_invented(tmp_path: Path) -> None:
     assert len(pairs) == 3
 
 
+def test_equal_runs_are_called_equal(tmp_path: Path) -> None:
+    for seed, noise in enumerate(NOISE):
+        for engine in ("manual", "autograd"):
+            leave_run(tmp_path / f"{engine}{seed}", 0.97 + noise, seed, engine=engine)
+    assert "are equal, seed by seed (3 seeds each)." in everything(tmp_path)[-1]
+
+
 def test_effect_is_averaged_over_the_other_cells_and_names_what_follows(tmp_path: Path) -> None:
     for seed, noise in enumerate(NOISE):
         for activation, base in (("relu", 0.97), ("tanh", 0.95)):

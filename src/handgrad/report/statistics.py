@@ -261,6 +261,8 @@ def one_sentence(row: Any, a: str, b: str, comparisons: int, over: str) -> str:
         return (
             f"These two runs of {a} and {b} {verdict} ({points}; {counts}; McNemar's test, corrected p {p_value(row)})."
         )
+    if row.test != "none" and pd.isna(row.p) and abs(row.difference) < SAME:
+        return f"{a} and {b} are equal, seed by seed ({row.n} seeds each{over})."
     if row.test == "none" or pd.isna(row.p):
         return f"{a} is {points} above {b}, with no interval{over}."
     ends = f"95 % interval {100 * row.low:.2f} to {100 * row.high:.2f}"
