@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from handgrad.report.runs import Comparison
-from handgrad.report.statistics import STATUSES, p_value, shown, with_interval
+from handgrad.report.statistics import STATUSES, p_value, points, shown, with_interval
 from handgrad.results import replacing
 
 
@@ -75,8 +75,8 @@ class Report:
             [
                 row.a,
                 row.b,
-                f"{100 * row.difference:.2f}",
-                "" if pd.isna(row.low) else f"{100 * row.low:.2f} to {100 * row.high:.2f}",
+                points(row.difference),
+                "" if pd.isna(row.low) else f"{points(row.low)} to {points(row.high)}",
                 "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
                 row.test,
             ]

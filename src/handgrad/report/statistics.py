@@ -226,7 +226,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         a, b = (named(row.key, value) for value in (row.a, row.b))
         over = ""
         if row.cells > 1:
-            ends = f"{100 * row.least:.2f} in {row.least_in} to {100 * row.most:.2f} in {row.most_in}"
+            ends = f"{points(row.least)} in {row.least_in} to {points(row.most)} in {row.most_in}"
             over = f", averaged over {row.cells} cells, from {ends}"
         said.append(one_sentence(row, a, b, len(by_key), over))
     said += [how_many_learned(row) for _, row in cells.iterrows() if row.at_chance or row.diverged]
@@ -254,25 +254,30 @@ def how_many_learned(row: Any) -> str:
 
 def one_sentence(row: Any, a: str, b: str, comparisons: int, over: str) -> str:
     """One comparison in words."""
-    points = f"{100 * row.difference:.2f} points"
+    by = f"{points(row.difference)} points"
     if row.test == "McNemar":
         counts = f"only the first is right on {row.only_a:.0f} test images, only the second on {row.only_b:.0f}"
         verdict = "differ" if row.p_corrected < ALPHA else "are not shown to differ"
         return (
-            f"These two runs of {a} and {b} {verdict} ({points}; {counts}; McNemar's test, corrected p {p_value(row)})."
+            f"These two runs of {a} and {b} {verdict} ({by}; {counts}; McNemar's test, corrected p {p_value(row)})."
         )
     if row.test != "none" and pd.isna(row.p) and abs(row.difference) < SAME:
         return f"{a} and {b} are equal, seed by seed ({row.n} seeds each{over})."
     if row.test == "none" or pd.isna(row.p):
-        return f"{a} is {points} above {b}, with no interval{over}."
-    ends = f"95 % interval {100 * row.low:.2f} to {100 * row.high:.2f}"
+        return f"{a} is {by} above {b}, with no interval{over}."
+    ends = f"95 % interval {points(row.low)} to {points(row.high)}"
     seeds = f"{row.n} seeds each"
     if row.p_corrected < ALPHA:
-        return f"{a} beats {b} by {points} ({ends}, {seeds}{over}; corrected p {p_value(row)})."
+        return f"{a} beats {b} by {by} ({ends}, {seeds}{over}; corrected p {p_value(row)})."
     doubt = ""
     if row.low > 0:
         doubt = f"; taken alone the interval excludes zero, among {comparisons} comparisons that proves nothing"
-    return f"No difference between {a} and {b} was found ({points}, {ends}, {seeds}{over}{doubt})."
+    return f"No difference between {a} and {b} was found ({by}, {ends}, {seeds}{over}{doubt})."
+
+
+def points(difference: float) -> str:
+    """A difference of accuracies in percentage points, without a minus before zero."""
+    return f"{round(100 * difference, 2) + 0.0:.2f}"
 
 
 def p_value(row: Any) -> str:
