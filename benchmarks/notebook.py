@@ -115,7 +115,8 @@ def main() -> None:
 
     started = time.perf_counter()
     train, test = (
-        datasets.MNIST(str(ROOT / "data"), train=part, transform=transforms.ToTensor(), download=True) for part in (True, False)
+        datasets.MNIST(str(ROOT / "data"), train=part, transform=transforms.ToTensor(), download=True)
+        for part in (True, False)
     )
     pairs: Any = [(image, torch.eye(CLASSES)[label]) for image, label in train]
     batches: Batches = DataLoader(pairs, BATCH, shuffle=True)

@@ -258,9 +258,7 @@ def one_sentence(row: Any, a: str, b: str, comparisons: int, over: str) -> str:
     if row.test == "McNemar":
         counts = f"only the first is right on {row.only_a:.0f} test images, only the second on {row.only_b:.0f}"
         verdict = "differ" if row.p_corrected < ALPHA else "are not shown to differ"
-        return (
-            f"These two runs of {a} and {b} {verdict} ({by}; {counts}; McNemar's test, corrected p {p_value(row)})."
-        )
+        return f"These two runs of {a} and {b} {verdict} ({by}; {counts}; McNemar's test, corrected p {p_value(row)})."
     if row.test != "none" and pd.isna(row.p) and abs(row.difference) < SAME:
         return f"{a} and {b} are equal, seed by seed ({row.n} seeds each{over})."
     if row.test == "none" or pd.isna(row.p):
