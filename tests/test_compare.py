@@ -281,7 +281,11 @@ def test_p_value_below_a_thousandth_is_not_called_zero() -> None:
 
 
 def test_command_for_more_seeds_keeps_the_launcher(tmp_path: Path) -> None:
-    assert page.command_for_more_seeds([tmp_path]) is None
+    assert page.command_for_more_seeds([tmp_path]).endswith("-m <the options of these runs> seed=0,1,2,3,4")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("[activation=tanh, seed=3]")
+    single = page.command_for_more_seeds([tmp_path / "run"])
+    assert single == "python src/train.py -m activation=tanh seed=0,1,2,3,4"
     overrides = {
         "task": ["seed=3", "experiment=glob(notebook_*)"],
         "hydra": ["hydra/launcher=parallel", "hydra.mode=MULTIRUN"],

@@ -16,6 +16,8 @@ from handgrad.report.runs import Comparison
 from handgrad.report.statistics import STATUSES, p_value, points, shown, with_interval
 from handgrad.results import replacing
 
+SEEDS = "seed=0,1,2,3,4"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -84,17 +86,25 @@ class Report:
         ]
 
 
-def command_for_more_seeds(sources: Sequence[Path]) -> str | None:
-    """The command that adds four seeds to a sweep, from what Hydra has written down; None where it has not."""
+def command_for_more_seeds(sources: Sequence[Path]) -> str:
+    """The command that runs the same with five seeds, from what Hydra has written down of a sweep or a single run."""
     for source in sources:
-        written = source / "multirun.yaml"
-        if written.exists():
-            overrides = OmegaConf.load(written).hydra.overrides
-            kept = [shlex.quote(word) for word in overrides.task if not word.startswith("seed=")]
-            launched = [shlex.quote(word) for word in overrides.hydra if word.startswith("hydra/launcher=")]
-            folder = shlex.quote(f"hydra.sweep.dir={source}")
-            return " ".join(["python src/train.py -m", *launched, *kept, "seed=0,1,2,3,4", folder])
-    return None
+        sweep, single = source / "multirun.yaml", source / ".hydra" / "overrides.yaml"
+        if sweep.exists():  # into the same folder: the seeds that are there are skipped
+            overrides = OmegaConf.load(sweep).hydra.overrides
+            launcher = [word for word in overrides.hydra if word.startswith("hydra/launcher=")]
+            words = [*launcher, *unseeded(overrides.task), SEEDS, f"hydra.sweep.dir={source}"]
+        elif single.exists() and len(sources) == 1:
+            words = [*unseeded(list(OmegaConf.load(single))), SEEDS]
+        else:
+            continue
+        return " ".join(["python src/train.py -m", *map(shlex.quote, words)])
+    return f"python src/train.py -m <the options of these runs> {SEEDS}"
+
+
+def unseeded(words: Sequence[str]) -> list[str]:
+    """Overrides without that of the seed."""
+    return [word for word in words if not word.startswith("seed=")]
 
 
 def write(report: Report, folder: Path) -> None:
