@@ -8,6 +8,7 @@ images and one-hot labels, collated by a `DataLoader`; by hand with examples as 
 """
 
 import argparse
+import csv
 import itertools
 import sys
 import time
@@ -27,15 +28,9 @@ from handgrad.network import CLASSES, INPUTS  # noqa: E402
 
 SIZES = [INPUTS, 500, 250, 100, CLASSES]
 BATCH = 64
-ROWS = [  # engine, activation, penalty, epochs: docs/notebook/results.csv
-    ("manual", "sigmoid", 0.0, 15),
-    ("manual", "relu", 0.0, 15),
-    ("manual", "tanh", 0.0, 15),
-    ("autograd", "sigmoid", 0.0, 25),
-    ("autograd", "sigmoid", 1e-5, 15),
-    ("autograd", "relu", 0.0, 25),
-    ("autograd", "relu", 1e-5, 15),
-]
+LR = 0.01
+STRENGTHS = {"none": 0.0, "l2": 1e-5}
+ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
 PHI = {"sigmoid": torch.sigmoid, "relu": torch.relu, "tanh": torch.tanh}
 SLOPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sigmoid": lambda z, a: a * (1 - a),
@@ -62,7 +57,7 @@ class ByHand:
         activations[-1] = torch.softmax(zs[-1], dim=0)
         return zs, activations
 
-    def step(self, images: Tensor, y: Tensor, lr: float) -> float:
+    def step(self, images: Tensor, y: Tensor) -> float:
         zs, activations = self.forward(images.view(-1, INPUTS).T)
         loss = -(y.T * torch.log(activations[-1] + 1e-7)).sum(0).mean()
         delta = activations[-1] - y.T
@@ -72,8 +67,8 @@ class ByHand:
             if layer:
                 delta = (self.weights[layer].T @ delta) * self.slope(zs[layer - 1], activations[layer])
         for layer, weight, bias in gradients:
-            self.weights[layer] = self.weights[layer] - lr * weight
-            self.biases[layer] = self.biases[layer] - lr * bias
+            self.weights[layer] = self.weights[layer] - LR * weight
+            self.biases[layer] = self.biases[layer] - LR * bias
         return loss.item()
 
     def score(self, loader: Batches) -> None:
@@ -88,10 +83,10 @@ class ByLibrary:
         phi = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[activation]
         layers = [part for i, o in itertools.pairwise(SIZES) for part in (nn.Linear(i, o), phi())]
         self.model = nn.Sequential(*layers[:-1])
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR)
         self.strength = strength
 
-    def step(self, images: Tensor, y: Tensor, lr: float) -> float:
+    def step(self, images: Tensor, y: Tensor) -> float:
         loss = penalised = nn.functional.cross_entropy(self.model(images.view(-1, INPUTS)), y)
         if self.strength:
             weights = (weight for name, weight in self.model.named_parameters() if name.endswith("weight"))
@@ -123,12 +118,14 @@ def main() -> None:
     scored: Batches = DataLoader(test, BATCH)
     total = preparing = time.perf_counter() - started
     print(f"list of single images and one-hot labels: {preparing:.1f} s")
-    for engine, activation, strength, epochs in ROWS:
-        model = ByHand(activation) if engine == "manual" else ByLibrary(activation, strength)
+    for row in ROWS:
+        activation, epochs = row["activation"], int(row["epochs"])
+        strength = STRENGTHS[row["regularizer"]]
+        model = ByHand(activation) if row["engine"] == "manual" else ByLibrary(activation, strength)
         started = time.perf_counter()
         for _ in range(options.epochs):
             for images, y in batches:
-                model.step(images, y, lr=0.01)
+                model.step(images, y)
             model.score(scored)
         per_epoch = (time.perf_counter() - started) / options.epochs
         started = time.perf_counter()
@@ -136,8 +133,7 @@ def main() -> None:
         model.score(batches)
         final = time.perf_counter() - started
         total += epochs * per_epoch + final
-        name = f"{engine}, {activation}, {'l2' if strength else 'none'}"
-        print(f"{name:<26} {per_epoch:5.2f} s per epoch, {epochs} epochs; final scores {final:.1f} s", flush=True)
+        print(f"{row['run']:<26} {per_epoch:5.2f} s per epoch, {epochs} epochs; final scores {final:.1f} s", flush=True)
     print(f"the seven rows: {total:.0f} s")
 
 

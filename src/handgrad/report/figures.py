@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from handgrad import results
 from handgrad.report.runs import Comparison
-from handgrad.report.statistics import interval, members
+from handgrad.report.statistics import members
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
 MARKERS = "osD^vP*Xph"
@@ -93,24 +93,20 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
 def horizontally(comparison: Comparison, cells: pd.DataFrame, look: Look, name: str, axes: Axes) -> None:
     """A row per cell: every run a dot, the mean with its interval; best on top."""
     for y, (_, row) in enumerate(cells.iterrows()):
-        runs = values_of(comparison, row, name)
+        runs = members(comparison, row)[name].dropna()
         colour = look.colour(row.label)
         axes.scatter(100 * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
-        mean, low, high = interval(runs.tolist())
-        if not np.isnan(low):
-            axes.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2)
-        axes.plot(100 * mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
+        mean, *ends = pooled_in(row, name, 100)
+        axes.plot(ends, [y, y], color=colour, linewidth=2)
+        axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
     axes.set_yticks(range(len(cells)), cells.label)
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
 
 
-def values_of(comparison: Comparison, row: pd.Series, name: str) -> pd.Series:
-    """A metric, or the gap, of a cell's completed runs."""
-    runs = members(comparison, row)
-    if name == "gap":
-        return (runs["train/accuracy"] - runs[f"{comparison.scored}/accuracy"]).dropna()
-    return runs[name].dropna()
+def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
+    """A cell's mean and the ends of its interval, NaN where there are none; matplotlib draws nothing there."""
+    return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
 
 
 def tall(cells: pd.DataFrame) -> float:
@@ -219,8 +215,7 @@ def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for _, row in cells.iterrows():
-        x = interval(values_of(comparison, row, "seconds_per_epoch").tolist())
-        y = [100 * value for value in interval(values_of(comparison, row, f"{comparison.scored}/accuracy").tolist())]
+        x, y = pooled_in(row, "seconds_per_epoch"), pooled_in(row, f"{comparison.scored}/accuracy", 100)
         colour = look.colour(row.label)
         axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=row.label)
         axes.plot([x[0], x[0]], y[1:], color=colour, alpha=0.7)
@@ -244,15 +239,13 @@ def option(comparison: Comparison, cells: pd.DataFrame, swept: str) -> Figure:
         for number, (group, rows) in enumerate(groups):
             rows = rows.sort_values(swept)
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            means = (
-                np.array([interval(values_of(comparison, row, name).tolist()) for _, row in rows.iterrows()]) * scale
-            )
+            means = np.array([pooled_in(row, name, scale) for _, row in rows.iterrows()])
             x = rows[swept].to_numpy(dtype=float)
             title = " ".join(map(str, group if isinstance(group, tuple) else (group,)))
             axes.plot(x, means[:, 0], marker=marker, color=colour, label=title)
             axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
             for value, (_, row) in zip(x, rows.iterrows(), strict=True):
-                runs = scale * values_of(comparison, row, name)
+                runs = scale * members(comparison, row)[name].dropna()
                 axes.scatter(np.full(len(runs), value), runs, s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
         spread_out(axes, cells[swept].dropna().to_numpy(dtype=float))
         axes.set(xlabel=swept, ylabel=f"{scored} {metric} {unit}")

@@ -3,7 +3,7 @@
 import base64
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Report:
     pairs: pd.DataFrame
     sentences: Sequence[str]
     further: str | None
-    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
+    figures: Sequence[tuple[str, str, Figure]]
 
     @property
     def headings(self) -> list[str]:

@@ -48,8 +48,11 @@ class Comparison:
 
     @property
     def completed(self) -> pd.DataFrame:
-        """The rows of completed runs: all that a mean is made of."""
-        return self.table[self.table.status == "completed"]
+        """The rows of completed runs, all that a mean is made of, with `gap`: train accuracy minus the scored set's."""
+        done = self.table[self.table.status == "completed"]
+        if done.empty:
+            return done
+        return done.assign(gap=done["train/accuracy"] - done[f"{self.scored}/accuracy"])
 
 
 def matching(patterns: Sequence[str], sweeps: Path) -> list[Path]:
@@ -191,11 +194,11 @@ def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
 def mixed(records: Sequence[dict[str, Any]]) -> list[str]:
     """Say where runs are of different data sets, versions or code."""
     said = []
-    datasets = {record["choices"].get("data") for record in records}
+    datasets = sorted({str(record["choices"].get("data")) for record in records})
     if len(datasets) > 1:
         said.append(f"The runs are of different data sets ({joined(datasets)}): their scores do not mean the same.")
     for name in sorted({name for record in records for name in record.get("versions", {})}):
-        versions = {record.get("versions", {}).get(name) for record in records}
+        versions = sorted({str(record.get("versions", {}).get(name)) for record in records})
         if len(versions) > 1:
             said.append(f"The runs were made with different versions of {name} ({joined(versions)}).")
     if len({record.get("commit") for record in records}) > 1:
