@@ -148,6 +148,18 @@ def test_effect_is_averaged_over_the_other_cells_and_names_what_follows(tmp_path
     assert "engine also decides optimizer: its differences are theirs as well." in said
 
 
+def test_cells_own_differences_are_of_the_seeds_that_count(tmp_path: Path) -> None:
+    for seed, noise in enumerate(NOISE):
+        for activation, base in (("relu", 0.97), ("tanh", 0.95)):
+            leave_run(tmp_path / f"m{activation}{seed}", base + 0.010 + noise, seed, activation, "manual")
+            leave_run(tmp_path / f"a{activation}{seed}", base + 0.002 - noise, seed, activation, "autograd")
+    for activation in ("relu", "tanh"):  # a seed that the other engine has not
+        leave_run(tmp_path / f"{activation}3", 0.50, 3, activation, "manual")
+    engine = everything(tmp_path)[3].set_index("key").loc["engine"]
+    assert (engine.n, engine.difference) == (3, pytest.approx(0.008))
+    assert (engine.least, engine.most) == pytest.approx((0.008, 0.008))
+
+
 def test_single_runs_get_mcnemars_test_and_no_interval(tmp_path: Path) -> None:
     both = [True] * 20
     leave_run(tmp_path / "0", 0.97, activation="relu", right=both + [True] * 8 + [False])

@@ -21,8 +21,6 @@ from handgrad.report.runs import ALWAYS, Comparison
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 SAME = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
-
-
 EFFECT = ["key", "a", "b", "cells", "n", "difference", "low", "high", "p", "test"]
 STATUSES = ("completed", "diverged", "failed", "running")
 
@@ -65,14 +63,13 @@ def pooled(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
     scored = comparison.scored
     rows = []
     for values, runs in comparison.table.groupby(comparison.keys, dropna=False, sort=False):
-        done = runs[runs.status == "completed"]
         row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
         row = {"label": label(comparison, row)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
         row |= {"at_chance": int(runs.at_chance.sum()), "dataset": runs.dataset.iloc[0]}
-        measured = done.reindex(columns=["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "seconds_per_epoch"])
-        measured["gap"] = measured["train/accuracy"] - measured[f"{scored}/accuracy"]
-        for name in measured:
+        names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
+        measured = members(comparison, row).reindex(columns=names)
+        for name in names:
             numbers = interval(measured[name].dropna().tolist())
             row |= dict(zip((name, f"{name}.low", f"{name}.high"), numbers, strict=True))
         rows.append(row)
@@ -179,12 +176,13 @@ def effects(comparison: Comparison) -> pd.DataFrame:
             if not len(shared) or not len(first) or not len(second):
                 continue
             found = difference(first.mean(axis=1), second.mean(axis=1))
-            each = first.mean() - second.mean()
+            paired = found["test"] == "paired t"
+            each = (first - second).mean() if paired else first.mean() - second.mean()
             if found["difference"] < 0:
                 a, b, each = b, a, -each
                 found |= {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
-            found |= {"least": each.min(), "least_in": each.idxmin(), "most": each.max(), "most_in": each.idxmax()}
-            found |= {f"{end}_in": cell_of(others, found[f"{end}_in"]) for end in ("least", "most")}
+            found |= {"least": each.min(), "least_in": cell_of(others, each.idxmin())}
+            found |= {"most": each.max(), "most_in": cell_of(others, each.idxmax())}
             rows.append({"key": key, "a": a, "b": b, "cells": len(shared)} | found)
     table = pd.DataFrame(rows, columns=[*EFFECT, "least", "least_in", "most", "most_in"])
     table["p_corrected"] = corrected(table.p)
