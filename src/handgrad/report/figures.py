@@ -145,7 +145,7 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
     across = min(len(cells), 4)
     down = -(-len(cells) // across)
     figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     lowest = np.inf
     for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
         histories = histories_of(comparison, row)
@@ -154,7 +154,8 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
             if wide.empty:
                 continue
             epochs = wide.index + 1
-            axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6)
+            dot = "." if len(epochs) == 1 else ""  # a line would not show a single epoch
+            axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6, marker=dot)
             axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
             lowest = min(lowest, wide.to_numpy().min())
         printed = curves[curves.run == row.notebook_run]
@@ -164,7 +165,7 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.set_yscale("log")
-    for axes in list(panels)[len(cells) :]:
+    for axes in panels[len(cells) :]:
         axes.set_axis_off()
     if np.isfinite(lowest):
         figure.axes[0].set_ylim(bottom=max(lowest / 1.3, 1e-4))

@@ -47,7 +47,7 @@ class Report:
             f"{scored} loss",
             "s/epoch",
             "remarks",
-            "notebook %",
+            "notebook test %",
         ]
 
     @property
