@@ -68,6 +68,18 @@ def test_manual_gradients_match_autograd_and_finite_differences(
             torch.testing.assert_close((above - below) / (2 * step), expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_a_units_values_lie_side_by_side_in_memory(few: BatchLoader, phi: Activation) -> None:
+    """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
+    network = MLP([12, 8])
+    x, y = few.images[:16] / 255, few.targets[:16]
+    passed = backprop.forward(x, network.weights, network.biases, phi)
+    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    hidden = backprop.backward(delta, passed, network.weights, phi)[:-1]
+    for tensor in (*passed.zs, *passed.activations[1:], *(gradient.delta for gradient in hidden)):
+        assert tensor.T.is_contiguous()
+
+
 def test_two_layers_by_hand() -> None:
     """The example of docs/derivation.md: two images of two pixels, two hidden units, two classes."""
     ln3 = math.log(3)

@@ -9,7 +9,9 @@ Pure functions of tensors. With a_0 = x and layers l = 1 ... L:
     dLoss/db_l = sum of delta_l over the batch                      (BP3, 7)
     dLoss/dW_l = delta_l.T @ a_(l-1)                                (BP4, 8)
 
-No autograd graph is recorded anywhere. Equation numbers: docs/derivation.md.
+No autograd graph is recorded anywhere. Products are computed as their transposes, `(W @ a.T).T` for `a @ W.T`: then a
+unit's B values lie side by side in memory, which a CPU multiplies faster (docs/scaling.md). Equation numbers:
+docs/derivation.md.
 """
 
 from collections.abc import Sequence
@@ -71,10 +73,26 @@ def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi:
     """
     zs, activations = [], [x]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        zs.append(torch.addmm(bias, activations[-1], weight.T))  # (B, O)
+        zs.append(pre_activation(activations[-1], weight, bias))  # (B, O)
         activations.append(phi(zs[-1]))
-    zs.append(torch.addmm(biases[-1], activations[-1], weights[-1].T))  # (B, C)
+    zs.append(pre_activation(activations[-1], weights[-1], biases[-1]))  # (B, C)
     return ForwardPass(zs, activations)
+
+
+def pre_activation(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Weigh and shift a layer's input.
+
+        z = a @ W.T + b                                             (1)
+
+    Args:
+        a: (B, I) the layer's input.
+        weight: (O, I) its weights.
+        bias: (O,) its biases.
+
+    Returns:
+        (B, O) pre-activations.
+    """
+    return torch.addmm(bias[:, None], weight, a.T).T
 
 
 def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) -> Tensor:
@@ -92,7 +110,7 @@ def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) ->
 
     Source: Nielsen, Neural Networks and Deep Learning, ch. 2, BP2.
     """
-    return (delta_next @ weight_next).mul_(derivative)
+    return (weight_next.T @ delta_next.T).T.mul_(derivative)
 
 
 @torch.no_grad()
