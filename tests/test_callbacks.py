@@ -10,13 +10,13 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ConstantLR
 
 from handgrad.activation import ReLU
-from handgrad.callbacks import DivergenceGuard, History
+from handgrad.callbacks import DivergenceGuard, History, NoProfiler
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
+from handgrad.optim import constant
 from handgrad.regularizer import no_penalty
 from handgrad.results import DivergedError
 
@@ -42,7 +42,7 @@ def fit(engine: Engine, few: BatchLoader, *callbacks: Callback, **options: Any) 
         activation=ReLU(),
         regularizer=no_penalty(),
         optimizer=partial(SGD, lr=0.1),
-        schedule=partial(ConstantLR, factor=1.0),
+        schedule=constant,
     )
     trainer = Trainer(
         accelerator="cpu",
@@ -82,3 +82,12 @@ def test_seconds_are_of_training_alone(few: BatchLoader, tmp_path: Path) -> None
     fit(ManualModule, few, history, Sleeper())
     assert [row["epoch"] for row in history.rows] == [0, 1]
     assert all(0 < row["seconds"] < 0.5 for row in history.rows)
+
+
+def test_no_profiler_changes_no_number(few: BatchLoader) -> None:
+    """The oracle is Lightning's own default."""
+    losses = []
+    for options in ({}, {"profiler": NoProfiler()}):
+        torch.manual_seed(0)
+        losses.append(fit(ManualModule, few, **options).callback_metrics["train/loss"])
+    assert losses[0] == losses[1]

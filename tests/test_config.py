@@ -38,16 +38,17 @@ def test_engine_brings_its_half_of_the_notebook() -> None:
     assert (manual.optimizer.weight_reduction, manual.schedule.total_iters, part(autograd, "schedule")) == (
         "sum",
         100,
-        "ConstantLR",
+        "constant",
     )
 
 
 def test_command_line_wins_over_the_recipe() -> None:
     cfg = compose("engine=manual", "optimizer=adam", "network.init=pytorch", "optimizer.lr=0.1", "schedule=constant")
     assert (part(cfg, "optimizer"), cfg.network.init, cfg.optimizer.lr) == ("Adam", "pytorch", 0.1)
-    assert part(cfg, "schedule") == "ConstantLR"
+    assert part(cfg, "schedule") == "constant"
     cfg = compose("experiment=notebook_manual-relu-none", "optimizer=adam", "trainer.max_epochs=3")
     assert (part(cfg, "optimizer"), cfg.trainer.max_epochs) == ("Adam", 3)
+    assert compose("trainer.profiler=simple").trainer.profiler == "simple"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["run"])

@@ -12,13 +12,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LinearLR
+from torch.optim.lr_scheduler import LinearLR
 
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
-from handgrad.optim import FactoredSGD, warmup_cosine
+from handgrad.optim import FactoredSGD, constant, warmup_cosine
 from handgrad.regularizer import L2, no_penalty
 
 NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
@@ -26,7 +26,6 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "momentum": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
     "adam": partial(Adam, lr=0.001, fused=True),
 }
-CONSTANT = partial(ConstantLR, factor=1.0)
 Engine = type[ManualModule] | type[AutogradModule]
 
 
@@ -76,7 +75,7 @@ def test_engines_stay_together_for_100_steps(
 
 def test_one_step_is_the_notebooks(few: BatchLoader) -> None:
     """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
-    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=CONSTANT)
+    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
     fit(module, few, epochs=1, limit_train_batches=1)
@@ -191,8 +190,8 @@ def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: BatchLoader, regulariz
 def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None:
     """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
     short = BatchLoader(few.images[:40], few.targets[:40], batch_size=64)
-    by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=CONSTANT)
-    by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=CONSTANT)
+    by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
+    by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=constant)
     for module in (by_sum, by_mean):
         fit(module, short, epochs=1)
     for summed, mean in zip(by_sum.network.weights, by_mean.network.weights, strict=True):

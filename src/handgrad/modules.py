@@ -64,7 +64,7 @@ class Classifier(LightningModule):
         activation: phi of every hidden layer.
         regularizer: the penalty added to the mean loss.
         optimizer: makes the optimizer from (name, parameter) pairs.
-        schedule: makes the learning-rate schedule from the optimizer; stepped after every batch.
+        schedule: makes the learning-rate schedule from the optimizer, or None; stepped after every batch.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Classifier(LightningModule):
         activation: Activation,
         regularizer: L2,
         optimizer: Callable[..., Optimizer],
-        schedule: Callable[[Optimizer], LRScheduler],
+        schedule: Callable[[Optimizer], LRScheduler | None],
     ) -> None:
         super().__init__()
         self.network = network
@@ -87,8 +87,9 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.network.named_parameters())
-        schedule = {"scheduler": self.make_schedule(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        if (schedule := self.make_schedule(optimizer)) is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def scores_of(self, name: str) -> Scores:
         """The scores of the set "train", "val" or "test"."""
@@ -173,7 +174,8 @@ class ManualModule(Classifier):
                 weight.grad = gradient.weight() + self.regularizer.gradient(weight)
                 bias.grad = gradient.bias()
             optimizer.step()
-        cast(LRScheduler, self.lr_schedulers()).step()
+        if schedule := cast(LRScheduler | None, self.lr_schedulers()):
+            schedule.step()
 
 
 class AutogradModule(Classifier):

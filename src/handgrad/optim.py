@@ -1,4 +1,4 @@
-"""SGD that takes the gradient in factored form and adds it into the weights by one in-place product."""
+"""SGD that takes the gradient in factored form, and learning-rate schedules that torch lacks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -62,6 +62,10 @@ class FactoredSGD(Optimizer):
             rate = weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
             weight.addmm_(gradient.delta.T, gradient.input, beta=1 - rate * decay, alpha=-rate)
             bias.sub_(gradient.bias(), alpha=biases["lr"])
+
+
+def constant(optimizer: Optimizer) -> None:
+    """Make no schedule: the learning rate stays, and no step asks a schedule for what it knows."""
 
 
 def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
