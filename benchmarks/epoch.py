@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from handgrad import backprop, loss  # noqa: E402
 from handgrad.activation import ReLU  # noqa: E402
 from handgrad.data import BatchLoader, MNISTDataModule  # noqa: E402
+from handgrad.modules import Classifier  # noqa: E402
 from handgrad.network import CLASSES, INPUTS, MLP  # noqa: E402
 from train import assemble  # noqa: E402
 
@@ -70,11 +72,20 @@ def timed(epoch: Callable[[], object], device: torch.device) -> Epoch:
     return run
 
 
-def matrix_products(sizes: list[int], batch: int, steps: int, device: torch.device) -> Epoch:
-    """The bound: each step's products and nothing else, into buffers that are there already."""
-    inputs = [torch.rand(batch, size, device=device) for size in sizes[:-1]]
+def matrix_products(
+    sizes: list[int], batch: int, steps: int, device: torch.device, units_in_rows: bool = False
+) -> Epoch:
+    """The bound: each step's products and nothing else, into buffers that are there already.
+
+    Either an image's values lie side by side in memory or, as in `backprop.py`, a unit's.
+    """
+
+    def buffer(size: int) -> Tensor:
+        return torch.rand(size, batch, device=device).t() if units_in_rows else torch.rand(batch, size, device=device)
+
+    inputs = [torch.rand(batch, sizes[0], device=device), *map(buffer, sizes[1:-1])]
     weights = [torch.rand(o, i, device=device) for i, o in itertools.pairwise(sizes)]
-    deltas = [torch.rand(batch, size, device=device) for size in sizes[1:]]
+    deltas = [buffer(size) for size in sizes[1:]]
     gradients = [torch.empty_like(weight) for weight in weights]
 
     def epoch() -> None:
@@ -187,8 +198,16 @@ class Terminal(io.StringIO):
         return len(text)
 
 
-def under_trainer(options: argparse.Namespace, bound: Epoch, *overrides: str) -> Callable[[], tuple[Measured, float]]:
+def under_trainer(
+    options: argparse.Namespace, bound: Epoch, *overrides: str, empty: bool = False
+) -> Callable[[], tuple[Measured, float]]:
     """One epoch of a module as `train.py` runs it, with logger, metrics, checkpoint and progress bar.
+
+    Args:
+        options: of the command line.
+        bound: the matrix products of an epoch.
+        overrides: of the configuration.
+        empty: leaves out the network; a step moves ten biases, and the rest is what Lightning itself takes.
 
     Returns:
         a function that returns what was measured of the training loop alone, and the seconds of the scoring after it.
@@ -211,10 +230,19 @@ def under_trainer(options: argparse.Namespace, bound: Epoch, *overrides: str) ->
         with tempfile.TemporaryDirectory() as folder:
             trainer, module, data, history = assemble(cfg, Path(folder))
             trainer.callbacks.insert(0, clock)  # before the history's own clock starts
+            if empty:
+                module.training_step = partial(empty_step, module)
             trainer.fit(module, data)
         return Measured(history.rows[-1]["seconds"], (clock.before + clock.after) / 2), clock.scoring
 
     return epoch
+
+
+def empty_step(module: Classifier, batch: Any) -> Tensor:
+    """A training step for autograd that computes next to nothing."""
+    total = module.network.biases[-1].sum()
+    module.step_losses.append(total.detach())
+    return total
 
 
 class Neighbours(Callback):
@@ -281,11 +309,15 @@ def measure(options: argparse.Namespace) -> dict[str, list[Measured]]:
 
     contenders: dict[str, Callable[[], Any]] = {
         BOUND: products,
+        "the same, a unit's values side by side": matrix_products(sizes, options.batch_size, steps, device, True),
         "by hand, in place, bare loop": by_hand(MLP(hidden), loader, device),
         MANUAL: under_trainer(options, bound, "optimizer=factored_sgd"),
         "autograd module under the Trainer, SGD": under_trainer(options, bound, "engine=autograd", "optimizer=sgd"),
         "autograd module under the Trainer, Adam": under_trainer(
             options, bound, "engine=autograd", "optimizer.lr=0.001"
+        ),
+        "autograd module under the Trainer, empty step": under_trainer(
+            options, bound, "engine=autograd", "optimizer=sgd", empty=True
         ),
         "autograd, fused SGD, bare loop": by_autograd(MLP(hidden), loader, device, sgd_fused),
         "autograd, fused Adam, bare loop": by_autograd(MLP(hidden), loader, device, adam_fused),
