@@ -1,4 +1,4 @@
-"""What watches a run while it trains: the divergence guard, the history, the progress shown, and no profiler."""
+"""What watches a run while it trains: divergence guard, history, progress; and a profiler that does nothing."""
 
 import logging
 import math
