@@ -309,7 +309,9 @@ def measure(options: argparse.Namespace) -> dict[str, list[Measured]]:
 
     contenders: dict[str, Callable[[], Any]] = {
         BOUND: products,
-        "the same, a unit's values side by side": matrix_products(sizes, options.batch_size, steps, device, True),
+        "the same, a unit's values side by side": matrix_products(
+            sizes, options.batch_size, steps, device, units_in_rows=True
+        ),
         "by hand, in place, bare loop": by_hand(MLP(hidden), loader, device),
         MANUAL: under_trainer(options, bound, "optimizer=factored_sgd"),
         "autograd module under the Trainer, SGD": under_trainer(options, bound, "engine=autograd", "optimizer=sgd"),
