@@ -145,8 +145,15 @@ def on(device: torch.device, loader: Iterable[Any]) -> Iterable[tuple[Tensor, Te
 
 
 def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
-    """What most tutorials write: one PIL image at a time, converted and collated."""
-    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    """One PIL image at a time, converted and collated, with the one-hot labels that both engines get.
+
+    Source: PyTorch's tutorial "Learn the Basics", chapters "Transforms" (the labels) and "Datasets & DataLoaders".
+    """
+
+    def one_hot(label: int) -> Tensor:
+        return torch.zeros(CLASSES).scatter_(0, torch.tensor(label), value=1)
+
+    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor(), target_transform=one_hot)
     return DataLoader(data, batch_size, shuffle=True)
 
 
