@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 
 import hydra
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -130,11 +130,18 @@ def build(node: DictConfig, **objects: Any) -> Any:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a Hydra command; a key it does not know is answered with the keys it knows."""
+    """Run a Hydra command; after Hydra's complaint about an argument, say which keys there are or how to write it."""
     try:
         command()
     except SystemExit as stop:
-        error = stop.__context__.__cause__ if stop.__context__ else None  # what Hydra printed before it left
+        shown = stop.__context__  # what Hydra printed before it left
+        if isinstance(shown, OverrideParseException):
+            print(
+                f"Write {shown.override!r} as key=value (--help lists the keys); "
+                """a value with signs in it goes in quotes of its own: 'key="value"'.""",
+                file=sys.stderr,
+            )
+        error = shown.__cause__ if shown else None
         if isinstance(error, OmegaConfBaseException) and isinstance(error.parent_node, DictConfig):
             known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
             close = difflib.get_close_matches(str(error.key), known, n=1)
