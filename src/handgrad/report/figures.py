@@ -124,7 +124,8 @@ def accuracy(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
         axes.scatter(
             100 * known.notebook, known.index, marker="|", s=160, color="0.35", linewidths=2, label="notebook, one run"
         )
-        axes.legend(loc="best", frameon=False)
+        # Above the rows: among them its mark would read as one more run.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
     axes.set_xlabel(f"{comparison.scored} accuracy (%)")
     return figure
 
