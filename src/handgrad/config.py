@@ -12,9 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from handgrad.settings import plain, shown
+
 
 class UserError(CompactHydraException):
-    """Something the user can mend: Hydra prints its message, one sentence, without a traceback."""
+    """Something the user can mend: its message, one sentence, is printed without a traceback."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -96,12 +101,28 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     try:
         schema.model_validate(config)
     except ValidationError as error:
-        raise UserError("; ".join(map(_sentence, error.errors()))) from None
+        raise UserError(in_a_sentence(error)) from None
 
 
-def _sentence(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"]))
-    return f"{key}={problem['input']} cannot be: {problem['msg'].replace('Input', 'it', 1)}"
+def in_a_sentence(error: ValidationError) -> str:
+    """Say of every value that cannot be what it must be."""
+    return "; ".join(map(_about, error.errors()))
+
+
+def _about(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "all of it"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    value = shown(problem["input"]) if problem["input"] != "" else ""
+    must = problem["msg"].replace("Input", "it", 1)
+    if isinstance(problem["input"], str) and problem["type"] in (
+        "int_type",
+        "float_type",
+        "literal_error",
+        "bool_type",
+    ):
+        must += ", not a text"
+    return f"{key}={value} cannot be: {must}"
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from handgrad.config import UserError
+from handgrad.config import UserError, in_a_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +55,26 @@ class DivergedError(UserError):
         )
 
 
+class Record(BaseModel):
+    """What `metrics.json` holds, and of which types; docs/run-folder.md says what it means."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    status: Literal["running", "completed", "diverged", "failed"]
+    reason: str | None = None
+    name: str
+    seed: int
+    choices: dict[str, str | None]
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    epochs: int | None = None
+    seconds_per_epoch: float | None = None
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    versions: dict[str, str] = {}
+    commit: str | None = None
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """The record of the run that a folder holds, None where it holds none.
 
@@ -62,14 +83,16 @@ def read(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / METRICS
     try:
-        record = json.loads(path.read_text())
-        if {"status", "name", "seed", "choices", "config", "metrics"} <= set(record):
-            return dict(record)
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Record.model_validate(record)
+        return record
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder} to run it anew") from error
-    raise UserError(f"{path} is damaged (it lacks what every run records): delete {folder} to run it anew")
+    except ValidationError as error:
+        damage = in_a_sentence(error)
+    except (OSError, ValueError, RecursionError) as error:
+        damage = str(error)
+    raise UserError(f"{path} is damaged ({damage}): delete {folder} to run it anew")
 
 
 def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any]] | None:

@@ -1,0 +1,64 @@
+"""A configuration as a flat table of settings: compared with their types, shown as text that is safe to print."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of a nested configuration by its dotted key: {"optimizer.lr": 0.1, ...}; lists stay whole."""
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            settings |= flat(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tell whether two values are equal and of equal types: true is not 1, and 1 is not 1.0."""
+    return canonical(a) == canonical(b)
+
+
+def canonical(value: Any) -> str:
+    """A value as text that no other value shares."""
+    return json.dumps(value, sort_keys=True)
+
+
+def shown(value: Any) -> str:
+    """A value in one line; a text stands in quotes only where it would read as something else.
+
+    relu, 0.1, 1e-05, true, null, [500, 250]; "3" for the text 3.
+    """
+    if isinstance(value, float):
+        return repr(value)
+    if not isinstance(value, str):
+        return plain(json.dumps(value, ensure_ascii=False))
+    try:
+        json.loads(value)
+    except ValueError:
+        return plain(value)
+    return json.dumps(value)
+
+
+def plain(text: str) -> str:
+    """A text with all escaped that could steer a terminal or stop a file from being written.
+
+    That is: control characters, line breaks, invisible signs, lone surrogates.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Say in which keys two configurations differ: "optimizer.lr (0.1, not 0.2)", "seed (missing, not 1)"."""
+    first, second = flat(one), flat(other)
+    keys = dict.fromkeys([*second, *first])
+    return [
+        f"{plain(key)} ({shown(first[key]) if key in first else 'missing'}, "
+        f"not {shown(second[key]) if key in second else 'missing'})"
+        for key in keys
+        if key not in first or key not in second or not same(first[key], second[key])
+    ]

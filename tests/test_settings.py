@@ -1,0 +1,58 @@
+"""Oracle: JSON's own types, and values worked by hand."""
+
+from typing import Any
+
+import pytest
+
+from handgrad import settings
+
+
+def test_every_value_is_found_by_its_dotted_key() -> None:
+    nested = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "sizes": [500, {"a": 1}], "empty": {}}
+    assert settings.flat(nested) == {
+        "seed": 0,
+        "optimizer._target_": "torch.optim.SGD",
+        "optimizer.lr": 0.1,
+        "sizes": [500, {"a": 1}],
+        "empty": {},
+    }
+
+
+@pytest.mark.parametrize(("a", "b"), [(True, 1), (1, 1.0), ("1", 1), (None, "null"), ([1], ["1"]), (0.1, 0.1000001)])
+def test_unlike_values_are_told_apart(a: Any, b: Any) -> None:
+    assert not settings.same(a, b)
+    assert settings.same(a, a)
+    assert settings.shown(a) != settings.shown(b)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("relu", "relu"),
+        (0.1, "0.1"),
+        (1e-5, "1e-05"),
+        (100.0, "100.0"),
+        (True, "true"),
+        (None, "null"),
+        ([500, 250], "[500, 250]"),
+        ("3", '"3"'),
+        ("null", '"null"'),
+        ("größe ± 日本", "größe ± 日本"),
+        ("\x1b[31mred\n", "\\x1b[31mred\\n"),
+        ("\ud800", "\\ud800"),
+        (["\u202e"], '["\\u202e"]'),
+    ],
+)
+def test_value_is_shown_as_it_is_written_and_steers_no_terminal(value: Any, text: str) -> None:
+    assert settings.shown(value) == text
+
+
+def test_differences_name_the_keys_and_both_values() -> None:
+    one = {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.9}}
+    other = {"seed": 1.0, "optimizer": {"lr": 0.1}, "name": "x"}
+    assert settings.differences(one, other) == [
+        "seed (1, not 1.0)",
+        "name (missing, not x)",
+        "optimizer.momentum (0.9, not missing)",
+    ]
+    assert settings.differences(one, one) == []
