@@ -1,45 +1,50 @@
 """Compare the runs of a sweep, or of several: a table here, the whole report in the folder comparison/."""
 
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, ListConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-from handgrad.config import UserError, run
+from handgrad.config import Comparing, UserError, check, resolved, run
 
 if TYPE_CHECKING:
     from handgrad.report.page import Report
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook"
+MOST = 24  # rows of the table on a terminal
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Collect, pool, test, draw, write, show."""
-    named = cfg.sweep if isinstance(cfg.sweep, ListConfig) else [] if cfg.sweep is None else [cfg.sweep]
+    config = resolved(cfg)
+    check(config, Comparing)
+    start = Path(HydraConfig.get().runtime.cwd)  # Hydra may have changed the working directory
+    named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     import pandas as pd  # nothing heavy before the configuration is composed
 
     from handgrad.report import figures, page, runs, statistics
 
-    sources = runs.matching([str(name) for name in named], Path("outputs/sweeps"))
+    sources = runs.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
     comparison = runs.collect(sources)
-    cells = statistics.pooled(comparison, pd.read_csv(NOTEBOOK / "results.csv"))
+    cells = statistics.pooled(comparison, pd.read_csv(NOTEBOOK / "results.csv", encoding="utf-8"))
     pairs, effects = statistics.pairs(comparison, cells), statistics.effects(comparison)
-    single = cells.completed.max() == 1
+    single = bool(cells.completed.max() == 1)
     report = page.Report(
         sources=sources,
         comparison=comparison,
         cells=cells,
         pairs=pairs,
         sentences=statistics.sentences(comparison, cells, pairs, effects),
-        further=page.command_for_more_seeds(sources) if single else None,
-        figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv"))),
+        single=single,
+        further=page.command_for_more_seeds(sources, start, comparison.remarks) if single else "",
+        figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv", encoding="utf-8"))),
     )
-    folder = destination(cfg, sources)
+    folder = destination(config["output"], sources, start)
     try:
         page.write(report, folder)
     except OSError as error:
@@ -47,13 +52,13 @@ def main(cfg: DictConfig) -> None:
     show(report, folder)
 
 
-def destination(cfg: DictConfig, sources: list[Path]) -> Path:
+def destination(output: str | None, sources: list[Path], start: Path) -> Path:
     """Where the report goes: what `output` says, the sweep's own folder, or, of several, a folder with today's date."""
-    if cfg.output:
-        return Path(cfg.output)
+    if output is not None:
+        return start / output
     if len(sources) == 1:
         return sources[0] / "comparison"
-    return Path("outputs", "comparisons", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    return start / "outputs" / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 
 def show(report: "Report", folder: Path) -> None:
@@ -61,22 +66,26 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False)  # brackets are values here
-    table = Table(title=", ".join(map(str, report.sources)), title_justify="left")
+    from handgrad.settings import plain
+
+    # What looks like rich's markup is text here.
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+    table = Table(title=report.places, title_justify="left")
     for heading in report.headings:
         table.add_column(heading, no_wrap="notebook" not in heading)
-    for line in report.lines:
+    for line in report.lines(MOST):
         table.add_row(*line)
     console.print(table)
+    if (more := len(report.cells) - MOST) > 0:
+        console.print(f"and {more:,} more cells, in the report and in summary.csv")
     for sentence in report.sentences:
-        console.print(f"- {sentence}", highlight=False)
-    if report.further:
-        console.print(
-            f"With one seed per cell no interval can be given; this would give one:\n{report.further}", soft_wrap=True
-        )
+        console.print(f"- {sentence}")
+    if report.single:
+        command = f"; this would give one:\n{report.further}" if report.further else "."
+        console.print(f"With one seed per cell no interval can be given{command}", soft_wrap=True)
     for remark in report.comparison.remarks:
-        console.print(remark, style="yellow", highlight=False)
-    console.print(f"report: {os.path.relpath(folder / 'report.html')}", highlight=False, soft_wrap=True)
+        console.print(remark, style="yellow")
+    console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

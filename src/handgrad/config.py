@@ -10,7 +10,8 @@ import hydra
 from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from handgrad.settings import plain, shown
 
@@ -78,6 +79,20 @@ class Training(Group):
     optimizer: Optimizer
     regularizer: Regularizer
     trainer: Trainer
+
+
+def _folders(value: Any) -> Any:
+    several = value if isinstance(value, list) else [value]
+    if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
+        raise PydanticCustomError("folders", "it should be a folder, a pattern of folders, or a list of these")
+    return value
+
+
+class Comparing(Group):
+    """The whole of `conf/compare.yaml`."""
+
+    sweep: Annotated[Any, AfterValidator(_folders)]
+    output: Annotated[str, Field(min_length=1)] | None
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -4,25 +4,27 @@ Colours are Okabe and Ito's (2008), told apart by colour-blind eyes; every cell 
 A cell looks the same in every figure.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from handgrad import results
-from handgrad.report.runs import Comparison
-from handgrad.report.statistics import members
+from handgrad.report.runs import Comparison, shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
 MARKERS = "osD^vP*Xph"
-STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
-MOST_PANELS = 24
+# A dollar sign in a name is a dollar sign, not mathematics.
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
+MOST = 24  # rows, panels or legend entries of a figure that can still be read
+NOTHING = pd.Series(dtype=float)
+LONGEST = 60  # characters of a name, beside which there is still room for the figure
 
 
 class Look:
@@ -38,8 +40,21 @@ class Look:
         return MARKERS[self.order[label] % len(MARKERS)]
 
 
+class PlainLog(LogFormatter):
+    """Ticks of a logarithmic axis as plain numbers, for matplotlib writes them as mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plainly(axis: Axis) -> None:
+    """Write a logarithmic axis's ticks as plain numbers."""
+    axis.set_major_formatter(PlainLog())
+    axis.set_minor_formatter(PlainLog(minor_thresholds=(1, 0.4)))
+
+
 def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
-    """Draw every figure that the runs have data for.
+    """Draw every figure that the runs have data for; of very many cells, the best.
 
     Args:
         comparison: the runs.
@@ -53,53 +68,62 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
     if cells.empty:
         return
     look, scored = Look(cells.label.tolist()), comparison.scored
+    best = cells.head(MOST)
+    only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
     with rc_context(STYLE):
         yield (
             "accuracy",
-            f"Which cell is the most accurate? {scored.capitalize()} accuracy: a dot per run, mean and 95 % interval.",
-            accuracy(comparison, cells, look),
+            f"Which cell is the most accurate? {scored.capitalize()} accuracy: a dot per run, mean and 95 % "
+            f"interval.{only}",
+            accuracy(comparison, best, look),
         )
-        if any(Path(folder, results.HISTORY).exists() for folder in comparison.completed.folder):
+        if any(tables.history for tables in comparison.tables):
             yield (
                 "curves",
                 "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest; "
-                f"solid: train, dotted: {scored}, dashed grey: the notebook.",
-                losses(comparison, cells, look, curves),
+                f"solid: train, dotted: {scored}, dashed grey: the notebook.{only}",
+                losses(comparison, best, look, curves),
             )
         yield (
             "gap",
-            f"How much is learned by heart? Train minus {scored} accuracy.",
-            gap(comparison, cells, look),
+            f"How much is learned by heart? Train minus {scored} accuracy.{only}",
+            gap(comparison, best, look),
         )
-        best, worst = cells.iloc[0], cells.iloc[-1]
-        matrices = [mean_confusion(comparison, row) for row in (best, worst)]
+        first, last = cells.iloc[0], cells.iloc[-1]
+        matrices = [mean_confusion(comparison, row) for row in (first, last)]
         if len(cells) > 1 and all(matrix is not None for matrix in matrices):
             yield (
                 "confusion",
                 "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
                 "the diagonal is left out.",
-                confusion(matrices[0], matrices[1], best.label, worst.label),  # type: ignore[arg-type]
+                confusion(matrices[0], matrices[1], first.label, last.label),  # type: ignore[arg-type]
             )
         if cells.seconds_per_epoch.notna().any():
-            yield "time", "What does accuracy cost? Seconds of training per epoch.", time(comparison, cells, look)
+            yield (
+                "time",
+                f"What does accuracy cost? Seconds of training per epoch.{only}",
+                time(comparison, best, look),
+            )
         if swept := comparison.swept:
+            groups = groups_of(comparison, cells, swept)
+            only = f" The best {MOST} of {len(groups):,} lines." if len(groups) > MOST else ""
             yield (
                 "option",
-                f"What does {swept} do? Accuracy and loss against it; every run a dot, mean and 95 % interval.",
-                option(comparison, cells, swept),
+                f"What does {swept} do? Accuracy and loss against it; every run a dot, mean and 95 % interval.{only}",
+                option(comparison, groups[:MOST], swept),
             )
 
 
 def horizontally(comparison: Comparison, cells: pd.DataFrame, look: Look, name: str, axes: Axes) -> None:
     """A row per cell: every run a dot, the mean with its interval; best on top."""
     for y, (_, row) in enumerate(cells.iterrows()):
-        runs = members(comparison, row)[name].dropna()
+        runs = comparison.members(row)[name].dropna()
         colour = look.colour(row.label)
         axes.scatter(100 * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
         mean, *ends = pooled_in(row, name, 100)
         axes.plot(ends, [y, y], color=colour, linewidth=2)
         axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
-    axes.set_yticks(range(len(cells)), cells.label)
+    axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
 
@@ -142,7 +166,6 @@ def gap(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
 
 def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.DataFrame) -> Figure:
     """A panel per cell: loss over the epochs."""
-    cells = cells.head(MOST_PANELS)
     across = min(len(cells), 4)
     down = -(-len(cells) // across)
     figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
@@ -151,21 +174,24 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
     for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
         histories = histories_of(comparison, row)
         for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
-            wide = pd.DataFrame({seed: rows.get(name) for seed, rows in histories.items()}).dropna(how="all")
+            wide = pd.DataFrame({seed: rows[name] for seed, rows in histories.items() if name in rows}).dropna(
+                how="all"
+            )
             if wide.empty:
                 continue
             epochs = wide.index + 1
             dot = "." if len(epochs) == 1 else ""  # a line would not show a single epoch
             axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6, marker=dot)
             axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
-            lowest = min(lowest, wide.to_numpy().min())
+            lowest = min(lowest, np.nanmin(wide))
         printed = curves[curves.run == row.notebook_run]
         axes.plot(printed.epoch, printed.train_loss, "--", color="0.5", linewidth=1)
         axes.plot(printed.epoch, printed.test_loss, "--", color="0.5", linewidth=1)
-        axes.set_title(row.label, fontsize=9)
+        axes.set_title(in_lines(row.label), fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.set_yscale("log")
+        plainly(axes.yaxis)
     for axes in panels[len(cells) :]:
         axes.set_axis_off()
     if np.isfinite(lowest):
@@ -176,16 +202,21 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
 
 
 def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
-    """The epochs of a cell's completed runs, by seed."""
-    files = {seed: Path(folder, results.HISTORY) for seed, folder in members(comparison, row).folder.items()}
-    return {seed: pd.read_csv(file).set_index("epoch") for seed, file in files.items() if file.exists()}
+    """The epochs of a cell's completed runs, by seed; those that have left none are missing."""
+    tables = {seed: comparison.tables[number].history for seed, number in comparison.members(row).number.items()}
+    return {seed: pd.DataFrame(rows).set_index("epoch") for seed, rows in tables.items() if rows}
 
 
 def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
     """(10, 10) mean counts of a cell's completed runs, None where none has left any."""
-    files = [Path(folder, f"confusion_{comparison.scored}.csv") for folder in members(comparison, row).folder]
-    counts = [np.loadtxt(file, delimiter=",", ndmin=2) for file in files if file.exists()]
+    tables = [comparison.tables[number].confusion for number in comparison.members(row).number]
+    counts = [matrix for matrix in tables if matrix is not None]
     return np.mean(counts, axis=0) if counts else None
+
+
+def in_lines(label: str, width: int = 30) -> str:
+    """A cell's name broken into lines that fit over a panel."""
+    return "\n".join(textwrap.wrap(shortened(label, 3 * width), width))
 
 
 def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label: str) -> Figure:
@@ -194,8 +225,8 @@ def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label:
     errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
     most = max(1.0, *(matrix.max() for matrix in errors))
     shown = [
-        (errors[0], f"best: {best_label}", "Blues", 0.0, most),
-        (errors[1], f"worst: {worst_label}", "Blues", 0.0, most),
+        (errors[0], in_lines(f"best: {best_label}", 40), "Blues", 0.0, most),
+        (errors[1], in_lines(f"worst: {worst_label}", 40), "Blues", 0.0, most),
         (errors[1] - errors[0], "worst minus best", "PuOr_r", -most, most),
     ]
     for axes, (matrix, title, colours, low, high) in zip(figure.subplots(1, 3), shown, strict=True):
@@ -219,7 +250,8 @@ def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
     for _, row in cells.iterrows():
         x, y = pooled_in(row, "seconds_per_epoch"), pooled_in(row, f"{comparison.scored}/accuracy", 100)
         colour = look.colour(row.label)
-        axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=row.label)
+        name = shortened(row.label, LONGEST)
+        axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=name)
         axes.plot([x[0], x[0]], y[1:], color=colour, alpha=0.7)
         axes.plot(x[1:], [y[0], y[0]], color=colour, alpha=0.7)
     axes.set(xlabel="training time (seconds per epoch)", ylabel=f"{comparison.scored} accuracy (%)")
@@ -229,31 +261,41 @@ def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
     return figure
 
 
-def option(comparison: Comparison, cells: pd.DataFrame, swept: str) -> Figure:
+def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[tuple[str, pd.DataFrame]]:
+    """The cells by whatever varies besides one numeric option, best first, each group with its name."""
+    others = [key for key in comparison.varying if key != swept]
+    if not others:
+        return [("", cells)]
+    return [
+        (" ".join(comparison.named(key, value) for key, value in zip(others, values, strict=True)), rows)
+        for values, rows in cells.groupby(others, sort=False)
+    ]
+
+
+def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
     """Accuracy and loss against the one numeric option that was swept; a line per value of whatever else varies."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    others = [key for key in comparison.varying if key != swept]
-    groups = list(cells.groupby(others, dropna=False)) if others else [("", cells)]
-    scored = comparison.scored
+    scored, number = comparison.scored, comparison.values[swept]
+    every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
     metrics = [("accuracy", "(%)", 100), ("loss", "(nats per example)", 1)]
     for axes, (metric, unit, scale) in zip(figure.subplots(1, 2), metrics, strict=True):
         name = f"{scored}/{metric}"
-        for number, (group, rows) in enumerate(groups):
-            rows = rows.sort_values(swept)
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            means = np.array([pooled_in(row, name, scale) for _, row in rows.iterrows()])
-            x = rows[swept].to_numpy(dtype=float)
-            title = " ".join(map(str, group if isinstance(group, tuple) else (group,)))
-            axes.plot(x, means[:, 0], marker=marker, color=colour, label=title)
+        for place, (title, cells) in enumerate(groups):
+            rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            means = np.array([pooled_in(row, name, scale) for row in rows])
+            x = np.array([number[row[swept]] for row in rows], dtype=float)
+            axes.plot(x, means[:, 0], marker=marker, color=colour, label=shortened(title, LONGEST))
             axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
-            for value, (_, row) in zip(x, rows.iterrows(), strict=True):
-                runs = scale * members(comparison, row)[name].dropna()
-                axes.scatter(np.full(len(runs), value), runs, s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
-        spread_out(axes, cells[swept].dropna().to_numpy(dtype=float))
-        axes.set(xlabel=swept, ylabel=f"{scored} {metric} {unit}")
+            runs = [scale * comparison.members(row).get(name, NOTHING) for row in rows]
+            dots = np.repeat(x, [len(mine) for mine in runs])
+            axes.scatter(dots, np.concatenate(runs), s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
+        spread_out(axes, every)
+        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{scored} {metric} {unit}")
         axes.grid(alpha=0.3)
-        if others:
-            axes.legend(frameon=False, fontsize=8)
+    if len(groups) > 1:
+        beside: Any = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 6 else {}
+        figure.axes[-1].legend(frameon=False, fontsize=8, **beside)
     return figure
 
 
@@ -266,3 +308,4 @@ def spread_out(axes: Axes, values: np.ndarray) -> None:
         axes.set_xscale("log")
     else:
         axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
+    plainly(axes.xaxis)

@@ -1,7 +1,9 @@
 """Write a comparison down: two tables, a summary, the figures, and a page that needs nothing beside itself."""
 
 import base64
-import shlex
+import html
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
-from handgrad.report.runs import Comparison
-from handgrad.report.statistics import STATUSES, p_value, points, shown, with_interval
+from handgrad.report.again import command_for_more_seeds as command_for_more_seeds
+from handgrad.report.runs import STATUSES, Comparison
+from handgrad.report.statistics import number_of_pairs, p_value, points, with_interval
 from handgrad.results import replacing
-
-SEEDS = "seed=0,1,2,3,4"
+from handgrad.settings import plain
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Report:
     """All that is said about a comparison.
 
     sources: the folders that were compared.
-    further: the command that would give intervals, where there are none.
+    single: no cell has two completed runs, so that there are no intervals.
+    further: the command that would give them, if there is one.
     """
 
     sources: Sequence[Path]
@@ -32,15 +34,26 @@ class Report:
     cells: pd.DataFrame
     pairs: pd.DataFrame
     sentences: Sequence[str]
-    further: str | None
+    single: bool
+    further: str
     figures: Sequence[tuple[str, str, Figure]]
+
+    @property
+    def title(self) -> str:
+        """What was compared."""
+        return ", ".join(plain(source.name) for source in self.sources)
+
+    @property
+    def places(self) -> str:
+        """Where it lies."""
+        return ", ".join(plain(str(source)) for source in self.sources)
 
     @property
     def headings(self) -> list[str]:
         """Of the table with a row per cell."""
         scored = self.comparison.scored
         return [
-            *(key.split(".")[-1] for key in self.comparison.keys),
+            *(self.comparison.names[key] for key in self.comparison.keys),
             "runs",
             "train %",
             f"{scored} %",
@@ -50,14 +63,13 @@ class Report:
             "notebook test %",
         ]
 
-    @property
-    def lines(self) -> list[list[str]]:
-        """The table with a row per cell, as text."""
+    def lines(self, most: int | None = None) -> list[list[str]]:
+        """The table with a row per cell, as text; of the best so many cells, or of all."""
         scored = self.comparison.scored
         return [
             [
-                *("" if pd.isna(row[key]) else shown(row[key]) for key in self.comparison.keys),
-                str(row.completed),
+                *(row[key] for key in self.comparison.keys),
+                str(row["completed"]),
                 with_interval(row, "train/accuracy"),
                 with_interval(row, f"{scored}/accuracy"),
                 with_interval(row, f"{scored}/loss", scale=1, digits=4),
@@ -65,9 +77,11 @@ class Report:
                 ", ".join(
                     f"{row[what]} {what.replace('_', ' ')}" for what in (*STATUSES[1:], "at_chance") if row[what]
                 ),
-                "" if pd.isna(row.notebook) else f"{100 * row.notebook:.2f} ({row.notebook_epochs:.0f} epochs)",
+                ""
+                if pd.isna(row["notebook"])
+                else f"{100 * row['notebook']:.2f} ({row['notebook_epochs']:.0f} epochs)",
             ]
-            for _, row in self.cells.iterrows()
+            for row in self.cells.head(len(self.cells) if most is None else most).to_dict("records")
         ]
 
     @property
@@ -82,29 +96,13 @@ class Report:
                 "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
                 row.test,
             ]
-            for _, row in self.pairs.iterrows()
+            for row in self.pairs.itertuples()
         ]
 
-
-def command_for_more_seeds(sources: Sequence[Path]) -> str:
-    """The command that runs the same with five seeds, from what Hydra has written down of a sweep or a single run."""
-    for source in sources:
-        sweep, single = source / "multirun.yaml", source / ".hydra" / "overrides.yaml"
-        if sweep.exists():  # into the same folder: the seeds that are there are skipped
-            overrides = OmegaConf.load(sweep).hydra.overrides
-            launcher = [word for word in overrides.hydra if word.startswith("hydra/launcher=")]
-            words = [*launcher, *unseeded(overrides.task), SEEDS, f"hydra.sweep.dir={source}"]
-        elif single.exists() and len(sources) == 1:
-            words = [*unseeded(list(OmegaConf.load(single))), SEEDS]
-        else:
-            continue
-        return " ".join(["python src/train.py -m", *map(shlex.quote, words)])
-    return f"python src/train.py -m <the options of these runs> {SEEDS}"
-
-
-def unseeded(words: Sequence[str]) -> list[str]:
-    """Overrides without that of the seed."""
-    return [word for word in words if not word.startswith("seed=")]
+    @property
+    def tests_all(self) -> bool:
+        """Whether every pair of cells was compared, not only the best with each other one."""
+        return len(self.pairs) == number_of_pairs(int((self.cells.completed > 0).sum()))
 
 
 def write(report: Report, folder: Path) -> None:
@@ -116,18 +114,53 @@ def write(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
         with replacing(folder / f"{name}.csv") as path:
-            table.to_csv(path, index=False)
+            harmless(table).to_csv(path, index=False, encoding="utf-8")
     pictures = []
     for name, caption, figure in report.figures:
         for kind in ("png", "svg"):
             with replacing(folder / f"{name}.{kind}") as path:
-                figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-        drawn = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+                draw(figure, path, kind)
+        drawn = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode("ascii")
         pictures.append({"name": name, "caption": caption, "data": f"data:image/svg+xml;base64,{drawn}"})
     environment = Environment(
         loader=PackageLoader("handgrad.report", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
+    environment.filters["md"] = in_markdown
     values: dict[str, Any] = {"report": report, "pictures": pictures}
     for template in ("report.html", "summary.md"):
         with replacing(folder / template) as path:
-            path.write_text(environment.get_template(f"{template}.jinja").render(values))
+            path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")
+
+
+def draw(figure: Figure, path: Path, kind: str) -> None:
+    """Write a figure; signs that the font does not have become boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+
+
+def harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in whose texts and headings a spreadsheet sees no formula."""
+    texts = {name: column.map(no_formula) for name, column in table.items() if not is_numeric(column)}
+    return table.assign(**texts).rename(columns=no_formula)
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Tell whether a column holds numbers alone."""
+    return bool(pd.api.types.is_numeric_dtype(column))
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell, with an apostrophe before a text that a spreadsheet would compute."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def in_markdown(text: Any) -> str:
+    """A text that Markdown shows as it is: no HTML, no code, no link, no end of a table's cell."""
+    return re.sub(r"([\\`|*\[])", r"\\\1", html.escape(plain(str(text)), quote=False))

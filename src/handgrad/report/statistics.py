@@ -4,9 +4,8 @@ Intervals and tests are scipy's and statsmodels'. Accuracies are in [0, 1] in ev
 sentences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,17 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from handgrad import results
-from handgrad.report.runs import ALWAYS, Comparison
+from handgrad.report.files import Tables
+from handgrad.report.runs import ALWAYS, STATUSES, Comparison, joined
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 SAME = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
 EFFECT = ["key", "a", "b", "cells", "n", "difference", "low", "high", "p", "test"]
-STATUSES = ("completed", "diverged", "failed", "running")
+MOST_CELLS = (
+    15  # all pairs of so many cells, 105, can still be read; of more, only the best is compared with the others
+)
+MOST_VALUES = 7  # likewise of the values of one key
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -41,12 +43,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def label(comparison: Comparison, row: Any) -> str:
     """A cell's name: the keys that vary, or activation, engine and regularizer where none does."""
-    return " ".join(named(key, row[key]) for key in comparison.varying or comparison.keys)
-
-
-def named(key: str, value: Any) -> str:
-    """A choice as it is called, an option with its name: "relu", "strength=1e-05"."""
-    return f"{key.split('.')[-1]}={shown(value)}" if "." in key else shown(value)
+    return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
 
 
 def pooled(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
@@ -57,36 +54,31 @@ def pooled(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
         reference: the notebook's rows, docs/notebook/results.csv.
 
     Returns:
-        a row per cell, best first: label, keys, runs, number of each status and at_chance; of train and test
-        accuracy, test loss, gap and seconds per epoch the mean, `.low` and `.high`; the notebook's accuracy and epochs.
+        a row per cell, best first: label (no two alike), keys, runs, number of each status and at_chance; of train and
+        test accuracy, test loss, gap and seconds per epoch the mean, `.low` and `.high`; the notebook's accuracy and
+        epochs.
     """
     scored = comparison.scored
+    names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
     rows = []
-    for values, runs in comparison.table.groupby(comparison.keys, dropna=False, sort=False):
+    for values, runs in comparison.table.groupby(comparison.keys, sort=False):
         row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
         row = {"label": label(comparison, row)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
         row |= {"at_chance": int(runs.at_chance.sum()), "dataset": runs.dataset.iloc[0]}
-        names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
-        measured = members(comparison, row).reindex(columns=names)
+        measured = comparison.members(row)
         for name in names:
-            numbers = interval(measured[name].dropna().tolist())
+            numbers = interval(measured[name].dropna().tolist() if name in measured else [])
             row |= dict(zip((name, f"{name}.low", f"{name}.high"), numbers, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
+    repeats = cells.groupby("label").cumcount()
+    cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
     printed = {"run": "notebook_run", "test_accuracy": "notebook", "epochs": "notebook_epochs"}
     notebook = reference.rename(columns=printed)[[*ALWAYS, *printed.values()]]
     cells = cells.merge(notebook, on=list(ALWAYS), how="left")
     cells.loc[cells.dataset != "mnist", list(printed.values())] = np.nan
     return cells.sort_values(f"{scored}/accuracy", ascending=False, kind="stable", ignore_index=True)
-
-
-def members(comparison: Comparison, row: Any) -> pd.DataFrame:
-    """The completed runs of a cell, by seed."""
-    done = comparison.completed
-    for key in comparison.keys:
-        done = done[done[key].isna()] if pd.isna(row[key]) else done[done[key] == row[key]]
-    return done.set_index("seed")
 
 
 def difference(a: pd.Series, b: pd.Series) -> dict[str, Any]:
@@ -114,39 +106,49 @@ def difference(a: pd.Series, b: pd.Series) -> dict[str, Any]:
     return found
 
 
-def of_two_runs(a: pd.Series, b: pd.Series) -> dict[str, Any]:
+def of_two_runs(a: Tables, b: Tables) -> dict[str, Any]:
     """McNemar's exact test on which test images two single runs classify rightly.
 
     Source: statsmodels.stats.contingency_tables.mcnemar.
     """
-    files = [Path(run.folder, results.PREDICTIONS) for run in (a, b)]
-    if not all(file.exists() for file in files):
+    if a.right is None or b.right is None or a.truth is None or b.truth is None:
         return {"test": "none"}
-    right = [(table.true == table.predicted).to_numpy() for table in map(pd.read_csv, files)]
-    if len(right[0]) != len(right[1]):
+    if not np.array_equal(a.truth, b.truth):  # not the same images
         return {"test": "none"}
-    only_a, only_b = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    only_a, only_b = int((a.right & ~b.right).sum()), int((~a.right & b.right).sum())
     test = mcnemar([[0, only_a], [only_b, 0]], exact=True)
     return {"test": "McNemar", "p": float(test.pvalue), "only_a": only_a, "only_b": only_b}
 
 
+def number_of_pairs(many: int) -> int:
+    """How many pairs so many things make."""
+    return many * (many - 1) // 2
+
+
+def chosen_pairs(many: int, most: int) -> list[tuple[int, int]]:
+    """Places of the pairs to compare: all, or if that is more than `most` things' pairs, the first with each other."""
+    return list(combinations(range(many), 2)) if many <= most else [(0, other) for other in range(1, many)]
+
+
 def pairs(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
-    """Compare every two cells' accuracy.
+    """Compare every two cells' accuracy, or of very many cells the best with every other.
 
     Returns:
         a row per pair, the better cell first: a, b, difference, low, high, p, test, n (runs of each that count) and
-        p_corrected, by Holm's method over all pairs.
+        p_corrected, by Holm's method over all pairs: the best cell was found among them, compared or not.
     """
     accuracy = f"{comparison.scored}/accuracy"
-    runs = {row.label: members(comparison, row) for _, row in cells.iterrows()}
+    done = cells[cells.completed > 0]
+    labels = done.label.tolist()
+    runs = [comparison.members(row) for row in done.to_dict("records")]
     rows = []
-    for a, b in combinations([name for name, mine in runs.items() if len(mine)], 2):
+    for a, b in chosen_pairs(len(runs), MOST_CELLS):
         found = difference(runs[a][accuracy], runs[b][accuracy])
         if len(runs[a]) == len(runs[b]) == 1 and comparison.scored == "test":
-            found |= of_two_runs(runs[a].iloc[0], runs[b].iloc[0])
-        rows.append({"a": a, "b": b} | found)
+            found |= of_two_runs(*(comparison.tables[runs[which].number.iloc[0]] for which in (a, b)))
+        rows.append({"a": labels[a], "b": labels[b]} | found)
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "test", "n", "only_a", "only_b"])
-    table["p_corrected"] = corrected(table.p)
+    table["p_corrected"] = corrected(table.p, number_of_pairs(len(runs)))
     return table
 
 
@@ -154,85 +156,173 @@ def effects(comparison: Comparison) -> pd.DataFrame:
     """Compare every two values of every key that varies, averaged over all that else varies.
 
     Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
-    over the cells. Holm's correction is over all rows.
+    over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
+    pairs of values, compared or not.
 
     Returns:
-        a row per pair of values, the better first: key, a, b, cells, n, difference, low, high, p, test, p_corrected;
-        and the least and most of the cells' own differences, with the cells they are of.
+        a row per pair of values, the better first: key, a, b, cells, n, difference, low, high, p, test, p_corrected,
+        the number of pairs corrected for, among; and the least and most of the cells' own differences, with the cells
+        they are of. Without a cell of two runs there is nothing to average, and no row.
     """
-    accuracy = f"{comparison.scored}/accuracy"
-    rows = []
-    for key in comparison.varying if len(comparison.completed) else ():
-        others = [other for other in comparison.varying if other != key]
-        wide = comparison.completed.pivot_table(index="seed", columns=[*others, key], values=accuracy)
-        values = wide.columns.unique(key)
-        if others:
-            by_value = {value: wide.xs(value, axis=1, level=key) for value in values}
-        else:
-            by_value = {value: wide[[value]].set_axis([""], axis=1) for value in values}
-        for a, b in combinations(by_value, 2):
-            shared = by_value[a].columns.intersection(by_value[b].columns)
-            first, second = by_value[a][shared].dropna(), by_value[b][shared].dropna()
-            if not len(shared) or not len(first) or not len(second):
-                continue
-            found = difference(first.mean(axis=1), second.mean(axis=1))
-            paired = found["test"] == "paired t"
-            each = (first - second).mean() if paired else first.mean() - second.mean()
-            if found["difference"] < 0:
-                a, b, each = b, a, -each
-                found |= {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
-            found |= {"least": each.min(), "least_in": cell_of(others, each.idxmin())}
-            found |= {"most": each.max(), "most_in": cell_of(others, each.idxmax())}
-            rows.append({"key": key, "a": a, "b": b, "cells": len(shared)} | found)
+    rows: list[dict[str, Any]] = []
+    family = 0
+    for key in comparison.varying if any(len(runs) > 1 for runs in comparison.by_cell.values()) else ():
+        by_value = accuracy_by_value(comparison, key)
+        many = len(by_value) > MOST_VALUES
+        order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
+        for a, b in chosen_pairs(len(order), MOST_VALUES):
+            row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
+            rows += [row] if row else []
+        family += number_of_pairs(len(order)) if many else 0
+        family += 0 if many else sum(row["key"] == key for row in rows)
     table = pd.DataFrame(rows, columns=[*EFFECT, "least", "least_in", "most", "most_in"])
-    table["p_corrected"] = corrected(table.p)
-    return table
+    table["p_corrected"] = corrected(table.p, family)
+    return table.assign(among=family)
 
 
-def cell_of(keys: Sequence[str], values: Any) -> str:
+def accuracy_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
+    """Of each value of a key, accuracy with a row per seed and a column per combination of whatever else varies."""
+    others = [other for other in comparison.varying if other != key]
+    accuracy = f"{comparison.scored}/accuracy"
+    wide = comparison.completed.pivot_table(index="seed", columns=[*others, key], values=accuracy)
+    values = wide.columns.unique(key)
+    if others:
+        return {value: wide.xs(value, axis=1, level=key) for value in values}
+    return {value: wide[[value]].set_axis([""], axis=1) for value in values}
+
+
+def effect(
+    comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """Compare two values of a key, each given with its accuracies as `accuracy_by_value` has them.
+
+    Returns:
+        a row of `effects`, empty where they have no cell or no seed in common to average over.
+    """
+    (a, first), (b, second) = one, other
+    shared = first.columns.intersection(second.columns)
+    first, second = first[shared].dropna(), second[shared].dropna()
+    if not len(shared) or not len(first) or not len(second):
+        return {}
+    found = difference(first.mean(axis=1), second.mean(axis=1))
+    each = (first - second).mean() if found["test"] == "paired t" else first.mean() - second.mean()
+    if found["difference"] < 0:
+        a, b, each = b, a, -each
+        found |= {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+    others = [name for name in comparison.varying if name != key]
+    found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}
+    found |= {"most": each.max(), "most_in": cell_of(comparison, others, each.idxmax())}
+    return {"key": key, "a": a, "b": b, "cells": len(shared)} | found
+
+
+def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
     """The name of a pivoted column: the keys' values."""
     several = values if isinstance(values, tuple) else (values,)
-    return " ".join(named(key, value) for key, value in zip(keys, several, strict=False))
+    return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
 
 
-def corrected(p: pd.Series) -> pd.Series:
-    """p-values corrected for their number by Holm's method, NaN where there is none.
+def corrected(p: pd.Series, family: int) -> pd.Series:
+    """p-values corrected by Holm's method, NaN where there is none.
+
+    Args:
+        p: of the comparisons that were made.
+        family: how many there would have been, had all been made; what was not tested counts as 1, which is cautious.
 
     Source: statsmodels.stats.multitest.multipletests.
     """
     known = p.dropna().astype(float)
     if known.empty:
         return pd.Series(np.nan, index=p.index)
-    return pd.Series(multipletests(known, ALPHA, "holm")[1], index=known.index).reindex(p.index)
+    untested = np.ones(max(family - len(p), 0))
+    return pd.Series(
+        multipletests(np.concatenate([known, untested]), ALPHA, "holm")[1][: len(known)], index=known.index
+    ).reindex(p.index)
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
     """Say what the numbers say, and no more."""
-    said = []
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
         return ["No run is completed yet."]
     best = with_runs.iloc[0]
-    accuracy = f"{comparison.scored}/accuracy"
     what = f"{comparison.scored} accuracy"
-    said.append(f"The highest {what} is that of {best.label}: {with_interval(best, accuracy)} %.")
+    said = [f"The highest {what} is that of {best.label}: {with_interval(best, f'{comparison.scored}/accuracy')} %."]
     many = with_runs.completed.max() > 1
+    every = number_of_pairs(len(with_runs))
     if len(with_runs) > 1 and not (many and len(comparison.varying) == 1):  # else it is among the effects
-        second = compared[(compared.a == best.label) & (compared.b == with_runs.iloc[1].label)].iloc[0]
-        said.append(one_sentence(second, second.a, second.b, len(compared), ""))
-    for _, row in by_key.iterrows() if many else ():
-        a, b = (named(row.key, value) for value in (row.a, row.b))
+        second = compared.iloc[0]
+        said.append(one_sentence(second, second.a, second.b, every, ""))
+    if len(compared) < every:
+        said.append(
+            f"Of {len(with_runs)} cells only the best is compared with each other one: {len(compared):,} of "
+            f"{every:,} pairs; p is corrected for all of them."
+        )
+    for key in comparison.varying if many else ():
+        said += about_key(comparison, by_key, key)
+    said += who_learned(cells)
+    for key in comparison.varying if many else ():
+        if followers := comparison.follows.get(key):
+            said.append(f"{key} also decides {joined(followers)}: its differences are theirs as well.")
+    return said
+
+
+def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[str]:
+    """A sentence per pair of a key's values; of very many values, one on the best of them."""
+    mine = by_key[by_key.key == key]
+    if comparison.completed[key].nunique() > MOST_VALUES:
+        return in_summary(comparison, mine, key)
+    said = []
+    for _, row in mine.iterrows():
+        a, b = (comparison.named(key, value) for value in (row.a, row.b))
         over = ""
         if row.cells > 1:
             ends = f"{points(row.least)} in {row.least_in} to {points(row.most)} in {row.most_in}"
             over = f", averaged over {row.cells} cells, from {ends}"
-        said.append(one_sentence(row, a, b, len(by_key), over))
-    said += [how_many_learned(row) for _, row in cells.iterrows() if row.at_chance or row.diverged]
-    for key in comparison.varying if many else ():
-        if followers := comparison.follows.get(key):
-            groups = {name for name in followers if "." not in name}
-            briefly = [name for name in followers if "." not in name or name.split(".")[0] not in groups]
-            said.append(f"{key} also decides {', '.join(briefly)}: its differences are theirs as well.")
+        said.append(one_sentence(row, a, b, row.among, over))
+    return said
+
+
+def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str]:
+    """What the comparisons of a key's best value with every other one say together.
+
+    Args:
+        comparison: the runs.
+        rows: those of `effects` that are the key's.
+        key: has more than MOST_VALUES values.
+    """
+    if rows.empty:
+        return []
+    values = comparison.completed[key].nunique()
+    best = pd.concat([rows.a, rows.b]).mode().iloc[0]  # the one that is in every row
+    shown = rows.p_corrected < ALPHA
+    won, lost, open_ = rows[shown & (rows.a == best)], rows[shown & (rows.b == best)], rows[~shown & rows.p.notna()]
+    parts = []
+    if len(won):
+        parts.append(f"beats {len(won)}, by {points(won.difference.min())} to {points(won.difference.max())} points")
+    if len(lost):
+        parts.append(f"is beaten by {named_of(comparison, key, lost.a)} where both have runs")
+    if len(open_):
+        against = named_of(comparison, key, open_.a.where(open_.b == best, open_.b))
+        parts.append(f"shows no difference from {len(open_)} ({against})")
+    if untested := values - 1 - len(won) - len(lost) - len(open_):
+        parts.append(f"could not be tested against {untested}")
+    return [
+        f"Of the {values} values of {comparison.names[key]}, {best} is on average the best; compared with each other "
+        f"one it {'; '.join(parts)}. (p is corrected for all pairs of values.)"
+    ]
+
+
+def named_of(comparison: Comparison, key: str, values: Iterable[str]) -> str:
+    """Values of a key as they are called, the first few of many."""
+    return joined([comparison.named(key, value) for value in values], most=5)
+
+
+def who_learned(cells: pd.DataFrame) -> list[str]:
+    """A sentence for each cell of which a run did not learn; of very many such cells, for the first of them."""
+    failing = cells[(cells.at_chance > 0) | (cells.diverged > 0)]
+    said = [how_many_learned(row) for _, row in failing.head(MOST_CELLS).iterrows()]
+    if more := len(failing) - len(said):
+        said.append(f"Of {more} more cells not every run learned: see the table.")
     return said
 
 
@@ -279,11 +369,6 @@ def points(difference: float) -> str:
 def p_value(row: Any) -> str:
     """A corrected p-value as it is written, with its sign."""
     return "< 0.001" if row.p_corrected < 0.001 else f"= {row.p_corrected:.3f}"
-
-
-def shown(value: Any) -> str:
-    """A setting's value as it is written."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def with_interval(row: Any, name: str, scale: float = 100, digits: int = 2) -> str:
