@@ -2,19 +2,24 @@
 
 import csv
 import json
+import os
+import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT, Command
 from handgrad.config import UserError
-from handgrad.report import figures, page, runs, statistics
+from handgrad.report import again, figures, files, page, runs, statistics
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
@@ -307,3 +312,557 @@ def test_command_for_more_seeds_keeps_the_launcher(tmp_path: Path) -> None:
         "python src/train.py -m hydra/launcher=parallel 'experiment=glob(notebook_*)' seed=0,1,2,3,4 "
         f"hydra.sweep.dir={tmp_path}"
     )
+
+
+def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: str = "relu", **config: Any) -> None:
+    """Leave a run whose configuration is given; {"optimizer": {"lr": 0.1}} as optimizer={"lr": 0.1}."""
+    leave_run(folder, accuracy, seed, activation, config={"seed": seed, "name": f"s{seed}", **config})
+
+
+def written(folder: Path) -> Path:
+    """Write the whole report of a folder, a warning being an error; returns where."""
+    comparison, cells, pairs, effects, _ = everything(folder)
+    report = page.Report(
+        sources=[folder],
+        comparison=comparison,
+        cells=cells,
+        pairs=pairs,
+        sentences=statistics.sentences(comparison, cells, pairs, effects),
+        single=True,
+        further="",
+        figures=list(figures.every(comparison, cells, CURVES)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page.write(report, folder / "comparison")
+    return folder / "comparison"
+
+
+def test_true_and_false_are_labels_like_any_other(tmp_path: Path) -> None:
+    accuracies = {}
+    for seed in (5, 6):
+        for activation, base in (("relu", 0.97), ("sigmoid", 0.93)):
+            for nesterov in (True, False):
+                accuracies[seed, nesterov, activation] = base + 0.01 * nesterov + 0.001 * nesterov * (seed - 5)
+                sgd = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov}
+                folder = tmp_path / f"{activation}-{nesterov}-{seed}"
+                leave_configured(folder, accuracies[seed, nesterov, activation], seed, activation, optimizer=sgd)
+    comparison, cells, _, effects, said = everything(tmp_path)
+    assert comparison.varying == ["activation", "optimizer.nesterov"]
+    assert set(cells.label) == {f"{a} nesterov={n}" for a in ("relu", "sigmoid") for n in ("true", "false")}
+    assert cells.completed.tolist() == [2] * 4
+    row = effects.set_index("key").loc["optimizer.nesterov"]
+    each = [accuracies[seed, True, a] - accuracies[seed, False, a] for seed in (5, 6) for a in ("relu", "sigmoid")]
+    assert (row.a, row.b, row.cells, row.n, row.difference) == ("true", "false", 2, 2, pytest.approx(np.mean(each)))
+    assert (
+        "nesterov=true beats nesterov=false by 1.05 points (95 % interval 0.41 to 1.69, 2 seeds each" in said
+    )  # t = 12.706
+
+
+def test_null_is_a_value(tmp_path: Path) -> None:
+    for value, accuracy in ((None, 0.98), (1.0, 0.97), (5.0, 0.96)):
+        for seed, noise in enumerate(NOISE):
+            trainer = {"gradient_clip_val": value}
+            leave_configured(tmp_path / f"{value}-{seed}", accuracy + noise, seed, trainer=trainer)
+    comparison, cells, _, effects, said = everything(tmp_path)
+    assert cells.label.tolist() == ["gradient_clip_val=null", "gradient_clip_val=1.0", "gradient_clip_val=5.0"]
+    assert cells["test/accuracy"].tolist() == pytest.approx([0.98, 0.97, 0.96])
+    assert len(effects) == 3
+    assert "The highest test accuracy is that of gradient_clip_val=null: 98.00 ± 0.09 %." in said
+    assert comparison.swept is None  # null has no place on an axis
+
+
+def test_a_target_that_is_swept_makes_a_cell(tmp_path: Path) -> None:
+    for target, accuracy in (("torch.optim.Adam", 0.97), ("torch.optim.AdamW", 0.98), ("torch.optim.NAdam", 0.96)):
+        for seed, noise in enumerate(NOISE):
+            optimizer = {"_target_": target, "lr": 0.1}
+            leave_configured(tmp_path / f"{target}-{seed}", accuracy + noise, seed, optimizer=optimizer)
+    comparison, cells, _, _, said = everything(tmp_path)
+    assert cells.label.tolist() == ["torch.optim.AdamW", "torch.optim.Adam", "torch.optim.NAdam"]
+    assert cells.completed.tolist() == [3, 3, 3]
+    assert "torch.optim.AdamW is not" not in said
+    assert not comparison.remarks
+
+
+def test_cells_differ_by_the_types_of_their_values(tmp_path: Path) -> None:
+    values = [True, 1, 1.0, "1", None, "null", "unset", [1], ["1"], "a\nb", "a\\nb"]
+    for number, value in enumerate(values):
+        leave_configured(tmp_path / str(number), 0.9 + number / 1000, optimizer={"amsgrad": value})
+    leave_configured(tmp_path / "absent", 0.95)
+    _, cells, *_ = everything(tmp_path)
+    assert len(cells) == len(set(cells.label)) == len(values) + 1
+    best_first = ["unset", *(0.9 + number / 1000 for number in reversed(range(len(values))))]
+    assert cells["test/accuracy"].tolist() == pytest.approx([0.95, *best_first[1:]])
+
+
+def test_labels_of_two_cells_are_never_alike(tmp_path: Path) -> None:
+    for number, (rate, other) in enumerate([(0.1234567, 1), (0.1234568, 1), (0.1234567, 2), (0.1234568, 2)]):
+        leave_configured(tmp_path / str(number), 0.9, optimizer={"lr": rate}, schedule={"lr": other})
+    comparison, cells, *_ = everything(tmp_path)
+    assert comparison.names == {
+        **{key: key for key in ("activation", "engine", "regularizer")},
+        "optimizer.lr": "optimizer.lr",
+        "schedule.lr": "schedule.lr",
+    }
+    assert len(set(cells.label)) == 4
+    assert cells.label[0] == "optimizer.lr=0.1234567 schedule.lr=1"
+
+
+def test_setting_named_like_a_column_is_a_setting(tmp_path: Path) -> None:
+    for number in (1, 2):
+        odd: dict[str, Any] = {
+            "epochs": number,
+            "status": f"s{number}",
+            "gap": {"low": number},
+            "label": number,
+            "threads": number,
+        }
+        leave_configured(tmp_path / str(number), 0.9 + number / 100, **odd)
+    comparison, cells, *_ = everything(tmp_path)
+    assert comparison.varying == ["config.epochs"]
+    assert cells.label.tolist() == ["epochs=2", "epochs=1"]
+    assert cells["gap.low"].isna().all()
+    assert comparison.follows["config.epochs"] == ["config.status", "config.gap.low", "config.label", "threads"]
+
+
+def damages() -> list[Any]:
+    """Each kind of damage of each kind of file, with the name of the kind."""
+    everywhere = {
+        "empty": b"",
+        "blank": b"\n",
+        "binary": bytes(range(256)) * 4,
+        "latin-1": "größe\n".encode("latin-1"),
+        "garbage": b"{]\n",
+        "nul": b"\0\n",
+    }
+    own = {
+        "history.csv": {
+            "cut short": b"epoch,train/loss,test/loss\n0,0.5,0.4\n1,0.3,0.3",
+            "text cell": b"epoch,train/loss,test/loss\n0,much,0.4\n",
+            "nan cell": b"epoch,train/loss,test/loss\n0,nan,0.4\n",
+            "infinite": b"epoch,train/loss,test/loss\n0,inf,0.4\n",
+            "negative": b"epoch,train/loss,test/loss\n0,-1,0.4\n",
+            "too many cells": b"epoch,train/loss,test/loss\n0,1,0.4,7\n",
+            "no rows": b"epoch,train/loss,test/loss\n",
+            "no epochs": b"train/loss,test/loss\n1,1\n",
+            "epochs twice": b"epoch,train/loss\n0,1\n0,1\n",
+            "accuracy above one": b"epoch,test/accuracy\n0,97\n",
+        },
+        "confusion_test.csv": {
+            "cut short": b"1,2,3,4,5,6,7,8,9,10\n" * 9 + b"1,2,3,4,5,6,7,8,9,1",
+            "wrong shape": b"1,2,3\n" * 3,
+            "text": b"a,2,3,4,5,6,7,8,9,10\n" * 10,
+            "nan": b"nan,2,3,4,5,6,7,8,9,10\n" * 10,
+            "negative": b"-1,2,3,4,5,6,7,8,9,10\n" * 10,
+            "ragged": b"1,2,3,4,5,6,7,8,9,10\n" * 9 + b"1,2\n",
+            "huge": b"1" * 5000 + b",2,3,4,5,6,7,8,9,10\n" + b"1,2,3,4,5,6,7,8,9,10\n" * 9,
+        },
+        "predictions.csv": {
+            "cut short": b"true,predicted,probability\n3,3,0.9\n3,3,0.",
+            "no rows": b"true,predicted,probability\n",
+            "no truth": b"predicted,probability\n3,0.9\n",
+            "text": b"true,predicted,probability\nx,3,0.9\n",
+            "nan": b"true,predicted,probability\nnan,3,0.9\n",
+            "class of no name": b"true,predicted,probability\n3,11,0.9\n",
+            "class and a half": b"true,predicted,probability\n3.5,3,0.9\n",
+            "improbable": b"true,predicted,probability\n3,3,1.9\n",
+            "four cells": b"true,predicted,probability\n3,3,0.9,1\n",
+            "ragged": b"true,predicted,probability\n3,3,0.9\n3,3\n",
+            "blank line": b"true,predicted,probability\n3,3,0.9\n\n3,3,0.9\n",
+        },
+    }
+    return [
+        pytest.param(name, content, id=f"{name}-{kind}")
+        for name, kinds in own.items()
+        for kind, content in (everywhere | kinds).items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), damages())
+def test_damaged_file_is_left_out_by_name_and_the_rest_compared(tmp_path: Path, name: str, content: bytes) -> None:
+    leave_run(tmp_path / "0_relu", 0.97, right=[True] * 9 + [False])
+    leave_run(tmp_path / "1_tanh", 0.90, activation="tanh", right=[True] * 10)
+    (tmp_path / "1_tanh" / name).write_bytes(content)
+    comparison, cells, pairs, _, said = everything(tmp_path)
+    (remark, *further) = comparison.remarks
+    assert remark.startswith(f"Left out: {tmp_path / '1_tanh' / name} is damaged (")
+    assert further == (
+        ["Not tested image by image: 1_tanh, without a usable predictions.csv."] if "p" in name[0] else []
+    )
+    assert cells["test/accuracy"].tolist() == [0.97, 0.90]
+    drawn = [which for which, *_ in figures.every(comparison, cells, CURVES)]
+    assert ("confusion" in drawn) == (name != "confusion_test.csv")
+    assert pairs.test.tolist() == ["none" if name == "predictions.csv" else "McNemar"]
+    assert "nan" not in said
+
+
+def test_file_that_is_a_folder_is_left_out(tmp_path: Path) -> None:
+    leave_run(tmp_path / "0_relu", 0.97)
+    (tmp_path / "0_relu" / "predictions.csv").mkdir()
+    comparison, *_ = everything(tmp_path)
+    assert comparison.remarks == [
+        f"Left out: {tmp_path / '0_relu' / 'predictions.csv'} cannot be read (Is a directory)."
+    ]
+
+
+def test_history_of_fewer_epochs_than_the_record_speaks_of_is_left_out(tmp_path: Path) -> None:
+    leave_run(tmp_path / "0_relu", 0.97, epochs=3)
+    comparison, *_ = everything(tmp_path)
+    assert comparison.remarks == [f"Left out: {tmp_path}/0_relu/history.csv is damaged (it has 2 epochs, not 3)."]
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        ({"status": "finished"}, "status=finished cannot be"),
+        ({"seed": True}, "seed=true cannot be"),
+        ({"metrics": []}, "metrics=[] cannot be"),
+        ({"choices": {"engine": 3}}, "choices.engine=3 cannot be"),
+        ({"metrics": {"train/accuracy": 0.9, "test/accuracy": "0.9"}}, 'metrics.test/accuracy="0.9" cannot be'),
+        ({"metrics": {}}, "has no train/accuracy, test/accuracy, test/loss"),
+        ({"metrics": {"test/accuracy": 0.9, "test/loss": 0.1}}, "has no train/accuracy"),
+        ({"metrics": {"train/accuracy": 0.9, "val/accuracy": 0.9, "test/loss": 0.1}}, "has no test/accuracy"),
+        ({"metrics": {"train/accuracy": 0.9, "test/accuracy": 1.5, "test/loss": 0.1}}, "test/accuracy=1.5 of "),
+        ({"metrics": {"train/accuracy": -0.1, "test/accuracy": 0.9, "test/loss": 0.1}}, "train/accuracy=-0.1 of "),
+        (
+            {"metrics": {"train/accuracy": 0.9, "test/accuracy": float("nan"), "test/loss": 1.0}},
+            "test/accuracy=nan of ",
+        ),
+    ],
+)
+def test_run_whose_record_cannot_be_is_left_out_by_name(tmp_path: Path, change: dict[str, Any], remark: str) -> None:
+    leave_run(tmp_path / "0_relu", 0.97)
+    leave_run(tmp_path / "1_tanh", 0.98, activation="tanh", **change)
+    comparison, cells, *_ = everything(tmp_path)
+    assert cells["test/accuracy"].tolist() == [0.97]
+    said = " ".join(comparison.remarks)
+    assert remark in said
+    assert str(tmp_path / "1_tanh" / "metrics.json") in said
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "remark"),
+    [
+        ({"seconds_per_epoch": 0.0}, "seconds_per_epoch", "seconds_per_epoch=0.0 of "),
+        ({"seconds_per_epoch": -2}, "seconds_per_epoch", "seconds_per_epoch=-2 of "),
+        ({"seconds_per_epoch": float("inf")}, "seconds_per_epoch", "seconds_per_epoch=inf of "),
+        (
+            {"metrics": {"train/accuracy": 0.9, "test/accuracy": 0.9, "test/loss": float("inf")}},
+            "test/loss",
+            "loss=inf",
+        ),
+        ({"metrics": {"train/accuracy": 0.9, "test/accuracy": 0.9, "test/loss": -1.0}}, "test/loss", "test/loss=-1.0"),
+    ],
+)
+def test_number_that_cannot_be_is_left_out_of_the_mean(
+    tmp_path: Path, change: dict[str, Any], column: str, remark: str
+) -> None:
+    leave_run(tmp_path / "0_relu", 0.97, seed=0)
+    leave_run(tmp_path / "1_relu", 0.97, seed=1, **change)
+    comparison, cells, *_ = everything(tmp_path)
+    assert cells.completed.tolist() == [2]
+    assert cells[column].tolist() == pytest.approx([{"seconds_per_epoch": 2.0, "test/loss": 0.03}[column]])
+    assert remark in comparison.remarks[0]
+    assert str(tmp_path / "1_relu" / "metrics.json") in comparison.remarks[0]
+
+
+def test_runs_on_different_images_are_not_tested_against_each_other(tmp_path: Path) -> None:
+    for number, (activation, truth) in enumerate([("relu", 3), ("tanh", 3), ("sigmoid", 4)]):
+        leave_run(tmp_path / f"{number}_{activation}", 0.9 - number / 100, activation=activation)
+        rows = f"{truth},{truth},0.9\n" * 5
+        (tmp_path / f"{number}_{activation}" / "predictions.csv").write_text("true,predicted,probability\n" + rows)
+    comparison, _, pairs, _, _ = everything(tmp_path)
+    assert comparison.remarks == [
+        "Not tested against each other: the predictions.csv of 0_relu, 1_tanh; 2_sigmoid are of different images."
+    ]
+    assert pairs.set_index(["a", "b"]).test.to_dict() == {
+        ("relu", "tanh"): "McNemar",
+        ("relu", "sigmoid"): "none",
+        ("tanh", "sigmoid"): "none",
+    }
+
+
+ODD = [
+    "$x",
+    "$\\frac{$",
+    "\ud800",
+    "\x1b[31m",
+    "a\nb",
+    "x" * 3000,
+    "日本",
+    "[bold]",
+    ":smile:",
+    "<b>&amp;",
+    "a|b",
+    "`c`",
+]
+
+
+def test_odd_names_are_drawn_and_written(tmp_path: Path) -> None:
+    for number, name in enumerate(ODD):
+        leave_run(tmp_path / str(number), 0.9 + number / 1000, activation=name, versions={"torch": name}, commit=name)
+    folder = written(tmp_path)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<b>" not in html
+    assert "&lt;b&gt;&amp;amp;" in html
+    summary = (folder / "summary.md").read_text(encoding="utf-8")
+    assert "<b>" not in summary
+    table = [line for line in summary.splitlines() if line.startswith("|")]
+    assert len(table) == len(ODD) + 2
+    assert {line.replace(r"\|", "").count("|") for line in table} == {table[0].count("|")}
+    assert r"\`c\`" in summary
+    everything_written = html + summary + (folder / "table.csv").read_text(encoding="utf-8")
+    assert "\x1b" not in everything_written
+    with Image.open(folder / "accuracy.png") as picture:
+        assert picture.width < 2500
+
+
+def test_spreadsheet_sees_no_formula(tmp_path: Path) -> None:
+    names = ["=1+1", "+x", "-y", "@z", "\tq", "-1", "=cmd|' /C calc'!A0"]
+    for number, name in enumerate(names):
+        leave_run(tmp_path / f"={number}", 0.9 + number / 1000, activation=name, reason="=2+2", lr=-1.0 * number)
+    folder = written(tmp_path)
+    for file in ("table", "summary", "pairs"):
+        with (folder / f"{file}.csv").open(encoding="utf-8", newline="") as lines:
+            cells = [cell for row in csv.reader(lines) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in ("=", "+", "@", "\t", "\r")]
+        assert {cell for cell in cells if cell.startswith("-")} <= {cell for cell in cells if is_number(cell)}
+    assert "'=1+1" in (folder / "summary.csv").read_text(encoding="utf-8")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number for Python."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def test_newest_sweep_is_the_newest_by_time_not_by_name(tmp_path: Path) -> None:
+    for name, time in (("baseline", 1000), ("2026-01-01", 3000), ("2026-01-02", 2000), ("2026-01-03", 2000)):
+        leave_run(tmp_path / name / "0_x", 0.9)
+        os.utime(tmp_path / name / "0_x" / "metrics.json", (time, time))
+    (tmp_path / "zz_empty").mkdir()
+    (tmp_path / "zz_file").write_text("")
+    assert runs.matching([], tmp_path) == [tmp_path / "2026-01-01"]
+    (tmp_path / "baseline" / "multirun.yaml").write_text("")
+    os.utime(tmp_path / "baseline" / "multirun.yaml", (4000, 4000))
+    assert runs.matching([], tmp_path) == [tmp_path / "baseline"]
+    for name in ("2026-01-02", "2026-01-03"):
+        os.utime(tmp_path / name / "0_x" / "metrics.json", (5000, 5000))
+    assert runs.matching([], tmp_path) == [tmp_path / "2026-01-03"]
+
+
+def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
+    for name in ("results [1]", "results 1", "a*", "ab"):
+        (tmp_path / name / "x").mkdir(parents=True)
+    assert runs.matching(["results [1]/x"], Path("sweeps"), tmp_path) == [tmp_path / "results [1]" / "x"]
+    assert runs.matching(["a*"], Path("sweeps"), tmp_path) == [tmp_path / "a*"]
+    assert runs.matching(["a?", str(tmp_path / "ab")], Path("sweeps"), tmp_path) == [tmp_path / "a*", tmp_path / "ab"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [
+        ("sweep=''", "sweep= cannot be: it should be a folder, a pattern of folders, or a list of these"),
+        ("sweep=[]", "sweep=[] cannot be: it should be a folder"),
+        ("sweep={a:1}", 'sweep={"a": 1} cannot be: it should be a folder'),
+        ("sweep=[[a]]", 'sweep=[["a"]] cannot be: it should be a folder'),
+        ("sweep=true", "sweep=true cannot be: it should be a folder"),
+        ("sweep=${nope}", "nope"),
+        ('sweep="***"', "sweep=***"),
+        ("sweep=a_file", "sweep=a_file is a file, not a folder"),
+        ("sweep=" + "x" * 300, "cannot be a folder or a pattern"),
+        ("output=5", "output=5 cannot be: it should be a valid string"),
+        ("output=[a]", "output"),
+        ("output=''", "output"),
+        ("output=a_file", "cannot write to"),
+    ],
+)
+def test_input_that_cannot_be_is_answered_in_one_sentence(
+    command: Command, tmp_path: Path, argument: str, answer: str
+) -> None:
+    (tmp_path / "a_file").write_text("")
+    leave_run(tmp_path / "outputs" / "sweeps" / "s" / "0", 0.98)
+    done = command("compare.py", argument)
+    assert done.returncode == 1
+    assert answer in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.replace("\n\n", "\n").count("\n") == 3  # between two of Hydra's own
+
+
+def test_paths_are_relative_to_the_start_and_shown_absolute(command: Command, tmp_path: Path) -> None:
+    leave_run(tmp_path / "outputs" / "sweeps" / "s" / "0", 0.98)
+    done = command("compare.py", "hydra.job.chdir=true", "hydra.run.dir=elsewhere", "output=there")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there" / "report.html").exists()
+    assert f"report: {tmp_path / 'there' / 'report.html'}" in done.stdout
+    assert str(tmp_path / "outputs" / "sweeps" / "s") in done.stdout
+
+
+def test_everything_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    leave_run(tmp_path / "größe" / "0", 0.98, activation="größe±")
+    code = (
+        "import locale, sys; from pathlib import Path; import test_compare;"
+        "assert locale.getpreferredencoding(False) != 'UTF-8';"
+        "test_compare.written(Path(sys.argv[1]))"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")])
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("report.html", "summary.md", "summary.csv"):
+        assert "größe±" in (tmp_path / "comparison" / name).read_text(encoding="utf-8")
+
+
+def test_variables_of_the_environment_are_not_looked_up_for_a_strangers_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    account = {"hydra": {"overrides": {"hydra": [], "task": ["data.root=${oc.env:SECRET}"]}}}
+    (tmp_path / "multirun.yaml").write_text(json.dumps(account))
+    found = page.command_for_more_seeds([tmp_path])
+    assert "hunter2" not in found
+    assert "'data.root=${oc.env:SECRET}'" in found
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{]", b"\xff", b"hydra: 3", b"hydra: {overrides: {task: 3}}", b"a: " + b"[" * 5000]
+)
+def test_damaged_account_of_the_start_is_left_out_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "multirun.yaml").write_bytes(content)
+    remarks: list[str] = []
+    assert page.command_for_more_seeds([tmp_path], remarks=remarks).endswith(
+        "<the options of these runs> seed=0,1,2,3,4"
+    )
+    assert remarks[0].startswith(f"Left out: {tmp_path / 'multirun.yaml'} is damaged (")
+
+
+def leave_account(folder: Path, task: list[str], options: list[str], **runtime: Any) -> None:
+    """Leave Hydra's account of a sweep's start."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hydra = {"overrides": {"hydra": options, "task": task}, "runtime": runtime}
+    (folder / "multirun.yaml").write_text(json.dumps({"hydra": hydra}))
+
+
+def test_command_for_more_seeds_keeps_all_but_mode_folder_and_seed(tmp_path: Path) -> None:
+    options = [
+        "hydra.mode=MULTIRUN",
+        "hydra.sweep.dir=x",
+        "hydra.run.dir=y",
+        "+hydra.job.env_set.A=1",
+        "hydra/launcher=p",
+    ]
+    task = ["seed=1", "+seed=2", "++seed=3", "data.seed=4", "+optimizer.momentum=0.9,0.5"]
+    sources = [{"provider": "hydra", "path": "pkg://x"}, {"provider": "command-line", "path": "/my conf"}]
+    leave_account(tmp_path, task, options, config_sources=sources, choices={"hydra/sweeper": "basic"})
+    assert page.command_for_more_seeds([tmp_path], start=tmp_path.parent) == (
+        "python src/train.py -m --config-dir '/my conf' +hydra.job.env_set.A=1 hydra/launcher=p data.seed=4 "
+        f"+optimizer.momentum=0.9,0.5 seed=0,1,2,3,4 hydra.sweep.dir={tmp_path.name}"
+    )
+
+
+def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
+    leave_account(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
+    leave_account(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
+    assert page.command_for_more_seeds([tmp_path / "a"]) == ""
+    assert page.command_for_more_seeds([tmp_path / "b"]) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *[
+            "a b,c [1]=x",
+            "it's",
+            'say "x"',
+            "back\\",
+            "back\\'",
+            "\\",
+            "1e5",
+            "null",
+            "true",
+            "3",
+            "{a:1}",
+            "(x)",
+            "${x}",
+        ],
+        *["\\${x}", "~", "a#b", " a ", "$HOME", "*", "a:b", "größe", "!x", "sweep", "/tmp/x-1.2_y"],
+    ],
+)
+def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
+    override = OverridesParser.create().parse_override(f"hydra.sweep.dir={again.for_hydra(name)}")
+    assert str(OmegaConf.create({"dir": override.value()}).dir) == name
+    assert not override.is_sweep_override()
+
+
+def test_suggested_command_adds_its_runs_to_the_same_folder(command: Command, tmp_path: Path) -> None:
+    few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_test_batches=1"]
+    few.append("+trainer.limit_val_batches=1")
+    folder = tmp_path / "a b,c [1]=x"
+    begun = command("train.py", "-m", "activation=relu", *few, "hydra.sweep.dir='a b,c [1]=x'")
+    assert begun.returncode == 0, begun.stderr
+    done = command("compare.py", "sweep='a b,c [1]=x'")
+    assert done.returncode == 0, done.stderr
+    suggested = next(line for line in done.stdout.splitlines() if line.startswith("python src/train.py -m"))
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'src' / 'train.py'))}"
+    typed = suggested.replace("python src/train.py", program).replace("seed=0,1,2,3,4", "seed=0,1")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    again = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
+    assert sorted(record["seed"] for record in records) == [0, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {"data", folder.name}
+
+
+def test_of_very_many_cells_the_best_is_compared_with_each_other_one(tmp_path: Path) -> None:
+    for number in range(40):
+        right = [True] * (200 - 5 * number) + [False] * 5 * number
+        leave_run(tmp_path / str(number), 0.98 * (1 - 5 * number / 200), lr=0.01 * (number + 1), right=right)
+    comparison, cells, pairs, _, said = everything(tmp_path)
+    assert set(pairs.a) == {cells.label[0]} == {"lr=0.01"}
+    assert len(pairs) == 39
+    last = pairs.set_index("b").loc["lr=0.4"]
+    assert last.p == pytest.approx(2 * 0.5 ** (5 * 39))  # only the first is right on 195 images, the second on none
+    assert last.p_corrected == pytest.approx(40 * 39 / 2 * last.p)  # Holm: the smallest of all pairs' p
+    assert "Of 40 cells only the best is compared with each other one: 39 of 780 pairs; p is corrected for all" in said
+    for _, caption, figure in figures.every(comparison, cells, CURVES):
+        assert len(figure.axes) <= 24
+        assert max(figure.get_size_inches()) < 20
+        assert all(len(axes.get_yticklabels()) <= 24 for axes in figure.axes)
+        assert "The best 24 of 40 cells." in caption or "?" in caption.partition("best 24")[0]
+
+
+def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> None:
+    for number in range(100):
+        for seed, noise in enumerate(NOISE):
+            drop = 0.0 if number == 0 else 0.0005 if number < 10 else 0.2 + noise / 10  # the first nine without spread
+            leave_run(tmp_path / f"{number}-{seed}", 0.98 + noise - drop, seed, lr=0.001 * (number + 1))
+    comparison, cells, pairs, effects, said = everything(tmp_path)
+    assert len(pairs) == len(effects) == 99
+    row = effects.set_index("b").loc["0.1"]
+    t = 0.2 / (np.std(NOISE, ddof=1) / 10 / 3**0.5)
+    assert row.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5, rel=1e-3)  # Student's t of two degrees of freedom
+    assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values but nine
+    assert len(statistics.sentences(comparison, cells, pairs, effects)) == 3
+    assert (
+        "Of the 100 values of lr, 0.001 is on average the best; compared with each other one it beats 90, by 20" in said
+    )
+    assert "could not be tested against 9. (p is corrected for all pairs of values.)" in said
+
+
+def test_each_file_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    lines_of = files.lines_of
+
+    def counted(path: Path) -> list[str]:
+        read.append(path)
+        return lines_of(path)
+
+    monkeypatch.setattr(files, "lines_of", counted)
+    for number in range(4):
+        leave_run(tmp_path / str(number), 0.9 + number / 100, lr=0.1 * (number + 1), right=[True] * 5)
+    comparison, cells, *_ = everything(tmp_path)
+    list(figures.every(comparison, cells, CURVES))
+    assert len(read) == len(set(read)) == 4 * 3
