@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from handgrad.report.page import Report
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook"
-MOST = 24  # rows of the table on a terminal
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
@@ -66,15 +65,21 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from handgrad.report.page import MOST
+    from handgrad.report.runs import shortened
     from handgrad.settings import plain
 
     # What looks like rich's markup is text here.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
     table = Table(title=report.places, title_justify="left")
-    for heading in report.headings:
-        table.add_column(heading, no_wrap="notebook" not in heading)
-    for line in report.lines(MOST):
-        table.add_row(*line)
+    lines = report.lines(MOST)
+    keys = len(report.comparison.keys)
+    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
+    for number, heading in enumerate(report.headings):  # where room is short, numbers stay whole
+        whole = widest < 60 if number < keys else "notebook" not in heading
+        table.add_column(heading, no_wrap=whole, overflow="fold")
+    for line in lines:
+        table.add_row(*(shortened(text, 200) for text in line))
     console.print(table)
     if (more := len(report.cells) - MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")

@@ -24,7 +24,7 @@ MARKERS = "osD^vP*Xph"
 STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
 MOST = 24  # rows, panels or legend entries of a figure that can still be read
 NOTHING = pd.Series(dtype=float)
-LONGEST = 60  # characters of a name, beside which there is still room for the figure
+LONGEST = 48  # characters of a name, beside which there is still room for the figure
 
 
 class Look:
@@ -285,7 +285,8 @@ def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], s
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             means = np.array([pooled_in(row, name, scale) for row in rows])
             x = np.array([number[row[swept]] for row in rows], dtype=float)
-            axes.plot(x, means[:, 0], marker=marker, color=colour, label=shortened(title, LONGEST))
+            look: Any = {"marker": marker} if len(x) <= 3 * MOST else {"linewidth": 0.7, "alpha": 0.6}
+            axes.plot(x, means[:, 0], color=colour, label=shortened(title, LONGEST), **look)
             axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
             runs = [scale * comparison.members(row).get(name, NOTHING) for row in rows]
             dots = np.repeat(x, [len(mine) for mine in runs])

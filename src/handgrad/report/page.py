@@ -19,6 +19,8 @@ from handgrad.report.statistics import number_of_pairs, p_value, points, with_in
 from handgrad.results import replacing
 from handgrad.settings import plain
 
+MOST = 24  # cells that a table shows at a glance
+
 
 @dataclass(frozen=True)
 class Report:
@@ -126,7 +128,7 @@ def write(report: Report, folder: Path) -> None:
         loader=PackageLoader("handgrad.report", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters["md"] = in_markdown
-    values: dict[str, Any] = {"report": report, "pictures": pictures}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "most": MOST}
     for template in ("report.html", "summary.md"):
         with replacing(folder / template) as path:
             path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")

@@ -23,7 +23,8 @@ UNSET = "unset"  # what stands for a setting that a run does not have; null is a
 # Columns of the tables that are no settings: a setting of such a name gets another.
 TAKEN = {"run", "folder", "status", "reason", "seed", "at_chance", "epochs", "seconds_per_epoch", "seconds", "gap"}
 TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "notebook", "notebook_run", "notebook_epochs"}
-TAKEN |= set(STATUSES)
+TAKEN |= {"number", "done", *STATUSES}
+LONGEST = 120  # characters of a value in a name; the tables have all of it
 MOST_REMARKS = 30  # about single files; a person reads no more
 
 
@@ -71,6 +72,7 @@ class Comparison:
     def named(self, key: str, text: str) -> str:
         """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
         speaks = (key in self.choices or key.endswith("._target_")) and text not in (UNSET, "null")
+        text = shortened(text, LONGEST)
         return text if speaks else f"{self.names[key]}={text}"
 
     @cached_property

@@ -161,8 +161,9 @@ def effects(comparison: Comparison) -> pd.DataFrame:
 
     Returns:
         a row per pair of values, the better first: key, a, b, cells, n, difference, low, high, p, test, p_corrected,
-        the number of pairs corrected for, among; and the least and most of the cells' own differences, with the cells
-        they are of. Without a cell of two runs there is nothing to average, and no row.
+        the number of pairs corrected for, among; the least and most of the cells' own differences, with the cells they
+        are of; and the value that the pair was chosen for, first. Without a cell of two runs nothing can be averaged,
+        and there is no row.
     """
     rows: list[dict[str, Any]] = []
     family = 0
@@ -172,10 +173,10 @@ def effects(comparison: Comparison) -> pd.DataFrame:
         order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
         for a, b in chosen_pairs(len(order), MOST_VALUES):
             row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
-            rows += [row] if row else []
+            rows += [row | {"first": order[a]}] if row else []
         family += number_of_pairs(len(order)) if many else 0
         family += 0 if many else sum(row["key"] == key for row in rows)
-    table = pd.DataFrame(rows, columns=[*EFFECT, "least", "least_in", "most", "most_in"])
+    table = pd.DataFrame(rows, columns=[*EFFECT, "least", "least_in", "most", "most_in", "first"])
     table["p_corrected"] = corrected(table.p, family)
     return table.assign(among=family)
 
@@ -293,7 +294,7 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
     if rows.empty:
         return []
     values = comparison.completed[key].nunique()
-    best = pd.concat([rows.a, rows.b]).mode().iloc[0]  # the one that is in every row
+    best = rows["first"].iloc[0]
     shown = rows.p_corrected < ALPHA
     won, lost, open_ = rows[shown & (rows.a == best)], rows[shown & (rows.b == best)], rows[~shown & rows.p.notna()]
     parts = []
