@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -693,12 +694,25 @@ def test_input_that_cannot_be_is_answered_in_one_sentence(
 
 
 def test_paths_are_relative_to_the_start_and_shown_absolute(command: Command, tmp_path: Path) -> None:
-    leave_run(tmp_path / "outputs" / "sweeps" / "s" / "0", 0.98)
-    done = command("compare.py", "hydra.job.chdir=true", "hydra.run.dir=elsewhere", "output=there")
+    leave_run(tmp_path / "3" / "0", 0.98)
+    done = command("compare.py", "sweep=3", "hydra.job.chdir=true", "hydra.run.dir=elsewhere", "output=there")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "there" / "report.html").exists()
     assert f"report: {tmp_path / 'there' / 'report.html'}" in done.stdout
-    assert str(tmp_path / "outputs" / "sweeps" / "s") in done.stdout
+    assert str(tmp_path / "3") in done.stdout
+
+
+def test_no_name_steers_the_terminal(command: Command, tmp_path: Path) -> None:
+    for number, name in enumerate(["\x1b[31mred", "[red]x[/red]", ":heart:", "a\rb", "\u202eabc"]):
+        leave_run(
+            tmp_path / "s" / f"{number}{name}".replace("/", "."), 0.9 + number / 100, activation=name, status="failed"
+        )
+    leave_run(tmp_path / "s" / "9", 0.9)
+    done = command("compare.py", "sweep=s")
+    assert done.returncode == 0, done.stderr
+    assert not [letter for letter in done.stdout if not letter.isprintable() and letter != "\n"]
+    for shown in ("\\x1b[31mred", "[red]x[/red]", ":heart:", "a\\rb", "\\u202eabc"):
+        assert done.stdout.count(shown) >= 1 + ("/" not in shown)  # in the table, and by its folder in the remark
 
 
 def test_everything_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
@@ -763,6 +777,15 @@ def test_command_for_more_seeds_keeps_all_but_mode_folder_and_seed(tmp_path: Pat
     )
 
 
+def test_of_several_sweeps_each_has_its_command(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        leave_account(tmp_path / name, [f"activation={name}"], [])
+    assert page.command_for_more_seeds([tmp_path / "a", tmp_path / "b"], start=tmp_path) == (
+        "python src/train.py -m activation=a seed=0,1,2,3,4 hydra.sweep.dir=a\n"
+        "python src/train.py -m activation=b seed=0,1,2,3,4 hydra.sweep.dir=b"
+    )
+
+
 def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
     leave_account(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
     leave_account(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
@@ -800,8 +823,12 @@ def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
 def test_suggested_command_adds_its_runs_to_the_same_folder(command: Command, tmp_path: Path) -> None:
     few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_test_batches=1"]
     few.append("+trainer.limit_val_batches=1")
-    folder = tmp_path / "a b,c [1]=x"
-    begun = command("train.py", "-m", "activation=relu", *few, "hydra.sweep.dir='a b,c [1]=x'")
+    folder, own = tmp_path / "a b,c [1]=x", tmp_path / "my conf"
+    (own / "activation").mkdir(parents=True)
+    shutil.copy(ROOT / "conf" / "activation" / "relu.yaml", own / "activation" / "mine.yaml")
+    begun = command(
+        "train.py", "-m", "--config-dir", "my conf", "activation=mine", *few, "hydra.sweep.dir='a b,c [1]=x'"
+    )
     assert begun.returncode == 0, begun.stderr
     done = command("compare.py", "sweep='a b,c [1]=x'")
     assert done.returncode == 0, done.stderr
@@ -813,7 +840,7 @@ def test_suggested_command_adds_its_runs_to_the_same_folder(command: Command, tm
     assert again.returncode == 0, again.stderr
     records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
     assert sorted(record["seed"] for record in records) == [0, 1]
-    assert {path.name for path in tmp_path.iterdir()} == {"data", folder.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", folder.name, own.name}
 
 
 def test_of_very_many_cells_the_best_is_compared_with_each_other_one(tmp_path: Path) -> None:

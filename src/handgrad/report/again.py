@@ -40,10 +40,17 @@ class Runtime(BaseModel):
     config_sources: list[Source] = []
 
 
+class Job(BaseModel):
+    """What was run."""
+
+    config_name: str | None = None
+
+
 class Start(BaseModel):
     """Of Hydra's account of a start, what it takes to repeat it."""
 
     overrides: Overrides
+    job: Job = Job()
     runtime: Runtime = Runtime()
 
 
@@ -113,12 +120,14 @@ def searches(start: Start) -> bool:
 
 def words(start: Start, source: Path, here: Path) -> list[str]:
     """The command's words but for the program: into a sweep's own folder, for the seeds that are there are skipped."""
-    directories = [found.path for found in start.runtime.config_sources if found.provider == "command-line"]
+    flags = [("--config-dir", found.path) for found in start.runtime.config_sources if found.provider == "command-line"]
+    if start.job.config_name not in (None, "train"):
+        flags.append(("--config-name", str(start.job.config_name)))
     options = [word for word in start.overrides.hydra if not re.match(r"[+~]*hydra\.(mode|(sweep|run)\.dir)\b", word)]
     task = [word for word in start.overrides.task if not re.match(r"\+{0,2}seed=", word)]
     folder = source.relative_to(here) if source.is_relative_to(here) else source
     into = [f"hydra.sweep.dir={for_hydra(str(folder))}"] if (source / "multirun.yaml").exists() else []
-    return [*(word for path in directories for word in ("--config-dir", path)), *options, *task, SEEDS, *into]
+    return [*(word for flag in flags for word in flag), *options, *task, SEEDS, *into]
 
 
 def for_hydra(text: str) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from handgrad.report.again import command_for_more_seeds as command_for_more_seeds
-from handgrad.report.runs import STATUSES, Comparison
+from handgrad.report.runs import STATUSES, Comparison, joined
 from handgrad.report.statistics import number_of_pairs, p_value, points, with_interval
 from handgrad.results import replacing
 from handgrad.settings import plain
@@ -43,12 +43,12 @@ class Report:
     @property
     def title(self) -> str:
         """What was compared."""
-        return ", ".join(plain(source.name) for source in self.sources)
+        return plain(joined(source.name for source in self.sources))
 
     @property
     def places(self) -> str:
         """Where it lies."""
-        return ", ".join(plain(str(source)) for source in self.sources)
+        return plain(joined(self.sources))
 
     @property
     def headings(self) -> list[str]:

@@ -176,8 +176,7 @@ def collect(folders: Iterable[Path]) -> Comparison:
     scored = scored_set(records)
     records = [record for record in records if has_scores(record, scored, remarks)]
     if not records:
-        names = ", ".join(map(str, folders))
-        raise UserError(" ".join([f"there is no run to compare in {names}.", *few(remarks)]))
+        raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
     settings = [record["settings"] for record in records]
     columns = columns_of(settings)
     keys, follows = what_differs(columns)

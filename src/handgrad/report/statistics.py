@@ -255,7 +255,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         said.append(one_sentence(second, second.a, second.b, every, ""))
     if len(compared) < every:
         said.append(
-            f"Of {len(with_runs)} cells only the best is compared with each other one: {len(compared):,} of "
+            f"Of {len(with_runs):,} cells only the best is compared with each other one: {len(compared):,} of "
             f"{every:,} pairs; p is corrected for all of them."
         )
     for key in comparison.varying if many else ():
