@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT, Command
-from handgrad.config import UserError
+from handgrad.config import Comparing, UserError, check
 from handgrad.report import again, figures, files, page, runs, statistics
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
@@ -663,30 +663,36 @@ def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
     assert runs.matching(["a?", str(tmp_path / "ab")], Path("sweeps"), tmp_path) == [tmp_path / "a*", tmp_path / "ab"]
 
 
+@pytest.mark.parametrize("sweep", ["", [], ["a", ""], {"a": 1}, [["a"]], True, [None]])
+def test_sweep_that_names_no_folder_is_refused(sweep: Any) -> None:
+    with pytest.raises(UserError, match=r"^sweep=.* cannot be: it should be a folder, a pattern of folders, or a list"):
+        check({"sweep": sweep, "output": None}, Comparing)
+
+
+@pytest.mark.parametrize("output", ["", 5, ["a"], True])
+def test_output_that_names_no_folder_is_refused(output: Any) -> None:
+    with pytest.raises(UserError, match=r"^output=.* cannot be: "):
+        check({"sweep": None, "output": output}, Comparing)
+
+
 @pytest.mark.parametrize(
-    ("argument", "answer"),
+    ("arguments", "answer"),
     [
-        ("sweep=''", "sweep= cannot be: it should be a folder, a pattern of folders, or a list of these"),
-        ("sweep=[]", "sweep=[] cannot be: it should be a folder"),
-        ("sweep={a:1}", 'sweep={"a": 1} cannot be: it should be a folder'),
-        ("sweep=[[a]]", 'sweep=[["a"]] cannot be: it should be a folder'),
-        ("sweep=true", "sweep=true cannot be: it should be a folder"),
-        ("sweep=${nope}", "nope"),
-        ('sweep="***"', "sweep=***"),
-        ("sweep=a_file", "sweep=a_file is a file, not a folder"),
-        ("sweep=" + "x" * 300, "cannot be a folder or a pattern"),
-        ("output=5", "output=5 cannot be: it should be a valid string"),
-        ("output=[a]", "output"),
-        ("output=''", "output"),
-        ("output=a_file", "cannot write to"),
+        (["sweep=''"], "sweep= cannot be: it should be a folder"),
+        (["sweep=${nope}"], "nope"),
+        (['sweep="***"'], "sweep=*** cannot be a folder or a pattern of folders"),
+        (["sweep=a_file"], "sweep=a_file is a file, not a folder"),
+        (["sweep=" + "x" * 300], "cannot be a folder or a pattern"),
+        (["output=5"], "output=5 cannot be: it should be a valid string"),
+        (["output=a_file"], "cannot write to"),
     ],
 )
 def test_input_that_cannot_be_is_answered_in_one_sentence(
-    command: Command, tmp_path: Path, argument: str, answer: str
+    command: Command, tmp_path: Path, arguments: list[str], answer: str
 ) -> None:
     (tmp_path / "a_file").write_text("")
     leave_run(tmp_path / "outputs" / "sweeps" / "s" / "0", 0.98)
-    done = command("compare.py", argument)
+    done = command("compare.py", *arguments)
     assert done.returncode == 1
     assert answer in done.stderr
     assert "Traceback" not in done.stderr
