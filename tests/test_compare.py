@@ -497,6 +497,18 @@ def test_damaged_file_is_left_out_by_name_and_the_rest_compared(tmp_path: Path, 
     assert "nan" not in said
 
 
+def test_epochs_that_were_not_scored_are_not_drawn(tmp_path: Path) -> None:
+    leave_run(tmp_path / "0_relu", 0.97)
+    rows = ["epoch,train/loss,test/loss", "0,0.5,", "1,0.3,0.35", "2,0.2,", "3,0.1,0.25"]
+    (tmp_path / "0_relu" / "history.csv").write_text("\r\n".join(rows) + "\r\n", newline="")
+    comparison, cells, *_ = everything(tmp_path)
+    assert not comparison.remarks
+    drawn = {name: figure for name, _, figure in figures.every(comparison, cells, CURVES)}
+    train, test = drawn["curves"].axes[0].lines[:2]
+    assert np.asarray(train.get_xydata()).tolist() == [[1, 0.5], [2, 0.3], [3, 0.2], [4, 0.1]]
+    assert np.asarray(test.get_xydata()).tolist() == [[2, 0.35], [4, 0.25]]
+
+
 def test_file_that_is_a_folder_is_left_out(tmp_path: Path) -> None:
     leave_run(tmp_path / "0_relu", 0.97)
     (tmp_path / "0_relu" / "predictions.csv").mkdir()
@@ -696,7 +708,7 @@ def test_input_that_cannot_be_is_answered_in_one_sentence(
     assert done.returncode == 1
     assert answer in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.replace("\n\n", "\n").count("\n") == 3  # between two of Hydra's own
+    assert len([line for line in done.stderr.splitlines() if line]) <= 3  # two of them may be Hydra's own
 
 
 def test_paths_are_relative_to_the_start_and_shown_absolute(command: Command, tmp_path: Path) -> None:
