@@ -304,7 +304,7 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
         parts.append(f"is beaten by {named_of(comparison, key, lost.a)} where both have runs")
     if len(open_):
         against = named_of(comparison, key, open_.a.where(open_.b == best, open_.b))
-        parts.append(f"shows no difference from {len(open_)} ({against})")
+        parts.append(f"is not shown to differ from {len(open_)} ({against})")
     if untested := values - 1 - len(won) - len(lost) - len(open_):
         parts.append(f"could not be tested against {untested}")
     return [
