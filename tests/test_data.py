@@ -141,7 +141,7 @@ def test_damaged_unpacked_file_is_repaired_from_the_archive(root: Path, damage: 
 @pytest.mark.parametrize("damage", [cut, flip_one_bit])
 def test_damaged_archive_is_named_with_the_remedy(root: Path, damage: Callable[[Path], None]) -> None:
     damage(root / "MNIST" / "raw" / f"{IMAGES}.gz")
-    with pytest.raises(UserError, match=rf"{IMAGES}.gz is damaged .* could not be downloaded: put the original there"):
+    with pytest.raises(UserError, match=rf"{IMAGES}.gz is damaged .*: put the original there"):
         load(root)
 
 
@@ -239,3 +239,60 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
     data.setup()
     assert len(data.loaders["train"].images) == 60_000
     assert data.class_names[0] == "T-shirt/top"
+
+
+def packed_by_another(root: Path) -> dict[Path, bytes]:
+    """Replace the archives by a user's own: the same names, another content, another packing."""
+    raw = root / "MNIST" / "raw"
+    for archive in raw.glob("*.gz"):
+        content = gzip.decompress(archive.read_bytes())
+        header = 16 if "idx3" in archive.name else 8
+        archive.write_bytes(gzip.compress(content[:header] + content[header:][::-1], compresslevel=1, mtime=0))
+    return {archive: archive.read_bytes() for archive in raw.glob("*.gz")}
+
+
+def test_archives_of_the_users_own_are_used_with_a_line_that_says_so_and_never_overwritten(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(root)  # the original's content is unpacked already
+    theirs = packed_by_another(root)
+    monkeypatch.setattr(
+        "handgrad.data.download_url", lambda url, folder, md5: shutil.copy(ARCHIVES / Path(url).name, folder)
+    )
+    labels = load(root).loaders["test"].targets.argmax(dim=1)
+    assert {path: path.read_bytes() for path in theirs} == theirs
+    original = load(ROOT / "data").loaders["test"].targets.argmax(dim=1)
+    assert torch.equal(labels, original.flip(0))
+    for archive in theirs:
+        assert f"{archive} is not the original archive (its checksum differs): it is used as it is" in caplog.text
+
+
+def test_unpacked_file_of_the_users_own_is_kept_beside_the_archives(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(root)
+    theirs = root / "MNIST" / "raw" / LABELS
+    theirs.write_bytes(theirs.read_bytes()[:-1] + b"\x09")
+    content = theirs.read_bytes()
+    load(root)
+    (kept,) = theirs.parent.glob(f"{LABELS}.*.kept")
+    assert kept.read_bytes() == content
+    assert f"it is unpacked anew, and the other is now {kept}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", gzip.compress(b"no IDX"), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc")]
+)
+def test_unsound_archive_of_the_users_own_is_refused_and_left_as_it_is(root: Path, content: bytes) -> None:
+    archive = root / "MNIST" / "raw" / f"{LABELS}.gz"
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{LABELS}.gz is damaged \(.+\): put the original there .* delete it"):
+        load(root)
+    assert archive.read_bytes() == content
+    assert not (root / "MNIST" / "raw" / LABELS).exists()
+
+
+def test_root_that_is_not_there_is_named_and_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}/no/where/MNIST/raw/.*gz is missing and could not be downloaded"):
+        load(tmp_path / "no" / "where")
+    assert not list(tmp_path.iterdir())

@@ -1,10 +1,14 @@
 """One-hot MNIST, and its drop-in cousins, as a LightningDataModule that keeps every image in memory."""
 
+import gzip
+import logging
 import os
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,8 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 
 from handgrad.config import UserError
 from handgrad.network import CLASSES, INPUTS
+
+log = logging.getLogger(__name__)
 
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
@@ -100,6 +106,7 @@ class MNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.seed = seed
         self.score_test = score_test
+        self.prepared = False
         self.loaders: dict[str, BatchLoader] = {}
 
     @property
@@ -108,10 +115,13 @@ class MNISTDataModule(LightningDataModule):
         return [name.split(" - ")[0] for name in self.dataset_class.classes]
 
     def prepare_data(self) -> None:
-        """Verify, unpack and, where an archive is missing, download the four files."""
-        raw = Path(self.root, self.dataset_class.__name__, "raw")
+        """Verify, unpack and, where an archive is missing, download the four files; a second call does nothing."""
+        if self.prepared:
+            return
+        raw = Path(self.root, self.dataset_class.__name__, "raw").absolute()
         for url, md5 in self.dataset_class.resources:
             ensure_unpacked(raw / url, md5, self.dataset_class.mirrors)
+        self.prepared = True
 
     def setup(self, stage: str | None = None) -> None:
         """Read both sets into memory and split off the validation images; a second call does nothing."""
@@ -131,7 +141,7 @@ class MNISTDataModule(LightningDataModule):
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""
         dataset = self.dataset_class(self.root, train=train)
-        folder = Path(dataset.raw_folder)
+        folder = Path(dataset.raw_folder).absolute()
         if len(dataset.data) != len(dataset.targets):
             raise UserError(
                 f"{folder} holds {len(dataset.data)} images but {len(dataset.targets)} labels of the "
@@ -183,7 +193,9 @@ class MNISTDataModule(LightningDataModule):
 def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
     """Make sure that the file beside an archive, without .gz, is whole; unpack or download where it is not.
 
-    Whatever is written appears under its final name only when complete, so processes may do this at the same time.
+    No file that is there is ever overwritten: an archive is used as it is, whoever packed it, and an unpacked file that
+    is not its content is set aside. Whatever is written appears under its final name only when complete, so processes
+    may do this at the same time.
 
     Args:
         archive: path of the .gz file; it need not exist.
@@ -191,29 +203,67 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
         mirrors: web folders that hold the archive.
 
     Raises:
-        UserError: the file is neither there nor to be had, or the folder cannot be written.
+        UserError: the file is neither there nor to be had, is damaged, or the folder cannot be written.
     """
     unpacked = archive.with_suffix("")
+    if archive.exists() and not check_integrity(archive, md5):
+        log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
     if is_whole(unpacked, archive):
         return
+    missing = [folder for folder in (archive.parent, *archive.parent.parents) if not folder.exists()]
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-            if not check_integrity(archive, md5):
+            if not archive.exists():
                 download(archive, md5, mirrors, scratch)
-            extracted = Path(extract_archive(str(archive), scratch))
-            extracted.replace(unpacked)
+            place(unpack(archive, Path(scratch)), unpacked, archive)
     except OSError as error:
         raise UserError(
             f"cannot unpack {archive} ({error.strerror or error}): make {archive.parent} writable "
             "or point data.root to a folder that is"
         ) from error
-    if not is_whole(unpacked, archive):
-        raise UserError(f"{unpacked} is not an IDX file as {archive} should hold: delete both and run again")
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
+
+
+def unpack(archive: Path, scratch: Path) -> Path:
+    """Unpack an archive into a scratch folder.
+
+    Raises:
+        UserError: it is not a whole gzip file that holds a whole IDX file of the right kind.
+    """
+    try:
+        extracted = Path(extract_archive(str(archive), str(scratch)))
+        reason = None if is_whole(extracted, archive) else "it does not hold an IDX file of the right kind and size"
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        reason = str(error)
+    if reason is None:
+        return extracted
+    raise UserError(
+        f"{archive} is damaged ({reason}): put the original there (for MNIST, `git checkout -- data` "
+        "restores the repository's), delete it to have it downloaded, or point data.root to another folder"
+    )
+
+
+def place(extracted: Path, unpacked: Path, archive: Path) -> None:
+    """Move what an archive held to where it is read from; another file that is there keeps its content elsewhere."""
+    if is_whole(unpacked, archive):
+        return  # another process was faster
+    if unpacked.exists():
+        kept = unpacked.with_name(f"{unpacked.name}.{datetime.now():%Y-%m-%d_%H-%M-%S-%f}.kept")
+        unpacked.rename(kept)
+        log.warning("%s is not what %s holds: it is unpacked anew, and the other is now %s", unpacked, archive, kept)
+    extracted.replace(unpacked)
 
 
 def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
-    """Fetch an archive from the first mirror that has it, by way of a scratch folder on the same disk."""
+    """Fetch a missing archive from the first mirror that has it, by way of a scratch folder on the same disk.
+
+    Raises:
+        UserError: no mirror has it.
+    """
     for mirror in mirrors:
         try:
             download_url(f"{mirror}{archive.name}", scratch, md5=md5)
@@ -221,9 +271,8 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
             continue
         Path(scratch, archive.name).replace(archive)
         return
-    state = "is damaged (its checksum is not the original's)" if archive.exists() else "is missing"
     raise UserError(
-        f"{archive} {state} and could not be downloaded: put the original there (for MNIST, "
+        f"{archive} is missing and could not be downloaded: put the original there (for MNIST, "
         "`git checkout -- data` restores the repository's), or point data.root to a folder that has it"
     )
 
