@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import multiprocessing
 import pickle
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def read(folder: Path) -> dict[str, object]:
 
 
 def test_record_says_running_then_completed(tmp_path: Path) -> None:
-    with results.recorded(tmp_path / "run", {"name": "a"}) as record:
+    with results.claimed(tmp_path / "run"), results.recorded(tmp_path / "run", {"name": "a"}) as record:
         assert read(tmp_path / "run")["status"] == "running"
         record["metrics"] = {"test/accuracy": 0.5}
     after = read(tmp_path / "run")
@@ -49,7 +50,8 @@ def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException
 def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, Any]:
     """Leave a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
-    with results.recorded(folder, {"name": "a", "seed": seed, "choices": {}, "config": config}):
+    facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
+    with results.claimed(folder), results.recorded(folder, facts):
         pass
     record = json.loads((folder / results.METRICS).read_text()) | {"status": status}
     (folder / results.METRICS).write_text(json.dumps(record))
@@ -77,12 +79,11 @@ def test_two_configurations_never_share_a_folder(tmp_path: Path) -> None:
 
 def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
     taken = pytest.raises(UserError, match="being written by another process")
-    with FileLock(tmp_path / ".lock"), taken, results.recorded(tmp_path, {"name": "a"}):
+    with FileLock(tmp_path / ".lock"), taken, results.claimed(tmp_path):
         raise AssertionError("the folder was claimed twice")
-    assert results.read(tmp_path) is None
-    with results.recorded(tmp_path, {"name": "a"}):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == [results.METRICS]
+    with results.claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ['{"status": "runn', "[]", "3", "{}", '{"status": "completed"}', "\x00"])
@@ -108,7 +109,10 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
 
 def test_history_and_confusion_read_back(tmp_path: Path) -> None:
-    rows = [{"epoch": 0, "train/loss": 0.5, "seconds": 2.0}, {"epoch": 1, "train/loss": 0.25, "seconds": 4.0}]
+    rows = [
+        {"epoch": 0, "train/loss": 0.5, "seconds": 2.0, "batches": 10},
+        {"epoch": 1, "train/loss": 0.25, "seconds": 4.0, "batches": 10},
+    ]
     results.write_history(tmp_path, rows)
     read_rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
     assert [{key: float(value) for key, value in row.items()} for row in read_rows] == rows
@@ -120,3 +124,74 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
 def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
     error = results.DivergedError("train/loss", math.inf, 1, 2)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def enter(folder: Path, times: int) -> None:
+    """Enter a folder again and again; fail if another process is in it at the same time."""
+    mark = folder.parent / "inside"
+    for _ in range(times):
+        try:
+            with results.claimed(folder):
+                mark.touch(exist_ok=False)
+                mark.unlink()
+        except UserError:
+            continue  # another process is inside
+
+
+def test_no_two_processes_are_ever_in_one_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=enter, args=(tmp_path / "run", 200)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_half_of_a_file_that_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    halves = [tmp_path / ".metrics.json.123.part", tmp_path / "checkpoints" / ".last.ckpt.7.part"]
+    for half in halves:
+        half.write_text("ha")
+    (tmp_path / ".own").touch()
+    with results.claimed(tmp_path):
+        assert not [half for half in halves if half.exists()]
+    assert (tmp_path / ".own").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("status", "fine"), ("seed", "0"), ("metrics", [0.5]), ("metrics", {"test/accuracy": "high"}), ("choices", 3)],
+)
+def test_field_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: object) -> None:
+    leave_run(tmp_path, seed=1)
+    record = read(tmp_path) | {key: value}
+    (tmp_path / results.METRICS).write_text(json.dumps(record))
+    with pytest.raises(UserError, match=rf"metrics.json is damaged \({key}.*\): delete"):
+        results.read(tmp_path)
+
+
+def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
+    config = leave_run(tmp_path, seed=1)
+    for other in (True, 1.0, "1", None):
+        with pytest.raises(UserError, match="it has seed"):
+            results.earlier(tmp_path, config | {"seed": other}, siblings=True)
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    taken = pytest.raises(UserError, match=r"cannot use .*metrics.json.* \(No space left on device\): make room")
+    with results.claimed(tmp_path), taken, results.recorded(tmp_path, {"name": "a"}):
+        monkeypatch.setattr(Path, "write_text", refuse)
+    assert read(tmp_path)["status"] == "running"
+
+
+def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
+    rows = [{"epoch": 0, "seconds": 1.0, "batches": 9}, {"epoch": 1, "test/loss": 0.5, "seconds": 2.0, "batches": 3}]
+    results.write_history(tmp_path, rows)
+    first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
+    assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
+    assert results.summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none

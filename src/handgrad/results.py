@@ -5,6 +5,7 @@ Every file is written under a temporary name and renamed, so that a reader never
 
 import csv
 import json
+import logging
 import os
 import shutil
 import statistics
@@ -20,10 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from handgrad.config import UserError, in_a_sentence
+from handgrad.config import UserError, in_a_sentence, unusable
+from handgrad.settings import differences, same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 HISTORY = "history.csv"
@@ -31,6 +35,8 @@ PREDICTIONS = "predictions.csv"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 TENSORBOARD = "tensorboard"
+HALF = ".part"  # ends the name of a file that is being written
+INTERRUPTED = "interrupted"
 FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
 
 
@@ -107,19 +113,28 @@ def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Pa
         the run's folder and record, None where there is no such run.
 
     Raises:
-        UserError: the folder itself holds a run with another configuration.
+        UserError: the folder itself holds a run with another configuration; says where they differ.
     """
     record = read(folder)
-    if record and record["config"] != config:
-        raise UserError(f"{folder} holds a run with another configuration: choose another folder or delete this one")
+    if record and (differ := differences(record["config"], config)):
+        raise UserError(
+            f"{folder} holds a run with another configuration: choose another folder or delete this one; "
+            f"it has {joined(differ)}"
+        )
     if record:
         return folder, record
     for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
         with suppress(UserError):  # a damaged neighbour is not this run
             record = read(other)
-            if record and record["config"] == config:
+            if record and same(record["config"], config):
                 return other, record
     return None
+
+
+def joined(parts: Sequence[str], most: int = 5) -> str:
+    """A list in words, the first few of a long one."""
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + more
 
 
 def abandon(folder: Path) -> None:
@@ -130,8 +145,40 @@ def abandon(folder: Path) -> None:
 
 
 @contextmanager
+def claimed(folder: Path, patiently: bool = False) -> Iterator[None]:
+    """Keep every other process out of a folder, and clear away what a killed one left half written.
+
+    Args:
+        folder: made if it is not there.
+        patiently: wait for a process that is in it.
+
+    Raises:
+        UserError: another process is running in the folder at this moment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
+    try:
+        lock.acquire()  # the system lets go of it even if the process is killed
+    except Timeout:
+        if not patiently:
+            raise UserError(
+                f"{folder} is being written by another process: wait for it or choose another folder"
+            ) from None
+        log.info("%s is being written by another process: waiting for it", folder)
+        lock.acquire(timeout=-1)
+    try:
+        for half in folder.rglob(f".*{HALF}"):
+            half.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # before the release: after it, another process may hold what is taken away
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextmanager
 def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Keep a folder's `metrics.json` true to what becomes of its run.
+    """Keep a claimed folder's `metrics.json` true to what becomes of its run.
 
     Args:
         folder: the run's folder.
@@ -141,41 +188,67 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         the record; what is added to it while the run goes on is written when the run ends.
 
     Raises:
-        UserError: another process is running in the folder at this moment.
+        UserError: the folder cannot be written (any more).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()  # the system lets go of it even if the process is killed
-    except Timeout:
-        raise UserError(f"{folder} is being written by another process: wait for it or choose another folder") from None
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {"versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")}, "commit": commit()}
-    write_record(folder, record)
+    with explained_writes(folder):
+        write_record(folder, record)
     started = time.perf_counter()
     try:
-        yield record
+        with explained_writes(folder):
+            yield record
         record["status"] = "completed"
     except DivergedError as error:
         record |= {"status": "diverged", "reason": str(error), "epoch": error.epoch, "step": error.step}
         raise
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        record |= {"status": "failed", "reason": "interrupted"}
+    except (KeyboardInterrupt, SystemExit):
+        record |= {"status": "failed", "reason": INTERRUPTED}
         raise
     except Exception as error:
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
         record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
-        write_record(folder, record)
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with explained_writes(folder) if record["status"] == "completed" else suppress(OSError):
+            write_record(folder, record)
+
+
+@contextmanager
+def explained_writes(folder: Path) -> Iterator[None]:
+    """Turn a failure to write a run's files into one sentence.
+
+    Raises:
+        UserError: a file of the folder could not be written; says which and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        gone = "" if folder.is_dir() else ", for the run's folder is gone"
+        raise UserError(
+            f"{unusable(error, folder)}{gone}: "
+            "make room or mend the folder and start the same command again, or choose another with hydra.run.dir=..."
+        ) from error
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write a run's `metrics.json`."""
-    with replacing(folder / METRICS) as path:
-        path.write_text(json.dumps(record, indent=2) + "\n")
+    write_text(folder / METRICS, json.dumps(record, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def mark_interrupted(sweep: Path) -> None:
+    """Record what became of a sweep's runs whose processes were ended before they could say so themselves."""
+    for folder in (file.parent for file in sweep.glob(f"*/{METRICS}")):
+        with suppress(UserError, OSError), claimed(folder):
+            record = read(folder)
+            if record and record["status"] == "running":
+                write_record(folder, record | {"status": "failed", "reason": INTERRUPTED})
 
 
 def peak_memory_mb() -> float | None:
@@ -188,31 +261,34 @@ def peak_memory_mb() -> float | None:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)  # Linux counts in kB, macOS in bytes
 
 
-def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Epochs trained and the median of their seconds, for the record."""
-    return {"epochs": len(rows), "seconds_per_epoch": statistics.median(row["seconds"] for row in rows)}
+def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Epochs trained and the median seconds of the whole ones (of the cut one where there is no other)."""
+    most = max((row["batches"] for row in rows), default=0)
+    whole = [row["seconds"] for row in rows if row["batches"] == most]
+    return {"epochs": len(rows), "seconds_per_epoch": statistics.median(whole) if whole else None}
 
 
-def write_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write a row per epoch."""
-    with replacing(folder / HISTORY) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row per epoch, an empty cell where a set was not scored."""
+    columns = max((list(row) for row in rows), key=len)
+    write_rows(folder / HISTORY, [columns, *([row.get(column) for column in columns] for row in rows)])
 
 
 def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
     """Write a set's 10 x 10 counts, rows: true class, columns: predicted class."""
-    with replacing(folder / f"confusion_{name}.csv") as path, path.open("w", newline="") as file:
-        csv.writer(file).writerows(counts)
+    write_rows(folder / f"confusion_{name}.csv", counts)
 
 
 def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
     """Write a row per test image, in the set's order: true class, predicted class, probability of the latter."""
-    with replacing(folder / PREDICTIONS) as path, path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true", "predicted", "probability"])
-        writer.writerows((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
+    cells = ((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
+    write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *cells])
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file, None as an empty cell."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 def write_figure(folder: Path, name: str, figure: "Figure") -> None:
@@ -224,12 +300,13 @@ def write_figure(folder: Path, name: str, figure: "Figure") -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; it becomes `path` when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
     try:
         yield temporary
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def commit() -> str | None:

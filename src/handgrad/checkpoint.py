@@ -1,0 +1,83 @@
+"""A run's checkpoint: written whole, sealed with its configuration and checksum; gone on from if the seal holds."""
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from handgrad.config import UserError
+from handgrad.results import joined, replacing
+from handgrad.settings import differences
+
+log = logging.getLogger(__name__)
+
+SEAL = "archive/handgrad.json"  # one more entry of the zip archive that a checkpoint is; torch.load passes it over
+
+
+class SealedCheckpointIO(TorchCheckpointIO):
+    """Writes whole files that say which configuration they belong to and what their content's checksum is.
+
+    Lightning's own writes to the system's temporary folder and moves that, which across file systems is a copy that can
+    be cut short.
+
+    Args:
+        config: the composed configuration.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        with zipfile.ZipFile(whole, "a") as archive:
+            archive.writestr(SEAL, json.dumps({"config": self.config, "sha256": checksum(archive)}))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(whole.getbuffer())
+
+
+def can_go_on(path: Path, config: Mapping[str, Any]) -> bool:
+    """Tell whether a run can go on from a checkpoint; a damaged one is named, and the run begins anew.
+
+    Args:
+        path: of the checkpoint; it need not exist.
+        config: of the run.
+
+    Raises:
+        UserError: the checkpoint is whole, but of another configuration; says where they differ.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            seal = json.loads(archive.read(SEAL))
+            whole = bool(seal["sha256"] == checksum(archive))
+            differ = differences(seal["config"], config)
+        torch.load(path, map_location="cpu", weights_only=True)  # reads more strictly than zipfile does
+    except FileNotFoundError:
+        return False
+    except Exception:  # a damaged archive can fail in every way there is
+        whole = False
+    if not whole:
+        log.warning("%s is damaged, or not of this project: the run begins anew", path)
+    elif differ:
+        raise UserError(
+            f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
+            f"another folder; it has {joined(differ)}"
+        )
+    return whole
+
+
+def checksum(archive: zipfile.ZipFile) -> str:
+    """SHA-256 of the names and contents of all that an archive holds but its seal."""
+    digest = hashlib.sha256()
+    for name in sorted(set(archive.namelist()) - {SEAL}):
+        digest.update(name.encode())
+        digest.update(archive.read(name))
+    return digest.hexdigest()

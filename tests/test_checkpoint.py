@@ -1,0 +1,126 @@
+"""Oracle: torch.load of the file as it was saved, and an uninterrupted run's numbers."""
+
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Here, record_of
+from handgrad import checkpoint
+from handgrad.config import UserError
+
+CONFIG = {"seed": 0, "optimizer": {"lr": 0.1}}
+CONTENT = {"state_dict": {"weight": torch.arange(600.0).view(20, 30)}, "epoch": 3, "optimizer_states": [{"a": [1, 2]}]}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.SealedCheckpointIO(CONFIG).save_checkpoint(CONTENT, path)
+    return path
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def test_checkpoint_is_an_ordinary_one_and_nothing_lies_beside_it(saved: Path) -> None:
+    assert equal(torch.load(saved, weights_only=True), CONTENT)
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+    assert checkpoint.can_go_on(saved, CONFIG)
+    assert not checkpoint.can_go_on(saved.with_name("other"), CONFIG)
+
+
+def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    whole, draw = saved.read_bytes(), random.Random(0)
+    noticed = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        saved.write_bytes(damaged)
+        if checkpoint.can_go_on(saved, CONFIG):
+            assert equal(torch.load(saved, weights_only=True), CONTENT)
+        else:
+            noticed += 1
+    assert noticed > 300
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 3000, -1])
+def test_checkpoint_cut_short_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
+    saved.write_bytes(saved.read_bytes()[:length])
+    assert not checkpoint.can_go_on(saved, CONFIG)
+    assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
+
+
+def test_checkpoint_that_was_changed_and_saved_anew_is_noticed(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["state_dict"]["weight"][0, 0] = torch.nan
+    torch.save(content, saved)
+    assert not checkpoint.can_go_on(saved, CONFIG)
+
+
+class Harm:
+    """Runs code when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (Path("harmed"),)
+
+
+def test_code_in_a_checkpoint_is_not_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(saved.parent)
+    torch.save({"x": Harm()}, saved)
+    assert not checkpoint.can_go_on(saved, CONFIG)
+    assert not Path("harmed").exists()
+
+
+def test_checkpoint_of_another_configuration_is_refused_with_the_difference(saved: Path) -> None:
+    with pytest.raises(UserError, match=r"another configuration: delete .*; it has seed \(0, not 1\)"):
+        checkpoint.can_go_on(saved, CONFIG | {"seed": 1})
+    with pytest.raises(UserError, match=r"seed \(0, not false\)"):
+        checkpoint.can_go_on(saved, CONFIG | {"seed": False})
+
+
+def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(path: Path, content: Any) -> int:
+        with path.open("wb") as file:
+            file.write(bytes(content)[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.SealedCheckpointIO(CONFIG).save_checkpoint({"epoch": 4}, saved)
+    assert equal(torch.load(saved, weights_only=True), CONTENT)
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_run_begins_anew_from_a_damaged_checkpoint_and_gives_the_same_numbers(here: Here) -> None:
+    options = ["trainer.max_epochs=2", "engine=autograd"]
+    assert here("hydra.run.dir=run", *options)[0] == 0
+    whole = record_of(Path("run"))["metrics"]
+    Path("run", "metrics.json").unlink()
+    last = Path("run", "checkpoints", "last.ckpt")
+    last.write_bytes(last.read_bytes()[:5000])
+    status, printed = here("hydra.run.dir=run", *options)
+    assert status == 0
+    assert "last.ckpt is damaged, or not of this project: the run begins anew" in printed
+    assert record_of(Path("run"))["metrics"] == whole
+
+
+def test_checkpoint_of_another_run_is_refused_by_the_command(here: Here) -> None:
+    assert here("hydra.run.dir=one", "trainer.max_epochs=1")[0] == 0
+    shutil.copytree(Path("one", "checkpoints"), Path("two", "checkpoints"))
+    status, printed = here("hydra.run.dir=two", "trainer.max_epochs=1", "activation=tanh")
+    assert status == 1
+    assert "belongs to a run with another configuration" in printed
+    assert "activation._target_ (handgrad.activation.ReLU, not handgrad.activation.Tanh)" in printed
