@@ -9,7 +9,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad.config import Comparing, UserError, check, resolved, run
+from handgrad import command
+from handgrad.config import Comparing, UserError, check, resolved, unusable
 
 if TYPE_CHECKING:
     from handgrad.report.page import Report
@@ -47,7 +48,7 @@ def main(cfg: DictConfig) -> None:
     try:
         page.write(report, folder)
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): name another folder with output=...") from error
+        raise UserError(f"{unusable(error, folder)}: name another folder with output=...") from error
     show(report, folder)
 
 
@@ -62,15 +63,13 @@ def destination(output: str | None, sources: list[Path], start: Path) -> Path:
 
 def show(report: "Report", folder: Path) -> None:
     """Print the table, the sentences and where the rest is."""
-    from rich.console import Console
     from rich.table import Table
 
     from handgrad.report.page import MOST
     from handgrad.report.runs import shortened
     from handgrad.settings import plain
 
-    # What looks like rich's markup is text here.
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+    console = command.console(width=None if sys.stdout.isatty() else 160)
     table = Table(title=report.places, title_justify="left")
     lines = report.lines(MOST)
     keys = len(report.comparison.keys)
@@ -86,12 +85,12 @@ def show(report: "Report", folder: Path) -> None:
     for sentence in report.sentences:
         console.print(f"- {sentence}")
     if report.single:
-        command = f"; this would give one:\n{report.further}" if report.further else "."
-        console.print(f"With one seed per cell no interval can be given{command}", soft_wrap=True)
+        remedy = f"; this would give one:\n{report.further}" if report.further else "."
+        console.print(f"With one seed per cell no interval can be given{remedy}", soft_wrap=True)
     for remark in report.comparison.remarks:
         console.print(remark, style="yellow")
     console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

@@ -1,18 +1,27 @@
 """What the tests share: real MNIST, the real command line, and every core for one test at a time."""
 
+import gzip
+import json
 import os
+import runpy
+import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from handgrad import command as entry
 from handgrad.data import BatchLoader, MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Here = Callable[..., tuple[int, str]]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 torch.set_num_threads(1)  # two test processes share two cores
 
@@ -31,6 +40,55 @@ def few(mnist: MNISTDataModule) -> BatchLoader:
     """The first 640 training images in ten batches of 64, the order of each epoch drawn with seed 0."""
     train = mnist.train_dataloader()
     return BatchLoader(train.images[:640], train.targets[:640], batch_size=64, seed=0)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the first 1,280 training and 400 test images of MNIST: twenty batches of 64."""
+    root = tmp_path_factory.mktemp("small")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in (ROOT / "data" / "MNIST" / "raw").glob("*.gz"):
+        content = gzip.decompress(archive.read_bytes())
+        count, header, size = (
+            1280 if "train" in archive.name else 400,
+            *((16, 784) if "idx3" in archive.name else (8, 1)),
+        )
+        cut = content[:4] + struct.pack(">I", count) + content[8:header] + content[header : header + size * count]
+        (raw / archive.name).write_bytes(gzip.compress(cut))
+    return root
+
+
+@pytest.fixture
+def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """Runs `src/train.py` on the small data in this process and an empty folder; returns status and what it printed."""
+    script = str(ROOT / "src" / "train.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str]:
+        ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"]
+        ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
+        monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
+        handlers = [signal.getsignal(number) for number in SIGNALS]
+        status = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            os.environ.pop(entry.FULL_ERROR, None)
+            for number, handler in zip(SIGNALS, handlers, strict=True):
+                signal.signal(number, handler)
+        return status, "".join(capfd.readouterr())
+
+    return call
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What a run has left in its `metrics.json`."""
+    loaded: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return loaded
 
 
 @pytest.fixture

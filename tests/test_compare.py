@@ -696,7 +696,7 @@ def test_output_that_names_no_folder_is_refused(output: Any) -> None:
         (["sweep=a_file"], "sweep=a_file is a file, not a folder"),
         (["sweep=" + "x" * 300], "cannot be a folder or a pattern"),
         (["output=5"], "output=5 cannot be: it should be a valid string"),
-        (["output=a_file"], "cannot write to"),
+        (["output=a_file"], "cannot use"),
     ],
 )
 def test_input_that_cannot_be_is_answered_in_one_sentence(

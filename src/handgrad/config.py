@@ -1,16 +1,16 @@
 """What a configuration may hold, checked before anything heavy is imported; and errors that are one sentence."""
 
-import difflib
-import sys
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 
 import hydra
-from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
+from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from handgrad.settings import plain, shown
@@ -23,7 +23,37 @@ class UserError(CompactHydraException):
         return plain(super().__str__())
 
 
-Positive = Annotated[int, Field(gt=0)]
+def file_name(name: object) -> str:
+    """A run's name as part of its folder's: no sign in it that could lead elsewhere, and not too long."""
+    return re.sub(r"[^\w.,=+-]", "_", str(name))[:100]
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def some_batches(value: Any) -> Any:
+    """A number of batches above 0, or a part of them above 0.0 and up to 1.0."""
+    if (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1):
+        return value
+    raise PydanticCustomError("batches", "it should be a number of batches from 1 on or a part of them up to 1.0")
+
+
+def some_steps(value: int) -> int:
+    """A number of steps above 0, or -1 for as many as the epochs have."""
+    if value > 0 or value == -1:
+        return value
+    raise PydanticCustomError("steps", "it should be a number of steps from 1 on, or -1 for no limit")
+
+
+Batches = Annotated[Any, PlainValidator(some_batches)]
+Name = Annotated[
+    str,
+    BeforeValidator(lambda name: str(name) if isinstance(name, int | float) else name),
+    Field(min_length=1),
+]
 
 
 class Group(BaseModel):
@@ -35,9 +65,10 @@ class Group(BaseModel):
 class Data(Group):
     """`conf/data/`."""
 
+    dataset: Literal["MNIST", "FashionMNIST", "KMNIST"] = "MNIST"
     root: Annotated[str, Field(min_length=1)]
     batch_size: Positive
-    val_size: Annotated[int, Field(ge=0)]
+    val_size: Count
     score_test: bool
 
 
@@ -51,37 +82,62 @@ class Network(Group):
 class Optimizer(Group):
     """`conf/optimizer/`."""
 
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, le=1e30)]  # more overflows before a step is taken
+    weight_reduction: Literal["mean", "sum"] = "mean"
+    fused: bool | None = None
+
+
+class Schedule(Group):
+    """`conf/schedule/`."""
+
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    total_iters: Positive = 1
+    warmup_steps: Positive = 1
+    total_steps: Positive | None = None
 
 
 class Regularizer(Group):
     """`conf/regularizer/`."""
 
-    strength: Annotated[float, Field(ge=0)] = 0.0
+    strength: Annotated[float, Field(ge=0, le=1e30)] = 0.0
 
 
 class Trainer(Group):
     """`conf/trainer/`."""
 
     max_epochs: Positive
+    max_steps: Annotated[int, AfterValidator(some_steps)] = -1
     # Gradients written by hand are not reduced across processes by Lightning's wrappers: replicas would drift apart.
     devices: Literal[1]
+    num_nodes: Literal[1] = 1
+    limit_train_batches: Batches = 1.0
+    limit_test_batches: Batches = 1.0
+    check_val_every_n_epoch: Positive | None = 1
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
+    accumulate_grad_batches: Positive = 1
+    enable_checkpointing: Literal[True] = True  # a run is scored from its checkpoint, and goes on from it
 
 
 class Training(Group):
     """The whole of `conf/train.yaml`."""
 
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: str | None
     threads: Positive | None
+    activation: Group
+    engine: Group
     data: Data
     network: Network
     optimizer: Optimizer
+    schedule: Schedule
     regularizer: Regularizer
     trainer: Trainer
 
 
-def _folders(value: Any) -> Any:
+def some_folders(value: Any) -> Any:
+    """Names or patterns of folders: one, several, or none."""
     several = value if isinstance(value, list) else [value]
     if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
         raise PydanticCustomError("folders", "it should be a folder, a pattern of folders, or a list of these")
@@ -91,7 +147,7 @@ def _folders(value: Any) -> Any:
 class Comparing(Group):
     """The whole of `conf/compare.yaml`."""
 
-    sweep: Annotated[Any, AfterValidator(_folders)]
+    sweep: Annotated[Any, AfterValidator(some_folders)]
     output: Annotated[str, Field(min_length=1)] | None
 
 
@@ -104,7 +160,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        raise UserError(str(error)) from None
+        raise UserError(str(error).splitlines()[0]) from None
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:
@@ -127,17 +183,19 @@ def in_a_sentence(error: ValidationError) -> str:
 def _about(problem: Any) -> str:
     key = ".".join(map(str, problem["loc"])) or "all of it"
     if problem["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
     value = shown(problem["input"]) if problem["input"] != "" else ""
     must = problem["msg"].replace("Input", "it", 1)
-    if isinstance(problem["input"], str) and problem["type"] in (
-        "int_type",
-        "float_type",
-        "literal_error",
-        "bool_type",
-    ):
-        must += ", not a text"
+    if value.startswith('"'):  # a number from the environment, say
+        must += ", not a text (${oc.decode:...} makes one of it)"
     return f"{key}={value} cannot be: {must}"
+
+
+def unusable(error: OSError, otherwise: object = "a file") -> str:
+    """Which file could not be used and why: "cannot use /a/b (No space left on device)"."""
+    name = error.filename
+    where = os.fsdecode(name) if isinstance(name, str | bytes) else otherwise
+    return f"cannot use {where} ({error.strerror or error})"
 
 
 @contextmanager
@@ -149,6 +207,8 @@ def explained(group: str, *kinds: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except kinds as error:
         raise UserError(f"{group}: {error}") from error
 
@@ -160,27 +220,6 @@ def build(node: DictConfig, **objects: Any) -> Any:
         UserError: the target does not take the group's values; says which group and why.
     """
     try:
-        return hydra.utils.instantiate(node, **objects)
+        return hydra.utils.instantiate(node, _convert_="all", **objects)
     except InstantiationException as error:
         raise UserError(f"{node._get_full_key(None)}: {error.__cause__ or error}") from error
-
-
-def run(command: Callable[[], None]) -> None:
-    """Run a Hydra command; after Hydra's complaint about an argument, say which keys there are or how to write it."""
-    try:
-        command()
-    except SystemExit as stop:
-        shown = stop.__context__  # what Hydra printed before it left
-        if isinstance(shown, OverrideParseException):
-            print(
-                f"Write {shown.override!r} as key=value (--help lists the keys); "
-                """a value with signs in it goes in quotes of its own: 'key="value"'.""",
-                file=sys.stderr,
-            )
-        error = shown.__cause__ if shown else None
-        if isinstance(error, OmegaConfBaseException) and isinstance(error.parent_node, DictConfig):
-            known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
-            close = difflib.get_close_matches(str(error.key), known, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            print(f"{hint}Known here: {', '.join(sorted(known))}", file=sys.stderr)
-        raise

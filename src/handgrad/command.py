@@ -1,0 +1,167 @@
+"""How every command starts and ends: what its console can show, its signals, and errors that are one sentence."""
+
+import codecs
+import difflib
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hydra.errors import HydraException, OverrideParseException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from handgrad.config import unusable
+from handgrad.settings import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_SIGNS = {"±": "+-", "…": "..."}
+SIGNALLED = 128  # plus a signal's number: the exit status that shells know
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with its traceback
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a Hydra command to an exit status; what the user can mend is answered by one sentence."""
+    prepare()
+    everything = os.environ.get(FULL_ERROR) == "1"
+    os.environ[FULL_ERROR] = "1"  # Hydra hands its errors on instead of printing them
+    try:
+        command()
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code > SIGNALLED:
+            say_interrupted(signal.Signals(stop.code - SIGNALLED).name)
+        raise
+    except BrokenPipeError:
+        leave_output()
+        sys.exit(1)
+    except Exception as error:
+        sentence = in_words(error)
+        if everything or sentence is None:
+            raise
+        print(sentence, file=sys.stderr)
+        sys.exit(1)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_output()
+
+
+def prepare() -> None:
+    """Let this process print whatever there is to print, and end on a signal as on Ctrl-C."""
+    codecs.register_error("handgrad", in_plain_signs)
+    threading.excepthook = leave_to_main
+    logging.raiseExceptions = False  # a closed console is no reason for a traceback
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before we were started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="handgrad")
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, end)
+
+
+def end(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave with the exit status that a shell expects after a signal."""
+    raise SystemExit(SIGNALLED + number)
+
+
+class SweepWatch(Callback):
+    """Remembers where a sweep writes: an end by a signal leaves workers no time to record what became of their runs."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        SweepWatch.folder = Path(config.hydra.sweep.dir).absolute()
+
+
+def say_interrupted(name: str) -> None:
+    """Say in one line what ended the command and how to go on."""
+    from handgrad.results import mark_interrupted
+
+    if SweepWatch.folder:
+        mark_interrupted(SweepWatch.folder)
+    with suppress(OSError):  # the terminal may be what has gone
+        print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
+
+
+def leave_to_main(failed: threading.ExceptHookArgs) -> None:
+    """Say nothing of a file that a thread could not write: whoever waits for the thread raises the error again."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
+def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a console cannot show."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN_SIGNS.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def leave_output() -> None:
+    """Send what is still printed nowhere: its reader is gone, which is no reason to lose work."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console(**options: Any) -> "Console":
+    """Rich's console, where brackets are text and a reader that has gone away is no error."""
+    from rich.console import Console
+
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            leave_output()
+
+    return Patient(markup=False, emoji=False, highlight=False, **options)
+
+
+def in_words(error: Exception) -> str | None:
+    """What is wrong and what to do, None where the user cannot mend it."""
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "
+            """a value with signs in it goes in quotes of its own: 'key="value"'."""
+        )
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return plain(f"{unusable(error)}: make room there, or choose another folder")
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return without_null(error) if raised_by_hydra(error) else None
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return "\n".join([str(error), str(cause), *known_keys(cause)])
+    return str(error)
+
+
+def raised_by_hydra(error: Exception) -> bool:
+    """Tell whether an error is Hydra's own, about what was typed, and not out of a run."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("hydra", "hydra_plugins", "omegaconf")
+
+
+def without_null(error: Exception) -> str:
+    """Hydra's complaint; where something was set to null, that is the likeliest cause."""
+    nulls = [word for word in sys.argv[1:] if word.endswith("=null")]
+    return f"{error}: leave out {', '.join(nulls)} (--help lists the options)" if nulls else str(error)
+
+
+def known_keys(error: OmegaConfBaseException) -> list[str]:
+    """For a key that is not there, a line with those that are, beginning with the likeliest."""
+    if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
+        return []
+    known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
+    close = difflib.get_close_matches(str(error.key), known, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return [f"{hint}Known here: {', '.join(sorted(known))}"]

@@ -1,0 +1,121 @@
+"""Oracle: the shell: exit statuses, signals, encodings and closed streams of the real command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, record_of
+
+SCRIPT = str(ROOT / "src" / "train.py")
+
+
+def start(folder: Path, small: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start a run in a group of its own, as a shell does; its output is read from the process."""
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        # A shell's background jobs, this test's perhaps, ignore the signal and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
+    deadline = time.monotonic() + 90
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def living(group: int) -> list[str]:
+    """The processes of a group that are not over."""
+    listed = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [state for number, state in rows if int(number) == group and not state.startswith("Z")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
+    tmp_path: Path, small: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, small, "hydra.run.dir=run", "trainer.max_epochs=5000")
+    wait_for(tmp_path, "run/history.csv")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"interrupted ({number.name})" in errors
+    assert "Traceback" not in errors
+    run = record_of(tmp_path / "run")
+    assert (run["status"], run["reason"]) == ("failed", "interrupted")
+    assert not list(tmp_path.rglob(".lock"))
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["ctrl-c", "sigterm of the parent alone"])
+def test_parallel_sweep_ends_on_a_signal_in_one_line_and_leaves_no_run_running(
+    tmp_path: Path, small: Path, whole_group: bool
+) -> None:
+    options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
+    process = start(tmp_path, small, "-m", *options)
+    wait_for(tmp_path, "sweep/*/history.csv", count=2)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if whole_group else 143)
+    assert errors.strip().splitlines()[-1].startswith("interrupted (SIG")
+    assert "Traceback" not in errors
+    runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]
+    assert {(run["status"], run["reason"]) for run in runs} == {("failed", "interrupted")}
+    deadline = time.monotonic() + 10
+    while living(process.pid):
+        assert time.monotonic() < deadline, "workers are left"
+        time.sleep(0.1)
+
+
+def test_console_that_cannot_show_a_sign_gets_another(tmp_path: Path, small: Path) -> None:
+    arguments = ["hydra.run.dir=run", "trainer.max_epochs=1", 'name="größe ± [b]x[/b]"']
+    process = start(tmp_path, small, *arguments, PYTHONIOENCODING="ascii")
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "gr??e +- [b]x[/b]" in printed
+    assert record_of(tmp_path / "run")["name"] == "größe ± [b]x[/b]"
+    assert "größe" in (tmp_path / "run" / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_reader_that_goes_away_costs_no_run(tmp_path: Path, small: Path) -> None:
+    process = start(tmp_path, small, "hydra.run.dir=run", "trainer.max_epochs=2")
+    assert process.stdout
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Error" not in errors
+    assert record_of(tmp_path / "run")["status"] == "completed"
+
+
+def test_output_closed_from_the_start_costs_no_run(tmp_path: Path, small: Path) -> None:
+    line = f"exec {sys.executable} {SCRIPT} hydra.run.dir=run trainer.max_epochs=1 data.root={small} >&-"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert record_of(tmp_path / "run")["status"] == "completed"
+
+
+def test_two_sweeps_in_one_folder_share_the_cells_and_both_end_well(tmp_path: Path, small: Path) -> None:
+    options = ["hydra.sweep.dir=sweep", "trainer.max_epochs=3", "seed=0,1"]
+    processes = [start(tmp_path, small, "-m", *options) for _ in range(2)]
+    ended = [process.communicate(timeout=90) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]
+    assert sorted((run["seed"], run["status"]) for run in runs) == [(0, "completed"), (1, "completed")]
+    assert sum(printed.count("seconds per epoch") for printed, _ in ended) == 2  # each cell was run once
