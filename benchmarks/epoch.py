@@ -39,10 +39,10 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from handgrad import backprop, loss  # noqa: E402
 from handgrad.activation import ReLU  # noqa: E402
+from handgrad.assembly import assemble  # noqa: E402
 from handgrad.data import BatchLoader, MNISTDataModule  # noqa: E402
 from handgrad.modules import Classifier  # noqa: E402
 from handgrad.network import CLASSES, INPUTS, MLP  # noqa: E402
-from train import assemble  # noqa: E402
 
 Epoch = Callable[[], float]  # trains one epoch, returns its seconds
 

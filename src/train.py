@@ -3,23 +3,16 @@
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from handgrad.config import Training, UserError, build, check, explained, resolved, run
-
-if TYPE_CHECKING:
-    import lightning
-
-    from handgrad.callbacks import History
-    from handgrad.data import MNISTDataModule
-    from handgrad.modules import Classifier
+from handgrad import command
+from handgrad.config import Training, UserError, check, explained, resolved
 
 log = logging.getLogger(__name__)
 
@@ -33,31 +26,38 @@ def main(cfg: DictConfig) -> float | None:
     """
     from handgrad import results  # nothing heavy before the configuration is composed
 
+    command.prepare()  # a worker of a parallel sweep starts here
     job = HydraConfig.get()
+    os.chdir(job.runtime.cwd)  # whatever hydra.job.chdir says, a relative path means the directory of the start
     sweep = job.mode == RunMode.MULTIRUN
-    choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
-    config = resolved(cfg)
-    facts = {"name": cfg.name, "seed": cfg.seed, "choices": choices, "config": config}
-    folder = Path(job.runtime.output_dir)
-    alone = job.launcher._target_.endswith("BasicLauncher")  # else the launcher shows the progress of all its runs
+    alone = not sweep or job.launcher._target_.endswith(
+        "BasicLauncher"
+    )  # else the launcher shows the progress of all its runs
+    config, own = resolved(cfg), Path(job.runtime.output_dir)
+    name = str(config.get("name"))
     try:
-        own = folder
-        folder, record = results.earlier(own, config, siblings=sweep) or (own, None)
+        check(config, Training)
+        folder, _ = results.earlier(own, config, siblings=sweep) or (own, None)
         if folder != own:
             results.abandon(own)
-        if record and record["status"] in results.FINISHED:
-            log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], os.path.relpath(folder))
-        else:
-            with results.recorded(folder, facts) as record:
-                check(config, Training)
-                train(cfg, folder, record, show_progress=alone)
-            if alone:
-                show(record, folder)
+        with results.claimed(folder, patiently=sweep):
+            _, record = results.earlier(folder, config, siblings=False) or (folder, None)
+            if record and record["status"] in results.FINISHED:
+                log.info("%s: %s before, skipped (%s)", name, record["status"], folder)
+                if record["status"] == "diverged":
+                    raise UserError(f"{record['reason']} (delete {folder} to try again)")
             else:
-                log.info("%s: %s", cfg.name, in_words(record["metrics"]))
+                choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
+                facts = {"name": name, "seed": cfg.seed, "choices": choices, "config": config}
+                with results.recorded(folder, facts) as record:
+                    train(cfg, folder, record, show_progress=alone)
+                if alone:
+                    show(record, folder)
+                else:
+                    log.info("%s: %s", name, in_words(record["metrics"]))
     except UserError as error:
         if sweep:  # Hydra goes on, and in the end shows only the first job's error
-            log.error("%s: %s", cfg.name, error)
+            log.error("%s: %s", name, error)
         raise
     return objective(cfg, record["metrics"])
 
@@ -80,15 +80,6 @@ def in_words(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.2%}" for name, value in metrics.items() if name.endswith("accuracy"))
 
 
-class Assembly(NamedTuple):
-    """Everything that a training run is made of."""
-
-    trainer: "lightning.Trainer"
-    module: "Classifier"
-    data: "MNISTDataModule"
-    history: "History"
-
-
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
     """Train, from the folder's checkpoint on if there is one, and score what a configuration describes.
 
@@ -106,86 +97,28 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
 
     from handgrad import results
     from handgrad.artifacts import write_scores
+    from handgrad.assembly import assemble
+    from handgrad.checkpoint import can_go_on
+    from handgrad.settings import flat
 
-    trainer, module, data, history = assemble(cfg, folder, show_progress)
+    trainer, module, data, history = assemble(cfg, folder, show_progress, terminal=sys.stdout.isatty())
     last = folder / results.CHECKPOINTS / results.LAST
-    if interrupted := last.exists():
-        log.info("%s: goes on from %s", cfg.name, os.path.relpath(last))
-        # Lightning restores first and converts then, which would round what a float64 run has saved.
-        trainer.precision_plugin.convert_module(module)
+    last.parent.mkdir(exist_ok=True)  # what stands in its way is found before an epoch is trained
+    # Lightning restores first and converts then, which would round what a float64 run has saved.
+    trainer.precision_plugin.convert_module(module)
+    if interrupted := can_go_on(last, record["config"]):
+        log.info("%s: goes on from %s", record["name"], last)
     with explained("trainer", MisconfigurationException):
         trainer.fit(module, data, ckpt_path=last if interrupted else None, weights_only=True)
     # Scored from the file, as the notebook does: what is reported is what was saved.
     trainer.test(module, data, last, verbose=False, weights_only=True)
-    shown = hyperparameters(cfg, record["choices"])
-    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, shown)
+    settings = record["choices"] | flat(record["config"])
+    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
     record |= {"metrics": metrics} | results.summarize(history.rows)
-
-
-def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True) -> Assembly:
-    """Build data, module and Trainer with all that watches it, from the seed on.
-
-    Raises:
-        UserError: as `train`.
-    """
-    import lightning
-    import torch
-    from lightning.pytorch.callbacks import LearningRateMonitor
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    from handgrad import callbacks, results
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    data = build(cfg.data, seed=cfg.seed)
-    data.prepare_data()
-    data.setup()
-    lightning.seed_everything(cfg.seed, verbose=False)
-    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer")}
-    total_steps = cfg.trainer.max_epochs * len(data.train_dataloader())
-    parts["schedule"] = build(cfg.schedule, **({"total_steps": total_steps} if "total_steps" in cfg.schedule else {}))
-    module = build(cfg.engine)(**parts)
-    with explained("optimizer or schedule", TypeError, ValueError):  # refused before any work is done
-        module.configure_optimizers()
-
-    history = callbacks.History(folder)
-    terminal = sys.stdout.isatty()
-    progress = [callbacks.EpochBar(history) if terminal else callbacks.EpochLines(history)] if show_progress else []
-    trainer = build(
-        cfg.trainer,
-        enable_progress_bar=show_progress and terminal,
-        enable_checkpointing=False,  # the history saves its own
-        logger=TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False),
-        callbacks=[
-            callbacks.DivergenceGuard(),
-            history,
-            *progress,
-            LearningRateMonitor("step"),
-        ],
-    )
-    return Assembly(trainer, module, data, history)
-
-
-def hyperparameters(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
-    """What TensorBoard's HParams table shows of a run."""
-    return {
-        **{group: choices[group] for group in ("activation", "engine", "regularizer", "data", "optimizer", "schedule")},
-        "strength": cfg.regularizer.get("strength", 0.0),
-        "lr": cfg.optimizer.lr,
-        "batch_size": cfg.data.batch_size,
-        "hidden_sizes": str(cfg.network.hidden_sizes),
-        "init": cfg.network.init,
-        "max_epochs": cfg.trainer.max_epochs,
-        "seed": cfg.seed,
-    }
 
 
 def show(record: dict[str, Any], folder: Path) -> None:
     """Print a finished run: choices, accuracies, seconds, folder."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=record["name"], show_header=False, title_justify="left")
@@ -196,9 +129,9 @@ def show(record: dict[str, Any], folder: Path) -> None:
         table.add_row(name, f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f} nats")
     table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({record['epochs']} epochs)")
     table.add_row("seconds", f"{record['seconds']:.1f}")
-    table.add_row("folder", os.path.relpath(folder))
-    Console().print(table)
+    table.add_row("folder", str(folder))
+    command.console().print(table)
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import SGD
 
 from handgrad.activation import ReLU
@@ -48,7 +49,7 @@ def fit(engine: Engine, few: BatchLoader, *callbacks: Callback, **options: Any) 
         accelerator="cpu",
         max_epochs=2,
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=list(callbacks),
@@ -91,3 +92,9 @@ def test_no_profiler_changes_no_number(few: BatchLoader) -> None:
         torch.manual_seed(0)
         losses.append(fit(ManualModule, few, **options).callback_metrics["train/loss"])
     assert losses[0] == losses[1]
+
+
+def test_weights_that_are_not_finite_are_never_saved(few: BatchLoader, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
+        fit(ManualModule, few, DivergenceGuard(), Spoiler(after_step=10), History(tmp_path), limit_val_batches=0)
+    assert not list(tmp_path.iterdir())

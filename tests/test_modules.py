@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
+from handgrad.config import UserError
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
@@ -199,7 +200,7 @@ def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None
 
 
 def test_factored_sgd_is_refused_by_autograd(few: BatchLoader) -> None:
-    with pytest.raises(ValueError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
+    with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
         make(AutogradModule, optimizer=NOTEBOOK_SGD).configure_optimizers()
 
 
@@ -216,3 +217,48 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
     assert rates == pytest.approx(rise + fall, abs=1e-9)
     with pytest.raises(ValueError, match="must lie between 0 and the run's 10 steps"):
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
+
+
+def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few: BatchLoader) -> None:
+    unlike: Any = partial  # the arguments are wrong on purpose
+    for optimizer, sentence in (
+        (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
+        (partial(torch.optim.LBFGS, lr=0.1), "optimizer: LBFGS asks for the gradient 2 times in a step"),
+        (partial(SGD, lr=0.1, nesterov=True), "optimizer: Nesterov momentum requires a momentum"),
+        (unlike(SGD, learning=0.1), "optimizer: .*unexpected keyword argument 'learning'"),
+    ):
+        for engine in (ManualModule, AutogradModule):
+            with pytest.raises(UserError, match=sentence):
+                fit(make(engine, optimizer=optimizer), few, epochs=1)
+    with pytest.raises(UserError, match="schedule: "):
+        fit(make(ManualModule, schedule=unlike(LinearLR, total_iters="abc")), few, epochs=1)
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_rehearsal_changes_no_random_number(few: BatchLoader, engine: Engine) -> None:
+    module = make(engine)
+    before = torch.get_rng_state()
+    module.configure_optimizers()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Saver(Checkpoint):
+    """Saves where the history does: when all else at the epoch's end is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_plateau_schedule_goes_on_as_if_never_interrupted(few: BatchLoader, engine: Engine, tmp_path: Path) -> None:
+    plateau = partial(ReduceLROnPlateau, patience=0, threshold=0.5)
+    whole, half, rest = (make(engine, schedule=plateau) for _ in range(3))
+    options: dict[str, Any] = {"callbacks": [Saver(tmp_path / "x.ckpt")], "enable_checkpointing": True}
+    fit(whole, few, epochs=4)
+    fit(half, few, epochs=2, **options)
+    trainer = fit(rest, few, epochs=4, ckpt=tmp_path / "x.ckpt", **options)
+    torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05

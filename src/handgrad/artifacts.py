@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from handgrad import figures, results
 from handgrad.modules import Classifier
+from handgrad.settings import shown
 
 
 def write_scores(
@@ -19,7 +20,7 @@ def write_scores(
     folder: Path,
     class_names: Sequence[str],
     history: Sequence[Mapping[str, float]],
-    hyperparameters: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, float]:
     """Write what `Trainer.test` found to the run's folder and to TensorBoard.
 
@@ -29,7 +30,8 @@ def write_scores(
         folder: the run's.
         class_names: of the ten classes.
         history: a row per epoch.
-        hyperparameters: what TensorBoard's HParams table shows beside the final accuracies.
+        settings: the run's choices and every value of its configuration, by dotted key; they are the columns of
+            TensorBoard's HParams table, beside the final accuracies.
 
     Returns:
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
@@ -54,14 +56,19 @@ def write_scores(
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
         true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
         results.write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
-    losses = [name for name in history[0] if name.endswith("/loss")]
+    losses = [name for name in max(history, key=len) if name.endswith("/loss")]
     board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
     # TensorBoard's table shows the first of them unasked: the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
-    shown = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
-    trainer.logger.log_hyperparams(hyperparameters, shown, trainer.global_step)
+    final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
+    trainer.logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
     trainer.logger.finalize("success")
     return metrics
+
+
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as TensorBoard takes them: numbers and texts (it would make 1 of true)."""
+    return {key: value if type(value) in (int, float) else shown(value) for key, value in settings.items()}
 
 
 def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from handgrad import results
@@ -46,6 +46,12 @@ class DivergenceGuard(Callback):
             if not math.isfinite(number):  # the last step spoiled the weights
                 raise results.DivergedError(name, number, trainer.current_epoch, trainer.global_step)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        """Let no weight be saved that is not finite, whether the epoch was scored or not."""
+        for parameter in pl_module.parameters():
+            if not parameter.isfinite().all():
+                raise results.DivergedError("a weight", math.nan, trainer.current_epoch, trainer.global_step)
+
     def _stop(self, trainer: Trainer, pl_module: Classifier) -> None:
         finite = torch.stack(pl_module.step_losses).isfinite()
         step = int(finite.int().argmin())
@@ -54,51 +60,55 @@ class DivergenceGuard(Callback):
         raise results.DivergedError("train/loss", loss, trainer.current_epoch, before + step)
 
 
-class History(Callback):
+class History(Checkpoint):
     """Keeps a row of numbers per epoch; writes them, and a checkpoint that holds them too, to the run's folder.
 
-    The epoch's `seconds` are those of the training loop alone, scoring left out.
+    The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
+    scores are None unless it was scored after the epoch's last step.
+
+    A `Checkpoint` to Lightning, which calls those when all else at an epoch's end is done.
+
+    Args:
+        folder: the run's.
+        lines: log a line per epoch, for an output that is a file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lines: bool = False) -> None:
         self.folder = folder
-        self.rows: list[dict[str, float]] = []
-        self.started = self.stopped = 0.0
+        self.lines = lines
+        self.rows: list[dict[str, Any]] = []
+        self.started = self.seconds = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started, self.stopped = time.perf_counter(), 0.0
+        self.started, self.seconds = time.perf_counter(), 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.stopped = time.perf_counter()
+        self.seconds += time.perf_counter() - self.started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        stopped = self.stopped or time.perf_counter()  # no validation, no earlier stop
-        self.rows.append(
-            {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
-            | pl_module.numbers_of(pl_module.validated)
-            | {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": stopped - self.started}
-        )
+        seconds = self.seconds + time.perf_counter() - self.started
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
+        if pl_module.freshly_validated:
+            row |= pl_module.numbers_of(pl_module.validated)
+        else:
+            row |= {f"{name}/{metric}": None for name in pl_module.validated for metric in ("loss", "accuracy")}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": seconds}
+        self.rows.append(row | {"batches": len(pl_module.step_losses)})
         results.write_history(self.folder, self.rows)
         # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
         trainer.save_checkpoint(self.folder / results.CHECKPOINTS / results.LAST)
+        if self.lines:
+            numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name and value is not None]
+            log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), seconds)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
-
-
-class EpochLines(Callback):
-    """One line per epoch, for an output that is a file."""
-
-    def __init__(self, history: History) -> None:
-        self.history = history
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        row = self.history.rows[-1]
-        numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name]
-        log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), row["seconds"])
 
 
 class EpochBar(TQDMProgressBar):
@@ -111,7 +121,7 @@ class EpochBar(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: Classifier) -> dict[str, Any]:
         shown = {"loss": f"{float(pl_module.step_losses[-1]):.3f}"} if pl_module.step_losses else {}
         for name, value in (self.history.rows[-1] if self.history.rows else {}).items():
-            if name.endswith("/accuracy"):
+            if name.endswith("/accuracy") and value is not None:
                 shown[name] = f"{value:.4f}"
         return shown
 

@@ -1,5 +1,6 @@
 """The figures of one run, drawn without pyplot, so that none of them stays in memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -12,8 +13,9 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     epochs = [row["epoch"] + 1 for row in rows]
-    for name in (name for name in rows[0] if name.endswith("/loss")):
-        axes.plot(epochs, [row[name] for row in rows], marker="o", markersize=3, label=name)
+    for name in (name for name in max(rows, key=len) if name.endswith("/loss")):
+        losses = [math.nan if row.get(name) is None else row[name] for row in rows]  # a gap where nothing was scored
+        axes.plot(epochs, losses, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats per example)", title="Loss per epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
@@ -28,7 +30,7 @@ def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str])
     for axes, image, truth, guess in zip(
         figure.subplots(1, len(images)), images.view(-1, 28, 28), actual, predicted, strict=True
     ):
-        axes.imshow(image, cmap="gray_r")
+        axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(f"actual {truth}\npredicted {guess}", fontsize=9, color="black" if truth == guess else "red")
         axes.set_axis_off()
     return figure
@@ -40,7 +42,7 @@ def confusion(counts: Tensor, names: Sequence[str], title: str) -> Figure:
     axes = figure.subplots()
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     # Nearly all counts are on the diagonal; a square root lets the few errors show.
-    axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.4 else "black"
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)

@@ -9,14 +9,15 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handgrad import backprop, loss
 from handgrad.activation import Activation
+from handgrad.config import UserError
 from handgrad.network import CLASSES, MLP
-from handgrad.optim import FactoredSGD
+from handgrad.optim import FactoredSGD, rehearse
 from handgrad.regularizer import L2
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
@@ -64,7 +65,8 @@ class Classifier(LightningModule):
         activation: phi of every hidden layer.
         regularizer: the penalty added to the mean loss.
         optimizer: makes the optimizer from (name, parameter) pairs.
-        schedule: makes the learning-rate schedule from the optimizer, or None; stepped after every batch.
+        schedule: makes the learning-rate schedule from the optimizer, or None; stepped after every batch, or, one that
+            waits for a plateau, after every epoch by `val/loss` where that is scored, by `train/loss` elsewhere.
     """
 
     def __init__(
@@ -83,13 +85,23 @@ class Classifier(LightningModule):
         self.make_schedule = schedule
         self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
+        self.validated_after = 0  # so many of this epoch's steps
         self.scores = nn.ModuleDict({f"{name}_set": Scores() for name in ("train", "val", "test")})
 
     def configure_optimizers(self) -> Any:
+        rehearse(self.make_optimizer, self.make_schedule)
         optimizer = self.make_optimizer(self.network.named_parameters())
         if (schedule := self.make_schedule(optimizer)) is None:
             return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        described: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau) and self.automatic_optimization:
+            described = {"scheduler": schedule, "interval": "epoch", "monitor": "train/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": described}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Leave a schedule that waits for a plateau alone: Lightning comes to it after the checkpoint is saved."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def scores_of(self, name: str) -> Scores:
         """The scores of the set "train", "val" or "test"."""
@@ -105,9 +117,21 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.step_losses.clear()
+        self.validated_after = 0
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.mean_train_loss())
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            if "val" not in self.validated:
+                schedule.step(float(self.mean_train_loss()))
+            elif self.freshly_validated:
+                schedule.step(self.scores_of("val").numbers()["loss"])
+
+    @property
+    def freshly_validated(self) -> bool:
+        """Whether the `validated` sets have been scored since this epoch's latest step."""
+        return self.validated_after == len(self.step_losses) > 0
 
     @property
     def validated(self) -> list[str]:
@@ -128,6 +152,7 @@ class Classifier(LightningModule):
         self.scores_of(self.validated[dataloader_idx]).update(self(x), y)
 
     def on_validation_epoch_end(self) -> None:
+        self.validated_after = len(self.step_losses)
         self.log_dict(self.numbers_of(self.validated))
 
     def on_test_epoch_start(self) -> None:
@@ -174,7 +199,8 @@ class ManualModule(Classifier):
                 weight.grad = gradient.weight() + self.regularizer.gradient(weight)
                 bias.grad = gradient.bias()
             optimizer.step()
-        if schedule := cast(LRScheduler | None, self.lr_schedulers()):
+        schedule = cast(LRScheduler | None, self.lr_schedulers())
+        if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
             schedule.step()
 
 
@@ -189,11 +215,13 @@ class AutogradModule(Classifier):
         """Refuse the one optimizer that autograd has nothing for.
 
         Raises:
-            ValueError: the optimizer is `FactoredSGD`.
+            UserError: the optimizer is `FactoredSGD`.
         """
         configured = super().configure_optimizers()
         if isinstance(configured["optimizer"], FactoredSGD):
-            raise ValueError("FactoredSGD takes gradients by hand (engine=manual); with autograd use optimizer=sgd")
+            raise UserError(
+                "optimizer: FactoredSGD takes gradients by hand (engine=manual); with autograd use optimizer=sgd"
+            )
         return configured
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from handgrad.backprop import LayerGradient
+from handgrad.config import UserError, explained
 
 
 class FactoredSGD(Optimizer):
@@ -62,6 +63,43 @@ class FactoredSGD(Optimizer):
             rate = weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
             weight.addmm_(gradient.delta.T, gradient.input, beta=1 - rate * decay, alpha=-rate)
             bias.sub_(gradient.bias(), alpha=biases["lr"])
+
+
+def rehearse(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
+    """Take a step of an optimizer and its schedule with numbers that nobody needs: what fails, fails before any work.
+
+    Args:
+        make_optimizer: makes an optimizer from (name, parameter) pairs.
+        make_schedule: makes a schedule from an optimizer, or None.
+
+    Raises:
+        UserError: one of them cannot be made or stepped; says which and why.
+    """
+    named = [(name, Parameter(torch.zeros(1, 1))) for name in ("weight", "bias")]
+    evaluations = 0
+
+    def closure() -> float:
+        nonlocal evaluations
+        evaluations += 1
+        for _, parameter in named:
+            parameter.grad = torch.ones_like(parameter)
+        return 0.0
+
+    with explained("optimizer", Exception):
+        optimizer = make_optimizer(iter(named))
+    with explained("schedule", Exception):
+        schedule = make_schedule(optimizer)
+    with explained("optimizer", Exception):
+        factored = {"gradients": [LayerGradient(torch.ones(1, 1), torch.ones(1, 1))]}
+        optimizer.step(closure, **(factored if isinstance(optimizer, FactoredSGD) else {}))
+    if evaluations != 1:
+        name = type(optimizer).__name__
+        raise UserError(
+            f"optimizer: {name} asks for the gradient {evaluations} times in a step: choose one that asks once"
+        )
+    with explained("schedule", Exception):
+        if schedule is not None:
+            schedule.step(*([0.0] if isinstance(schedule, ReduceLROnPlateau) else []))
 
 
 def constant(optimizer: Optimizer) -> None:

@@ -1,0 +1,98 @@
+"""From a configuration to data, module and Trainer: every command and benchmark builds a run by this."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from handgrad import callbacks, results
+from handgrad.checkpoint import SealedCheckpointIO
+from handgrad.config import UserError, build, resolved
+from handgrad.data import MNISTDataModule
+from handgrad.modules import Classifier
+
+
+class Assembly(NamedTuple):
+    """Everything that a training run is made of."""
+
+    trainer: lightning.Trainer
+    module: Classifier
+    data: MNISTDataModule
+    history: callbacks.History
+
+
+def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False) -> Assembly:
+    """Build data, module and Trainer with all that watches it, from the seed on.
+
+    Args:
+        cfg: a checked configuration.
+        folder: where the results go.
+        show_progress: a bar on a terminal, a line per epoch elsewhere.
+        terminal: whether the output is one.
+
+    Raises:
+        UserError: the data, or a value that only a library can judge, cannot be used.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    data = build(cfg.data, seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    lightning.seed_everything(cfg.seed, verbose=False)
+    history = callbacks.History(folder, lines=show_progress and not terminal)
+    bar = [callbacks.EpochBar(history)] if show_progress and terminal else []
+    watching = [callbacks.DivergenceGuard(), *bar, LearningRateMonitor("step"), history]
+    board = TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False)
+    ours = copy.copy(cfg.trainer)
+    with open_dict(ours):
+        theirs = {key: built_alone(ours.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
+    trainer = build(
+        ours,
+        enable_progress_bar=bool(bar),
+        logger=[board, *theirs["logger"]],
+        callbacks=[*watching, *theirs["callbacks"]],
+        plugins=[SealedCheckpointIO(resolved(cfg)), *theirs["plugins"]],
+        default_root_dir=folder,
+    )
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer")}
+    module = build(cfg.engine)(**parts, schedule=planned(build(cfg.schedule), trainer))
+    return Assembly(trainer, module, data, history)
+
+
+def built_alone(node: Any) -> list[Any]:
+    """Build loggers, callbacks or plugins of the user's own; one alone may stand without a list."""
+    if OmegaConf.is_list(node):
+        return list(build(node))
+    return [build(node)] if OmegaConf.is_dict(node) else []
+
+
+def planned(schedule: partial[LRScheduler | None], trainer: lightning.Trainer) -> Callable[[Optimizer], Any]:
+    """Fill in a schedule's `total_steps: null` with the steps that the Trainer will take, known once it has the data.
+
+    Raises:
+        UserError: when the schedule is made: the run takes more steps than it was given.
+    """
+    if "total_steps" not in schedule.keywords:
+        return schedule
+
+    def make(optimizer: Optimizer) -> LRScheduler | None:
+        steps, total = trainer.estimated_stepping_batches, schedule.keywords["total_steps"]
+        if total is not None and total < steps:
+            raise UserError(f"schedule.total_steps={total} is less than the {steps} steps of this run: leave it null")
+        return schedule(optimizer, total_steps=steps if total is None else total)
+
+    return make

@@ -1,0 +1,281 @@
+"""Oracle: what an option's name says, read back from the files that a run of the real command leaves."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from conftest import ROOT, Here, record_of
+
+RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
+
+
+def well(here: Here, *options: str) -> str:
+    """Run, assert that it ended well, and return what it printed."""
+    status, printed = here(*options)
+    assert status == 0, printed
+    return printed
+
+
+def history(folder: Path = Path("run")) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(here: Here) -> None:
+    well(here, *RUN, "trainer.max_epochs=2", "+trainer.max_steps=25")
+    whole, cut = history()
+    assert (whole["batches"], cut["batches"]) == ("20", "5")
+    assert whole["test/accuracy"]
+    assert (cut["test/accuracy"], cut["test/loss"]) == ("", "")
+    assert float(cut["train/loss"]) < float(whole["train/loss"])
+    run = record_of(Path("run"))
+    assert (run["epochs"], run["seconds_per_epoch"]) == (2, float(whole["seconds"]))
+
+
+@pytest.mark.parametrize(("interval", "scored_at_the_end"), [("5", True), ("0.3", False)])
+def test_scores_of_the_middle_of_an_epoch_do_not_stand_in_its_row(
+    here: Here, interval: str, scored_at_the_end: bool
+) -> None:
+    well(here, *RUN, f"+trainer.val_check_interval={interval}")
+    (row,) = history()
+    if scored_at_the_end:
+        assert float(row["test/accuracy"]) == record_of(Path("run"))["metrics"]["test/accuracy"]
+    else:
+        assert row["test/accuracy"] == ""
+
+
+def test_run_that_ends_inside_its_first_epoch_is_scored_and_recorded(here: Here) -> None:
+    well(here, *RUN, "+trainer.max_steps=12")
+    (row,) = history()
+    assert (row["batches"], row["test/loss"]) == ("12", "")
+    assert 0 < record_of(Path("run"))["metrics"]["test/accuracy"] < 1
+
+
+COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["+trainer.limit_train_batches=12"],
+        ["+trainer.limit_train_batches=0.5"],
+        ["+trainer.max_steps=12"],
+        ["trainer.max_epochs=2", "+trainer.max_steps=33"],
+        ["engine=autograd", *COSINE, "+trainer.accumulate_grad_batches=3"],
+    ],
+    ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),
+)
+def test_cosine_reaches_zero_at_the_last_step_really_taken(here: Here, options: list[str]) -> None:
+    well(here, *RUN, *COSINE, *options)
+    assert float(history()[-1]["lr"]) == pytest.approx(0, abs=1e-12)
+
+
+def test_total_steps_of_the_users_own_are_kept_or_refused(here: Here) -> None:
+    well(here, *RUN, *COSINE, "schedule.total_steps=37")
+    assert float(history()[-1]["lr"]) == pytest.approx(0.01 / 2)  # half way: step 20 of 3 to 37
+    status, printed = here(*RUN, *COSINE, "schedule.total_steps=10", "hydra.run.dir=refused")
+    assert status == 1
+    assert "schedule.total_steps=10 is less than the 20 steps of this run: leave it null" in printed
+
+
+def test_every_value_of_the_configuration_is_a_column_of_the_hparams_table(here: Here) -> None:
+    options = ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9,0.5"]
+    well(here, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
+    columns = []
+    for folder in sorted(Path("sweep").glob("*_relu*")):
+        board = EventAccumulator(str(folder / "tensorboard"))
+        board.Reload()
+        start = HParamsPluginData.FromString(
+            board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        ).session_start_info.hparams
+        columns.append(dict(start))
+    assert [row["optimizer.momentum"].number_value for row in columns] == [0.9, 0.5]
+    assert columns[0]["optimizer._target_"].string_value == "torch.optim.SGD"
+    assert columns[0]["optimizer.nesterov"].string_value == "true"
+    assert columns[0]["objective"].string_value == "null"
+    assert columns[0]["activation"].string_value == "relu"
+
+
+@pytest.mark.parametrize("engine", ["manual", "autograd"])
+def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(here: Here, engine: str) -> None:
+    plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 0.9}"
+    options = [f"engine={engine}", "optimizer=sgd", "~schedule", f"+schedule={plateau}", "trainer.max_epochs=4"]
+    well(here, *RUN, *options)
+    rates = [float(row["lr"]) for row in history()]
+    assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+
+
+def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> None:
+    one = "+trainer.callbacks={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: kept}"
+    logger = "+trainer.logger=[{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: theirs}]"
+    well(here, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
+    assert list(Path("kept").glob("*.ckpt"))
+    assert list(Path("theirs").rglob("metrics.csv"))
+    assert list(Path("run", "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["+trainer.num_nodes=2"], "trainer.num_nodes=2 cannot be: it should be 1"),
+        (["trainer.devices='1'"], 'trainer.devices="1" cannot be: it should be 1, not a text'),
+        (["seed=${oc.env:HANDGRAD_SEED}"], 'seed="3" cannot be: it should be a valid integer, not a text'),
+        (["~optimizer"], "optimizer is missing: give it a value or, a group, one of its options"),
+        (["~schedule"], "schedule is missing"),
+        (["schedule=null"], "leave out schedule=null (--help lists the options)"),
+        (
+            ["optimizer=sgd", "optimizer._target_=torch.optim.SparseAdam", "~optimizer.fused"],
+            "optimizer: SparseAdam does",
+        ),
+        (
+            ["engine=autograd", "optimizer._target_=torch.optim.LBFGS", "~optimizer.fused"],
+            "optimizer: LBFGS asks for the gradient 2 times in a step: choose one that asks once",
+        ),
+        (
+            ["+trainer.limit_train_batches=0"],
+            "trainer.limit_train_batches=0 cannot be: it should be a number of batches",
+        ),
+        (["+trainer.max_steps=0"], "trainer.max_steps=0 cannot be: it should be a number of steps from 1 on, or -1"),
+        (
+            ["trainer.num_sanity_val_steps=-5"],
+            "trainer.num_sanity_val_steps=-5 cannot be: it should be greater than or",
+        ),
+        (
+            ["+trainer.gradient_clip_val=-1"],
+            "trainer.gradient_clip_val=-1 cannot be: it should be greater than or equal",
+        ),
+        (["optimizer.weight_reduction=foo"], "optimizer.weight_reduction=foo cannot be: it should be 'mean' or 'sum'"),
+        (["schedule.total_iters=1.5"], "schedule.total_iters=1.5 cannot be: it should be a valid integer"),
+        (["data.dataset=CIFAR10"], "data.dataset=CIFAR10 cannot be: it should be 'MNIST', 'FashionMNIST' or 'KMNIST'"),
+        (
+            ["data.batch_size=1000000000000000000000"],
+            "data.batch_size=1000000000000000000000 cannot be: it should be less",
+        ),
+        (["name=''"], "name= cannot be: "),
+        (["name={a: 1}"], 'name={"a": 1} cannot be: it should be a valid string'),
+        (["+trainer.enable_checkpointing=false"], "trainer.enable_checkpointing=false cannot be: it should be True"),
+        (["seed=${nope}"], "Interpolation key 'nope' not found"),
+        (["hydra.run.dir=file"], "cannot use file (File exists): make room there, or choose another folder"),
+        (["hydra.run.dir=/proc/nowhere"], "cannot use /proc/nowhere (No such file or directory)"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_one_sentence(
+    here: Here, options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HANDGRAD_SEED", "3")
+    Path("file").touch()
+    status, printed = here(*RUN, *options)
+    assert status == 1
+    assert sentence in printed
+    assert "Traceback" not in printed
+    assert not Path("run", "history.csv").exists()
+
+
+def every_key(node: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        keys.append(prefix + key)
+        if OmegaConf.is_dict(child := node._get_node(key)):
+            keys += every_key(child, f"{prefix}{key}.")
+    return keys
+
+
+def test_whatever_is_set_to_null_works_or_is_one_sentence(here: Here) -> None:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        keys = every_key(hydra.compose("train"))
+    groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
+    of_hydra = ["hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.run.dir", "hydra.job", "hydra.runtime"]
+    for key in dict.fromkeys([*groups, *keys, *of_hydra]):
+        status, printed = here(f"hydra.run.dir={key}", *RUN[1:], "+trainer.limit_train_batches=5", f"{key}=null")
+        assert "Traceback" not in printed, key
+        if status:
+            sentence = printed.strip().splitlines()[-1]
+            assert len(sentence) > 20, key
+        else:
+            assert record_of(Path(key))["status"] == "completed"
+
+
+def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(here: Here) -> None:
+    options = [*RUN, "optimizer.lr=1e30"]
+    first, second = here(*options), here(*options)
+    assert first[0] == second[0] == 1
+    assert "relu-manual-none-s0: diverged before, skipped" in second[1]
+    reason = record_of(Path("run"))["reason"]
+    assert reason in first[1]
+    assert f"{reason} (delete {Path('run').absolute()} to try again)" in second[1]
+
+
+@pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "5", "x" * 300, "[b]<i>$x$ ±"])
+def test_name_leads_nowhere_but_into_the_dated_folder(here: Here, name: str, tmp_path: Path) -> None:
+    printed = well(here, *RUN[1:], f"name='{name}'")
+    (folder,) = Path("outputs", "runs").iterdir()
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    assert record_of(folder)["name"] == name
+    assert name[:60] in printed
+
+
+def test_relative_path_means_the_directory_of_the_start(here: Here, small: Path, tmp_path: Path) -> None:
+    Path("data").symlink_to(small)
+    printed = well(here, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
+    assert str(tmp_path / "a" / "run") in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "data"}
+
+
+def test_run_in_a_folder_of_another_configuration_names_the_keys(here: Here) -> None:
+    well(here, *RUN)
+    status, printed = here(*RUN, "seed=1", "optimizer.lr=0.1")
+    assert status == 1
+    assert (
+        "it has seed (0, not 1), name (relu-manual-none-s0, not relu-manual-none-s1), optimizer.lr (0.01, not 0.1)"
+        in printed
+    )
+
+
+class Vandal(Callback):
+    """Does something to the run's folder before its second epoch."""
+
+    def __init__(self, deed: str) -> None:
+        self.deed = deed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            folder = Path(trainer.default_root_dir)
+            if self.deed == "delete":
+                shutil.rmtree(folder)
+            elif self.deed == "move":
+                folder.rename("moved")
+            else:
+                shutil.rmtree(folder / "checkpoints")
+                (folder / "checkpoints").touch()
+
+
+@pytest.mark.parametrize("deed", ["delete", "move", "file for a folder"])
+def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(here: Here, deed: str) -> None:
+    vandal = f"+trainer.callbacks={{_target_: test_options.Vandal, deed: {deed}}}"
+    status, printed = here(*RUN, "trainer.max_epochs=3", vandal)
+    assert status == 1
+    assert "Traceback" not in printed
+    sentence = printed.strip().splitlines()[-1]
+    assert f"cannot use {Path('run').absolute()}" in sentence
+    if deed == "move":
+        assert len(history(Path("moved"))) == 1
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "checkpoints", "metrics.json"])
+def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(here: Here, name: str) -> None:
+    target = Path("run", name)
+    target.parent.mkdir()
+    target.mkdir() if name == "metrics.json" else target.touch()
+    status, printed = here(*RUN)
+    assert status == 1
+    assert str(target.absolute()) in printed
+    assert "epoch 1/1" not in printed
+    assert "Traceback" not in printed
