@@ -135,3 +135,49 @@ def test_dtype_of_the_parameters_is_kept(few: BatchLoader, dtype: torch.dtype) -
     gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
     assert {gradient.dtype for gradient in gradients} == {dtype}
     assert [gradient.shape for gradient in gradients] == [parameter.shape for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_squared_norm_is_that_of_the_gradient_multiplied_out(
+    few: BatchLoader, hidden: Sequence[int], decay: float
+) -> None:
+    torch.manual_seed(0)
+    network = MLP(hidden, init="pytorch").double()
+    x, y = batch_of(few, 7)
+    mean_loss = torch.nn.functional.cross_entropy(network(x, torch.nn.Tanh()), y)
+    penalty = decay / 2 * sum(weight.square().sum() for weight in network.weights)  # its gradient is decay * W
+    by_autograd = torch.autograd.grad(mean_loss + penalty, list(network.parameters()))
+    passed = backprop.forward(x, network.weights, network.biases, Tanh())
+    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    gradients = backprop.backward(delta, passed, network.weights, Tanh())
+    ours = sum(
+        gradient.squared_norm(weight.detach(), decay)
+        for gradient, weight in zip(gradients, network.weights, strict=True)
+    )
+    theirs = sum(gradient.square().sum() for gradient in by_autograd)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_squared_norm_by_hand() -> None:
+    delta, a = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0], [4.0]])
+    gradient = backprop.LayerGradient(delta, a)  # delta.T @ a = (3, 2), bias gradient (1, 1)
+    assert gradient.squared_norm(torch.zeros(2, 1), 0.0).item() == 9 + 4 + 1 + 1
+    assert gradient.squared_norm(torch.tensor([[1.0], [2.0]]), 0.5).item() == 3.5**2 + 3**2 + 1 + 1
+
+
+def test_stacked_factors_are_the_mean_of_the_batches(few: BatchLoader) -> None:
+    torch.manual_seed(0)
+    network = MLP([9], init="pytorch").double()
+    x, y = batch_of(few, 50)
+    batches, parts = [(x[:20], y[:20]), (x[20:40], y[20:40]), (x[40:], y[40:])], []
+    for images, targets in batches:
+        passed = backprop.forward(images, network.weights, network.biases, ReLU())
+        delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), targets)
+        parts.append(backprop.backward(delta, passed, network.weights, ReLU()))
+    losses = [
+        torch.nn.functional.cross_entropy(network(images, torch.nn.ReLU()), targets) for images, targets in batches
+    ]
+    by_autograd = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))
+    ours = [each for gradient in backprop.stacked(parts, 3) for each in (gradient.weight(), gradient.bias())]
+    torch.testing.assert_close(ours, list(by_autograd), rtol=1e-10, atol=1e-16)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
@@ -262,3 +263,92 @@ def test_plateau_schedule_goes_on_as_if_never_interrupted(few: BatchLoader, engi
     trainer = fit(rest, few, epochs=4, ckpt=tmp_path / "x.ckpt", **options)
     torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05
+
+
+def by_hand(module: Classifier, **options: Any) -> dict[str, Any]:
+    """What assembly does: with gradients by hand, the module takes the options about steps; return what is left."""
+    if isinstance(module, ManualModule):
+        module.batches_per_step = options.pop("accumulate_grad_batches", 1)
+        module.clip_val = options.pop("gradient_clip_val", None)
+        module.clip_algorithm = options.pop("gradient_clip_algorithm", "norm")
+    return options
+
+
+STEPPING: list[dict[str, Any]] = [
+    {"gradient_clip_val": 0.05},
+    {"gradient_clip_val": 100.0},
+    {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"},
+    {"accumulate_grad_batches": 4},  # of ten batches: the last step has two
+    {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
+]
+
+
+@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
+@pytest.mark.parametrize("stepping", STEPPING, ids=str)
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
+def test_clipping_and_accumulation_by_hand_are_lightnings(
+    few: BatchLoader, optimizer: str, stepping: dict[str, Any], regularizer: L2
+) -> None:
+    if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
+        pytest.skip("refused, see the next test")
+    of_autograd = partial(SGD, lr=0.1) if optimizer == "factored" else OPTIMIZERS[optimizer]
+    manual = make(
+        ManualModule,
+        regularizer=regularizer,
+        optimizer=partial(FactoredSGD, lr=0.1) if optimizer == "factored" else of_autograd,
+    )
+    autograd = make(AutogradModule, regularizer=regularizer, optimizer=of_autograd)
+    steps = [fit(module, few, epochs=3, **by_hand(module, **stepping)).global_step for module in (manual, autograd)]
+    assert steps[0] == steps[1]
+    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
+
+
+def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(few: BatchLoader) -> None:
+    module = make(ManualModule, optimizer=NOTEBOOK_SGD)
+    by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
+    with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
+        fit(module, few, epochs=1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_cosine_with_accumulation_ends_at_zero(few: BatchLoader, engine: Engine, accumulate: int) -> None:
+    unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
+    module = make(engine, schedule=partial(warmup_cosine, **unplanned))
+    trainer = fit(module, few, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
+    assert trainer.global_step == 2 * math.ceil(10 / accumulate)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def low_precision(engine: Engine, few: BatchLoader, optimizer: Callable[..., Optimizer], **options: Any) -> Classifier:
+    module = make(engine, optimizer=optimizer, network=MLP([50, 20]))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        **options,
+    )
+    trainer.fit(module, few, {"test": BatchLoader(few.images[:64], few.targets[:64], batch_size=64)})
+    return module
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed with a scaler"])
+@pytest.mark.parametrize("optimizer", ["sgd", "factored"])
+def test_engines_agree_in_low_precision_and_report_in_float32(few: BatchLoader, precision: str, optimizer: str) -> None:
+    options: dict[str, Any] = {"precision": precision}
+    if "scaler" in precision:  # as Lightning makes it on a GPU
+        options = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
+        if optimizer == "factored":
+            with pytest.raises(UserError, match="16-mixed scales the whole gradient: use optimizer=sgd or bf16-mixed"):
+                low_precision(ManualModule, few, partial(FactoredSGD, lr=0.1), **options)
+            return
+    by_manual = partial(FactoredSGD, lr=0.1) if optimizer == "factored" else partial(SGD, lr=0.1)
+    manual = low_precision(ManualModule, few, by_manual, **options)
+    autograd = low_precision(AutogradModule, few, partial(SGD, lr=0.1), **options)
+    assert manual.step_losses[-1].dtype == torch.float32
+    exact = low_precision(ManualModule, few, by_manual)
+    for module in (manual, autograd):
+        assert float(module.mean_train_loss()) == pytest.approx(float(exact.mean_train_loss()), rel=0.05)

@@ -3,8 +3,6 @@
 import copy
 import logging
 import warnings
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +11,14 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from handgrad import callbacks, results
 from handgrad.checkpoint import SealedCheckpointIO
-from handgrad.config import UserError, build, resolved
+from handgrad.config import build, resolved
 from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
+
+STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
 class Assembly(NamedTuple):
@@ -57,19 +55,21 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True, terminal
     bar = [callbacks.EpochBar(history)] if show_progress and terminal else []
     watching = [callbacks.DivergenceGuard(), *bar, LearningRateMonitor("step"), history]
     board = TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False)
-    ours = copy.copy(cfg.trainer)
-    with open_dict(ours):
-        theirs = {key: built_alone(ours.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    options, engine = copy.copy(cfg.trainer), build(cfg.engine)
+    with open_dict(options):
+        theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
+        if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
+            parts |= {key: options.pop(key) for key in STEPPING if key in options}
+    module = engine(**parts)
     trainer = build(
-        ours,
+        options,
         enable_progress_bar=bool(bar),
         logger=[board, *theirs["logger"]],
         callbacks=[*watching, *theirs["callbacks"]],
         plugins=[SealedCheckpointIO(resolved(cfg)), *theirs["plugins"]],
         default_root_dir=folder,
     )
-    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer")}
-    module = build(cfg.engine)(**parts, schedule=planned(build(cfg.schedule), trainer))
     return Assembly(trainer, module, data, history)
 
 
@@ -78,21 +78,3 @@ def built_alone(node: Any) -> list[Any]:
     if OmegaConf.is_list(node):
         return list(build(node))
     return [build(node)] if OmegaConf.is_dict(node) else []
-
-
-def planned(schedule: partial[LRScheduler | None], trainer: lightning.Trainer) -> Callable[[Optimizer], Any]:
-    """Fill in a schedule's `total_steps: null` with the steps that the Trainer will take, known once it has the data.
-
-    Raises:
-        UserError: when the schedule is made: the run takes more steps than it was given.
-    """
-    if "total_steps" not in schedule.keywords:
-        return schedule
-
-    def make(optimizer: Optimizer) -> LRScheduler | None:
-        steps, total = trainer.estimated_stepping_batches, schedule.keywords["total_steps"]
-        if total is not None and total < steps:
-            raise UserError(f"schedule.total_steps={total} is less than the {steps} steps of this run: leave it null")
-        return schedule(optimizer, total_steps=steps if total is None else total)
-
-    return make

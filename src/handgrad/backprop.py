@@ -57,6 +57,37 @@ class LayerGradient(NamedTuple):
         """(O,) dLoss/db = sum of delta over the batch.   (BP3, 7)"""
         return self.delta.sum(dim=0)
 
+    def squared_norm(self, weight: Tensor, decay: float) -> Tensor:
+        """() squared length of the layer's gradient, bias and the penalty's decay * W included.   (22, 23)
+
+        The weight gradient is not multiplied out: two (B, B) products take its place.
+
+        Args:
+            weight: (O, I) the layer's weights.
+            decay: c where the penalty's gradient is c * W.
+        """
+        squares = ((self.delta @ self.delta.T) * (self.input @ self.input.T)).sum()
+        if decay:
+            along = (self.delta * (self.input @ weight.T)).sum()
+            squares = squares + 2 * decay * along + decay**2 * weight.square().sum()
+        return squares + self.bias().square().sum()
+
+
+def stacked(batches: Sequence[Sequence[LayerGradient]], divisor: int) -> list[LayerGradient]:
+    """Sum the gradients of several batches over a divisor: the product of the stacked factors.   (24)
+
+    Args:
+        batches: of every batch, its layers' gradients from the input on.
+        divisor: how many batches a step is meant to have.
+
+    Returns:
+        L gradients, from the input on, of (sum of B) examples each.
+    """
+    return [
+        LayerGradient(torch.cat([each.delta for each in layer]) / divisor, torch.cat([each.input for each in layer]))
+        for layer in zip(*batches, strict=True)
+    ]
+
 
 @torch.no_grad()
 def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation) -> ForwardPass:

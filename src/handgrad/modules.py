@@ -1,7 +1,8 @@
 """The two engines as LightningModules: the same network, loss and metrics, the gradients by hand or by autograd."""
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
@@ -15,12 +16,18 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handgrad import backprop, loss
 from handgrad.activation import Activation
+from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
 from handgrad.network import CLASSES, MLP
-from handgrad.optim import FactoredSGD, rehearse
+from handgrad.optim import FactoredSGD, planned, rehearse
 from handgrad.regularizer import L2
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
+
+
+def single_precision(numbers: Tensor) -> Tensor:
+    """Numbers in float32 where they were in less, so that what is reported is not rounded; others as they are."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 class Scores(nn.Module):
@@ -33,7 +40,8 @@ class Scores(nn.Module):
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add a batch: logits (B, 10) and one-hot targets (B, 10)."""
-        self.loss.update(cross_entropy(logits, y), weight=len(y))
+        logits = single_precision(logits)
+        self.loss.update(cross_entropy(logits, y.to(logits.dtype)), weight=len(y))
         self.confusion.update(logits, y.argmax(dim=1))
 
     def reset(self) -> None:
@@ -82,7 +90,7 @@ class Classifier(LightningModule):
         self.activation = activation
         self.regularizer = regularizer
         self.make_optimizer = optimizer
-        self.make_schedule = schedule
+        self.make_schedule = planned(schedule, lambda: self.planned_steps)
         self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
         self.validated_after = 0  # so many of this epoch's steps
@@ -97,6 +105,11 @@ class Classifier(LightningModule):
         if isinstance(schedule, ReduceLROnPlateau) and self.automatic_optimization:
             described = {"scheduler": schedule, "interval": "epoch", "monitor": "train/loss"}
         return {"optimizer": optimizer, "lr_scheduler": described}
+
+    @property
+    def planned_steps(self) -> float:
+        """How many steps the optimizer will take in the whole run, as far as the Trainer's limits tell."""
+        return self.trainer.estimated_stepping_batches
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Leave a schedule that waits for a plateau alone: Lightning comes to it after the checkpoint is saved."""
@@ -173,9 +186,56 @@ class ManualModule(Classifier):
 
     `FactoredSGD` gets them in factored form; every other optimizer finds the gradient of the whole loss, penalty
     included, in `.grad`.
+
+    Args:
+        accumulate_grad_batches: batches whose gradients are averaged into a step.
+        gradient_clip_val: the most that the gradient may be long ("norm") or an entry of it large ("value").
+        gradient_clip_algorithm: "norm" (the default) or "value".
+        shared: as for every `Classifier`.
     """
 
     automatic_optimization = False
+
+    def __init__(
+        self,
+        *,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.batches_per_step = accumulate_grad_batches
+        self.clip_val = gradient_clip_val or None  # 0 clips nothing
+        self.clip_algorithm = gradient_clip_algorithm or "norm"
+        self.waiting: list[list[LayerGradient]] = []  # of the batches since the latest step
+
+    @property
+    def planned_steps(self) -> float:
+        every_batch = super().planned_steps
+        if self.batches_per_step == 1:
+            return every_batch
+        of_an_epoch = math.ceil(self.trainer.num_training_batches / self.batches_per_step)
+        return min(of_an_epoch * (self.trainer.max_epochs or 1), every_batch)
+
+    def configure_optimizers(self) -> Any:
+        """Refuse what only a gradient that is multiplied out allows.
+
+        Raises:
+            UserError: `FactoredSGD` with clipping by value, or with 16-mixed precision's scaled gradients.
+        """
+        configured = super().configure_optimizers()
+        if isinstance(configured["optimizer"], FactoredSGD):
+            if self.clip_val and self.clip_algorithm == "value":
+                raise UserError("trainer.gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd")
+            if self.scaler is not None:
+                raise UserError("trainer.precision=16-mixed scales the whole gradient: use optimizer=sgd or bf16-mixed")
+        return configured
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What keeps small deltas from vanishing in float16; Lightning divides it out again before the step."""
+        return getattr(self._trainer and self.trainer.precision_plugin, "scaler", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 784) to logits (B, 10)."""
@@ -184,24 +244,40 @@ class ManualModule(Classifier):
     @torch.no_grad()
     def training_step(self, batch: Batch) -> None:
         x, y = batch
-        weights, biases = self.network.weights, self.network.biases
-        passed = backprop.forward(x, weights, biases, self.activation)
-        log_p = loss.log_softmax(passed.logits)
+        weights = self.network.weights
+        passed = backprop.forward(x, weights, self.network.biases, self.activation)
+        log_p = loss.log_softmax(single_precision(passed.logits))
+        y = y.to(log_p.dtype)
         self.step_losses.append(loss.cross_entropy(log_p, y))
 
         delta = loss.cross_entropy_delta(log_p, y)
-        gradients = backprop.backward(delta, passed, weights, self.activation)
+        if self.scaler is not None:
+            delta = self.scaler.scale(delta)
+        self.waiting.append(backprop.backward(delta.to(passed.logits.dtype), passed, weights, self.activation))
+        if len(self.waiting) == self.batches_per_step or self.trainer.is_last_batch:
+            self.take_step()
+
+    def take_step(self) -> None:
+        """Move the parameters by the gradient of the batches that wait."""
+        share = len(self.waiting) / self.batches_per_step  # of an epoch's last step, less than one
+        gradients = self.waiting[0] if self.batches_per_step == 1 else stacked(self.waiting, self.batches_per_step)
+        self.waiting = []
+        decay = self.regularizer.decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
         optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
         if isinstance(optimizer.optimizer, FactoredSGD):
-            optimizer.step(gradients=gradients, decay=self.regularizer.decay)
+            optimizer.step(gradients=gradients, decay=decay, max_norm=self.clip_val)
         else:
-            for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
-                weight.grad = gradient.weight() + self.regularizer.gradient(weight)
-                bias.grad = gradient.bias()
+            for layer, gradient in zip(self.network.linear, gradients, strict=True):
+                layer.weight.grad = gradient.weight().to(layer.weight.dtype) + decay * layer.weight
+                layer.bias.grad = gradient.bias().to(layer.bias.dtype)
             optimizer.step()
         schedule = cast(LRScheduler | None, self.lr_schedulers())
         if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
             schedule.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.clip_val and not isinstance(optimizer, FactoredSGD):
+            self.clip_gradients(optimizer, self.clip_val, self.clip_algorithm)
 
 
 class AutogradModule(Classifier):

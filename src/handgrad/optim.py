@@ -48,6 +48,7 @@ class FactoredSGD(Optimizer):
         *,
         gradients: Sequence[LayerGradient],
         decay: float = 0.0,
+        max_norm: float | None = None,
     ) -> None:
         """Move every parameter once.
 
@@ -55,14 +56,21 @@ class FactoredSGD(Optimizer):
             closure: called first, as Lightning asks of every optimizer; its value is not used.
             gradients: of every layer, from the input on, without the penalty.
             decay: c where the penalty's gradient is c * W.
+            max_norm: the gradient of all parameters is shortened to this length where it is longer.
         """
         if closure is not None:
             closure()
         weights, biases = self.param_groups
-        for weight, bias, gradient in zip(weights["params"], biases["params"], gradients, strict=True):
-            rate = weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
-            weight.addmm_(gradient.delta.T, gradient.input, beta=1 - rate * decay, alpha=-rate)
-            bias.sub_(gradient.bias(), alpha=biases["lr"])
+        layers = list(zip(weights["params"], biases["params"], gradients, strict=True))
+        share = 1.0
+        if max_norm is not None:  # as torch.nn.utils.clip_grad_norm_ has it
+            squares = torch.stack([gradient.squared_norm(weight, decay) for weight, _, gradient in layers])
+            share = min(1.0, max_norm / (float(squares.sum().sqrt()) + 1e-6))
+        for weight, bias, gradient in layers:
+            rate = share * weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
+            delta, a = gradient.delta.to(weight.dtype), gradient.input.to(weight.dtype)  # less with mixed precision
+            weight.addmm_(delta.T, a, beta=1 - rate * decay, alpha=-rate)
+            bias.sub_(gradient.bias(), alpha=share * biases["lr"])
 
 
 def rehearse(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
@@ -100,6 +108,25 @@ def rehearse(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[
     with explained("schedule", Exception):
         if schedule is not None:
             schedule.step(*([0.0] if isinstance(schedule, ReduceLROnPlateau) else []))
+
+
+def planned(schedule: Callable[..., Any], steps: Callable[[], float]) -> Callable[[Optimizer], Any]:
+    """Fill in a schedule's `total_steps: null` with the steps of the run, known once the Trainer has the data.
+
+    Raises:
+        UserError: when the schedule is made: the run takes more steps than it was given.
+    """
+    options = getattr(schedule, "keywords", {})
+    if "total_steps" not in options:
+        return schedule
+
+    def make(optimizer: Optimizer) -> Any:
+        total = steps() if options["total_steps"] is None else options["total_steps"]
+        if total < steps():
+            raise UserError(f"schedule.total_steps={total} is less than the {steps()} steps of this run: leave it null")
+        return schedule(optimizer, total_steps=total)
+
+    return make
 
 
 def constant(optimizer: Optimizer) -> None:
