@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from handgrad import command
-from handgrad.config import Training, UserError, check, explained, resolved
+from handgrad.config import Training, UserError, check, check_monitored, explained, resolved
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ def main(cfg: DictConfig) -> float | None:
 
     command.prepare()  # a worker of a parallel sweep starts here
     job = HydraConfig.get()
-    os.chdir(job.runtime.cwd)  # whatever hydra.job.chdir says, a relative path means the directory of the start
     sweep = job.mode == RunMode.MULTIRUN
+    if sweep and "joblib" in job.launcher._target_:
+        command.end_with_parent()
+    os.chdir(job.runtime.cwd)  # whatever hydra.job.chdir says, a relative path means the directory of the start
     alone = not sweep or job.launcher._target_.endswith(
         "BasicLauncher"
     )  # else the launcher shows the progress of all its runs
@@ -37,6 +39,10 @@ def main(cfg: DictConfig) -> float | None:
     name = str(config.get("name"))
     try:
         check(config, Training)
+        check_monitored(config)
+        if config["trainer"].get("fast_dev_run"):
+            try_out(cfg, own)
+            return None
         folder, _ = results.earlier(own, config, siblings=sweep) or (own, None)
         if folder != own:
             results.abandon(own)
@@ -95,26 +101,41 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from handgrad import results
+    from handgrad import checkpoint, results
     from handgrad.artifacts import write_scores
     from handgrad.assembly import assemble
-    from handgrad.checkpoint import can_go_on
     from handgrad.settings import flat
 
-    trainer, module, data, history = assemble(cfg, folder, show_progress, terminal=sys.stdout.isatty())
     last = folder / results.CHECKPOINTS / results.LAST
     last.parent.mkdir(exist_ok=True)  # what stands in its way is found before an epoch is trained
+    resumed = checkpoint.sound(last, record["config"])
+    if resumed:
+        log.info("%s: goes on from %s", record["name"], last)
+    trainer, module, data, history = assemble(
+        cfg, folder, show_progress, sys.stdout.isatty(), checkpoint.logged_step(resumed) if resumed else 0
+    )
     # Lightning restores first and converts then, which would round what a float64 run has saved.
     trainer.precision_plugin.convert_module(module)
-    if interrupted := can_go_on(last, record["config"]):
-        log.info("%s: goes on from %s", record["name"], last)
     with explained("trainer", MisconfigurationException):
-        trainer.fit(module, data, ckpt_path=last if interrupted else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     # Scored from the file, as the notebook does: what is reported is what was saved.
     trainer.test(module, data, last, verbose=False, weights_only=True)
     settings = record["choices"] | flat(record["config"])
     metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
     record |= {"metrics": metrics} | results.summarize(history.rows)
+
+
+def try_out(cfg: DictConfig, folder: Path) -> None:
+    """Run a batch or a few of everything, as Lightning's `fast_dev_run` has it; nothing is left behind."""
+    from handgrad import results
+    from handgrad.assembly import assemble
+
+    trainer, module, data, _ = assemble(cfg, folder, show_progress=False)
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    results.abandon(folder)
+    count = int(cfg.trainer.fast_dev_run)
+    log.info("fast_dev_run: %d batch(es) each of training, validation and test went well; nothing is recorded", count)
 
 
 def show(record: dict[str, Any], folder: Path) -> None:

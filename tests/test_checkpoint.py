@@ -37,8 +37,8 @@ def equal(a: Any, b: Any) -> bool:
 def test_checkpoint_is_an_ordinary_one_and_nothing_lies_beside_it(saved: Path) -> None:
     assert equal(torch.load(saved, weights_only=True), CONTENT)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
-    assert checkpoint.can_go_on(saved, CONFIG)
-    assert not checkpoint.can_go_on(saved.with_name("other"), CONFIG)
+    assert checkpoint.sound(saved, CONFIG)
+    assert not checkpoint.sound(saved.with_name("other"), CONFIG)
 
 
 def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -49,7 +49,7 @@ def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: py
         damaged = bytearray(whole)
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         saved.write_bytes(damaged)
-        if checkpoint.can_go_on(saved, CONFIG):
+        if checkpoint.sound(saved, CONFIG):
             assert equal(torch.load(saved, weights_only=True), CONTENT)
         else:
             noticed += 1
@@ -59,7 +59,7 @@ def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: py
 @pytest.mark.parametrize("length", [0, 1, 100, 3000, -1])
 def test_checkpoint_cut_short_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
-    assert not checkpoint.can_go_on(saved, CONFIG)
+    assert not checkpoint.sound(saved, CONFIG)
     assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
 
 
@@ -67,7 +67,7 @@ def test_checkpoint_that_was_changed_and_saved_anew_is_noticed(saved: Path) -> N
     content = torch.load(saved, weights_only=True)
     content["state_dict"]["weight"][0, 0] = torch.nan
     torch.save(content, saved)
-    assert not checkpoint.can_go_on(saved, CONFIG)
+    assert not checkpoint.sound(saved, CONFIG)
 
 
 class Harm:
@@ -80,15 +80,15 @@ class Harm:
 def test_code_in_a_checkpoint_is_not_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved.parent)
     torch.save({"x": Harm()}, saved)
-    assert not checkpoint.can_go_on(saved, CONFIG)
+    assert not checkpoint.sound(saved, CONFIG)
     assert not Path("harmed").exists()
 
 
 def test_checkpoint_of_another_configuration_is_refused_with_the_difference(saved: Path) -> None:
     with pytest.raises(UserError, match=r"another configuration: delete .*; it has seed \(0, not 1\)"):
-        checkpoint.can_go_on(saved, CONFIG | {"seed": 1})
+        checkpoint.sound(saved, CONFIG | {"seed": 1})
     with pytest.raises(UserError, match=r"seed \(0, not false\)"):
-        checkpoint.can_go_on(saved, CONFIG | {"seed": False})
+        checkpoint.sound(saved, CONFIG | {"seed": False})
 
 
 def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

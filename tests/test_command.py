@@ -60,27 +60,28 @@ def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
     assert not list(tmp_path.rglob(".lock"))
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["ctrl-c", "sigterm of the parent alone"])
-def test_parallel_sweep_ends_on_a_signal_in_one_line_and_leaves_no_run_running(
-    tmp_path: Path, small: Path, whole_group: bool
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker(
+    tmp_path: Path, small: Path, number: signal.Signals
 ) -> None:
+    """Ctrl-C reaches the whole group; the others the parent alone."""
     options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
     process = start(tmp_path, small, "-m", *options)
     wait_for(tmp_path, "sweep/*/history.csv", count=2)
-    if whole_group:
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.terminate()
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (130 if whole_group else 143)
-    assert errors.strip().splitlines()[-1].startswith("interrupted (SIG")
-    assert "Traceback" not in errors
-    runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]
-    assert {(run["status"], run["reason"]) for run in runs} == {("failed", "interrupted")}
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number
+        assert errors.strip().splitlines()[-1].startswith(f"interrupted ({number.name})")
+        assert "Traceback" not in errors
     deadline = time.monotonic() + 10
     while living(process.pid):
         assert time.monotonic() < deadline, "workers are left"
         time.sleep(0.1)
+    runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]
+    assert {(run["status"], run["reason"]) for run in runs} == {("failed", "interrupted")}
 
 
 def test_console_that_cannot_show_a_sign_gets_another(tmp_path: Path, small: Path) -> None:

@@ -3,10 +3,11 @@
 import csv
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 import pytest
+import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -129,7 +130,10 @@ def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> Non
         (["seed=${oc.env:HANDGRAD_SEED}"], 'seed="3" cannot be: it should be a valid integer, not a text'),
         (["~optimizer"], "optimizer is missing: give it a value or, a group, one of its options"),
         (["~schedule"], "schedule is missing"),
-        (["schedule=null"], "leave out schedule=null (--help lists the options)"),
+        (
+            ["schedule=null"],
+            "leave out schedule=null, or choose an option, none where there is one (--help lists them)",
+        ),
         (
             ["optimizer=sgd", "optimizer._target_=torch.optim.SparseAdam", "~optimizer.fused"],
             "optimizer: SparseAdam does",
@@ -279,3 +283,91 @@ def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(here: Here, 
     assert str(target.absolute()) in printed
     assert "epoch 1/1" not in printed
     assert "Traceback" not in printed
+
+
+class Stopper(Callback):
+    """Ends the process' run once, in the middle of its second epoch."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == 1 and trainer.global_step == 35 and Path("stop").exists():
+            Path("stop").unlink()
+            raise SystemExit(143)
+
+
+def test_tensorboard_of_a_run_that_went_on_has_every_step_once(here: Here) -> None:
+    options = [*RUN, "trainer.max_epochs=3", "+trainer.callbacks={_target_: test_options.Stopper}"]
+    Path("stop").touch()
+    assert here(*options)[0] == 143
+    assert "goes on from" in well(here, *options)
+    board = EventAccumulator(str(Path("run", "tensorboard")))
+    board.Reload()
+    for tag in ("train/loss", "lr-FactoredSGD/weights", "test/accuracy"):
+        steps = [event.step for event in board.Scalars(tag)]
+        assert len(steps) == len(set(steps)), tag
+    assert [event.step for event in board.Scalars("train/loss")] == [19, 39, 59]
+    assert [row["epoch"] for row in history()] == ["0", "1", "2"]
+
+
+class Witness(Callback):
+    """Notes the first pixel sums of every epoch's batches."""
+
+    seen: ClassVar[list[list[float]]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Witness.seen.append([])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        Witness.seen[-1].append(float(batch[0].sum()))
+
+
+@pytest.mark.filterwarnings("default")  # Lightning says that it turns off what is off already
+def test_overfitting_sees_the_same_batches_in_every_epoch(here: Here) -> None:
+    Witness.seen.clear()
+    witness = "+trainer.callbacks={_target_: test_options.Witness}"
+    well(here, *RUN, "trainer.max_epochs=3", "+trainer.overfit_batches=3", witness)
+    first, second, third = Witness.seen
+    assert first == second == third
+    assert len(first) == 3
+
+
+def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(here: Here, tmp_path: Path) -> None:
+    printed = well(here, *RUN, "+trainer.fast_dev_run=true")
+    assert (
+        printed.strip().splitlines()[-1].startswith("fast_dev_run: 1 batch(es) each of training, validation and test")
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(here: Here) -> None:
+    options = [
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "+callbacks.early_stopping.min_delta=9",
+    ]
+    well(here, *RUN, "trainer.max_epochs=9", "data.val_size=100", *options)
+    assert len(history()) == 2
+
+
+def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(here: Here) -> None:
+    options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4"]
+    well(here, *RUN, *options)
+    losses = [float(row["val/loss"]) for row in history()]
+    best = torch.load(Path("run", "checkpoints", "best.ckpt"), weights_only=True)
+    assert best["epoch"] == losses.index(min(losses))
+    assert {path.name for path in Path("run", "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize(("logger", "folders"), [("csv", {"csv"}), ("many", {"csv", "tensorboard"}), ("none", set())])
+def test_results_do_not_depend_on_the_logger(here: Here, logger: str, folders: set[str]) -> None:
+    well(here, *RUN, f"logger={logger}")
+    assert {path.name for path in Path("run").iterdir()} & {"csv", "tensorboard"} == folders
+    assert len(history()) == 1
+    assert {path.name for path in Path("run").glob("*.png")} == {"curves.png", "predictions.png", "confusion_test.png"}
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit", "limit", "profile"])
+def test_debug_runs_stay_out_of_the_results(debug: str) -> None:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", [f"debug={debug}"], return_hydra_config=True)
+    assert str(cfg.hydra.run._get_node("dir")).startswith("outputs/debug/")
+    assert str(cfg.hydra.sweep._get_node("dir")).startswith("outputs/debug/")

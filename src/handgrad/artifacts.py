@@ -22,7 +22,7 @@ def write_scores(
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Write what `Trainer.test` found to the run's folder and to TensorBoard.
+    """Write what `Trainer.test` found to the run's folder and to the loggers.
 
     Args:
         trainer: has just tested the module.
@@ -36,9 +36,7 @@ def write_scores(
     Returns:
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
     """
-    assert isinstance(trainer.logger, TensorBoardLogger)
     assert trainer.test_dataloaders is not None
-    board = trainer.logger.experiment
     metrics = module.numbers_of(module.tested)
     final = "test" if "test" in module.tested else "val"
     for name in module.tested:
@@ -46,7 +44,8 @@ def write_scores(
         results.write_confusion(folder, name, counts.tolist())
         title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
         figure = figures.confusion(counts, class_names, title)
-        board.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
+        for board in boards(trainer):
+            board.experiment.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
         if name == final:
             results.write_figure(folder, f"confusion_{name}", figure)
 
@@ -57,13 +56,24 @@ def write_scores(
         true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
         results.write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
     losses = [name for name in max(history, key=len) if name.endswith("/loss")]
-    board.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
+    for board in boards(trainer):
+        board.experiment.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
     # TensorBoard's table shows the first of them unasked: the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
-    trainer.logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
-    trainer.logger.finalize("success")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
+        else:
+            logger.log_hyperparams(hyperparameters(settings))
+            logger.log_metrics(final_scores, trainer.global_step)
+        logger.finalize("success")
     return metrics
+
+
+def boards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """The loggers that can show figures."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:

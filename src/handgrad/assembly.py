@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad import callbacks, results
@@ -30,7 +29,9 @@ class Assembly(NamedTuple):
     history: callbacks.History
 
 
-def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False) -> Assembly:
+def assemble(
+    cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False, resumed_at: int = 0
+) -> Assembly:
     """Build data, module and Trainer with all that watches it, from the seed on.
 
     Args:
@@ -38,6 +39,7 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True, terminal
         folder: where the results go.
         show_progress: a bar on a terminal, a line per epoch elsewhere.
         terminal: whether the output is one.
+        resumed_at: the logged step that a run goes on from; a logger forgets what it knows of later ones.
 
     Raises:
         UserError: the data, or a value that only a library can judge, cannot be used.
@@ -51,26 +53,46 @@ def assemble(cfg: DictConfig, folder: Path, show_progress: bool = True, terminal
     data.prepare_data()
     data.setup()
     lightning.seed_everything(cfg.seed, verbose=False)
-    history = callbacks.History(folder, lines=show_progress and not terminal)
-    bar = [callbacks.EpochBar(history)] if show_progress and terminal else []
-    watching = [callbacks.DivergenceGuard(), *bar, LearningRateMonitor("step"), history]
-    board = TensorBoardLogger(folder, name="", version=results.TENSORBOARD, default_hp_metric=False)
     parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
     options, engine = copy.copy(cfg.trainer), build(cfg.engine)
     with open_dict(options):
         theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
         if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
             parts |= {key: options.pop(key) for key in STEPPING if key in options}
+        bar = options.pop("enable_progress_bar", True) and show_progress and terminal
+        root = options.pop("default_root_dir", folder)
     module = engine(**parts)
+    loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
+    history = callbacks.History(folder, lines=show_progress and not bar)
+    ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
+    if loggers:
+        ours.append(LearningRateMonitor("step"))
     trainer = build(
         options,
-        enable_progress_bar=bool(bar),
-        logger=[board, *theirs["logger"]],
-        callbacks=[*watching, *theirs["callbacks"]],
+        enable_progress_bar=bar,
+        logger=loggers,
+        callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history],
         plugins=[SealedCheckpointIO(resolved(cfg)), *theirs["plugins"]],
-        default_root_dir=folder,
+        default_root_dir=root,
     )
     return Assembly(trainer, module, data, history)
+
+
+def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
+    """The loggers of `conf/logger/`, each writing to the run's folder."""
+    nodes = cfg.get("logger") or {}
+    purge = {"purge_step": resumed_at}  # what was logged after the checkpoint is logged again
+    return [
+        build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
+        for node in nodes.values()
+    ]
+
+
+def callbacks_of(cfg: DictConfig, folder: Path) -> list[Any]:
+    """The callbacks of `conf/callbacks/`; what one saves goes beside the run's checkpoint."""
+    nodes = cfg.get("callbacks") or {}
+    place = {"dirpath": folder / results.CHECKPOINTS}
+    return [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes.values()]
 
 
 def built_alone(node: Any) -> list[Any]:

@@ -89,6 +89,8 @@ class History(Checkpoint):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         seconds = self.seconds + time.perf_counter() - self.started
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
         if pl_module.freshly_validated:

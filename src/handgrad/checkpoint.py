@@ -44,12 +44,15 @@ class SealedCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(whole.getbuffer())
 
 
-def can_go_on(path: Path, config: Mapping[str, Any]) -> bool:
-    """Tell whether a run can go on from a checkpoint; a damaged one is named, and the run begins anew.
+def sound(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the checkpoint that a run can go on from; a damaged one is named, and the run begins anew.
 
     Args:
         path: of the checkpoint; it need not exist.
         config: of the run.
+
+    Returns:
+        the checkpoint's content, None where there is none or a damaged one.
 
     Raises:
         UserError: the checkpoint is whole, but of another configuration; says where they differ.
@@ -59,19 +62,25 @@ def can_go_on(path: Path, config: Mapping[str, Any]) -> bool:
             seal = json.loads(archive.read(SEAL))
             whole = bool(seal["sha256"] == checksum(archive))
             differ = differences(seal["config"], config)
-        torch.load(path, map_location="cpu", weights_only=True)  # reads more strictly than zipfile does
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # stricter than zipfile
     except FileNotFoundError:
-        return False
+        return None
     except Exception:  # a damaged archive can fail in every way there is
         whole = False
     if not whole:
         log.warning("%s is damaged, or not of this project: the run begins anew", path)
-    elif differ:
+        return None
+    if differ:
         raise UserError(
             f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
             f"another folder; it has {joined(differ)}"
         )
-    return whole
+    return content
+
+
+def logged_step(content: Mapping[str, Any]) -> int:
+    """The step that a logger is at when a run goes on from a checkpoint."""
+    return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def checksum(archive: zipfile.ZipFile) -> str:

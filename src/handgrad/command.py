@@ -2,12 +2,14 @@
 
 import codecs
 import difflib
+import functools
 import io
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,9 +77,31 @@ def prepare() -> None:
                 signal.signal(number, end)
 
 
-def end(number: int, frame: FrameType | None) -> NoReturn:
+def end(number: int, frame: FrameType | None = None) -> NoReturn:
     """Leave with the exit status that a shell expects after a signal."""
     raise SystemExit(SIGNALLED + number)
+
+
+@functools.cache
+def watched_parent() -> int:
+    """Start a thread that ends this process, as if by SIGTERM, when its parent is gone; return the parent's number."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # the run in hand is recorded as interrupted
+        time.sleep(5)
+        os._exit(SIGNALLED + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return parent
+
+
+def end_with_parent() -> None:
+    """Let a worker of a parallel sweep end when the sweep's own process is killed, and begin no further run."""
+    if os.getppid() != watched_parent():
+        end(signal.SIGTERM)
 
 
 class SweepWatch(Callback):
@@ -154,7 +178,9 @@ def raised_by_hydra(error: Exception) -> bool:
 def without_null(error: Exception) -> str:
     """Hydra's complaint; where something was set to null, that is the likeliest cause."""
     nulls = [word for word in sys.argv[1:] if word.endswith("=null")]
-    return f"{error}: leave out {', '.join(nulls)} (--help lists the options)" if nulls else str(error)
+    if not nulls:
+        return str(error)
+    return f"{error}: leave out {', '.join(nulls)}, or choose an option, none where there is one (--help lists them)"
 
 
 def known_keys(error: OmegaConfBaseException) -> list[str]:

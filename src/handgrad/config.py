@@ -116,7 +116,22 @@ class Trainer(Group):
     num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
     gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
     accumulate_grad_batches: Positive = 1
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    fast_dev_run: bool | Count = False
     enable_checkpointing: Literal[True] = True  # a run is scored from its checkpoint, and goes on from it
+
+
+def with_target(node: dict[str, Any]) -> dict[str, Any]:
+    """A node that names the class it is made of."""
+    if isinstance(node.get("_target_"), str):
+        return node
+    raise PydanticCustomError("target", "it should have a _target_, a class by its full name")
+
+
+class Watching(Group):
+    """`conf/logger/`, `conf/callbacks/`: any names, each with a target."""
+
+    __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(with_target)]]
 
 
 class Training(Group):
@@ -134,6 +149,8 @@ class Training(Group):
     schedule: Schedule
     regularizer: Regularizer
     trainer: Trainer
+    logger: Watching | None = None
+    callbacks: Watching | None = None
 
 
 def some_folders(value: Any) -> Any:
@@ -173,6 +190,23 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(in_a_sentence(error)) from None
+
+
+def check_monitored(config: dict[str, Any]) -> None:
+    """Check that what a callback chooses by is neither the test set nor something that is not scored.
+
+    Raises:
+        UserError: names the callback and says what to monitor, or to hold images out.
+    """
+    for name, callback in (config.get("callbacks") or {}).items():
+        monitor = str(callback.get("monitor") or "")
+        if monitor.startswith("test/"):
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
+                f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
+            )
+        if monitor.startswith("val/") and not config["data"]["val_size"]:
+            raise UserError(f"callbacks.{name}.monitor={monitor} needs images held out: data.val_size=6000")
 
 
 def in_a_sentence(error: ValidationError) -> str:

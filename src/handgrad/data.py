@@ -170,7 +170,11 @@ class MNISTDataModule(LightningDataModule):
         return torch.from_numpy(kept), torch.from_numpy(held_out)
 
     def train_dataloader(self) -> BatchLoader:
-        return self.loaders["train"]
+        """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
+        train = self.loaders["train"]
+        if getattr(self.trainer, "overfit_batches", 0):
+            return BatchLoader(train.images, train.targets, self.batch_size)
+        return train
 
     def val_dataloader(self) -> dict[str, BatchLoader]:
         """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""

@@ -16,7 +16,8 @@ from handgrad.report.files import Tables, tables_of
 from handgrad.settings import canonical, flat, plain, shown
 
 ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
-NOT_A_CELL = {"seed", "name", "objective", "experiment"}  # do not change what is computed; a study's changes are seen
+# What changes nothing that is computed; of a study, its changes are seen.
+NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger"}
 CHANCE = 0.2  # accuracy below which a run has learned nothing: twice what guessing one of ten classes gets
 STATUSES = ("completed", "diverged", "failed", "running")
 UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
@@ -266,7 +267,11 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's choices and every value of its configuration, flat: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
     choices, config = record["choices"], flat(record["config"])
     settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
-    return {column_for(key): value for key, value in settings.items() if key not in NOT_A_CELL}
+    return {
+        column_for(key): value
+        for key, value in settings.items()
+        if key not in NOT_A_CELL and not key.startswith("logger.")
+    }
 
 
 def column_for(key: str) -> str:

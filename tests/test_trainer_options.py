@@ -1,0 +1,39 @@
+"""Oracle: docs/trainer-options.md, whose every row is run by the real command, and Lightning's own signature."""
+
+import inspect
+import re
+from pathlib import Path
+
+import lightning
+import pytest
+
+from conftest import ROOT, Here, record_of
+
+# The option, and the words of the answer where it is refused.
+ROW = re.compile(r"^\| `([^`]+)` \| (works|refused)[^|]*\|([^|]*)\|$", re.MULTILINE)
+TABLE = (ROOT / "docs" / "trainer-options.md").read_text(encoding="utf-8")
+ROWS = ROW.findall(TABLE)
+
+
+@pytest.mark.filterwarnings("default")  # Lightning says what it thinks of unusual options
+@pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
+def test_option_does_what_the_table_says(here: Here, options: str, verdict: str, what: str) -> None:
+    words = re.findall(r"(?:\{[^}]*\}|[^\s{])+", options)  # spaces in braces belong to a word
+    status, printed = here("trainer.max_epochs=2", "hydra.run.dir=run", *words)
+    assert "Traceback" not in printed
+    assert (status == 0) == (verdict == "works"), printed
+    if verdict == "refused":
+        for sentence in re.findall(r"“([^”]+)”", what):
+            assert sentence in printed
+        assert not Path("run", "history.csv").exists()
+    elif "fast_dev_run" not in options and "debug=fast" not in options:
+        run = record_of(Path("run"))
+        assert run["status"] == "completed"
+        assert 0 < run["metrics"]["train/accuracy"] <= 1
+        assert run["metrics"]["train/loss"] < 3
+
+
+def test_table_has_every_option_of_the_trainer() -> None:
+    options = set(inspect.signature(lightning.Trainer).parameters)
+    named = {match for row in ROWS for match in re.findall(r"trainer\.(\w+)", row[0])}
+    assert options - named == set()
