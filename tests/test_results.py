@@ -4,7 +4,9 @@ import csv
 import json
 import math
 import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,30 @@ def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
     first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
     assert results.summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none
+
+
+@pytest.mark.parametrize("write", [1, 2], ids=["the first record", "the last record"])
+def test_signal_in_the_middle_of_a_record_does_not_lose_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    written = 0
+
+    def interrupted(path: Path, target: Path) -> Path:
+        nonlocal written
+        written += 1
+        if written == write:
+            signal.raise_signal(signal.SIGTERM)
+        os.replace(path, target)  # noqa: PTH105
+        return target
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(SystemExit), results.claimed(tmp_path), results.recorded(tmp_path, {"name": "a"}):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read(tmp_path)["status"] == {1: "failed", 2: "completed"}[write]

@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -192,11 +194,10 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     """
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {"versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")}, "commit": commit()}
-    with explained_writes(folder):
-        write_record(folder, record)
     started = time.perf_counter()
     try:
         with explained_writes(folder):
+            write_record(folder, record)
             yield record
         record["status"] = "completed"
     except DivergedError as error:
@@ -209,9 +210,27 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
-        with explained_writes(folder) if record["status"] == "completed" else suppress(OSError):
+        with uninterrupted(), explained_writes(folder) if record["status"] == "completed" else suppress(OSError):
+            record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
             write_record(folder, record)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals wait while a record is written: one that came in the middle would leave the one before it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in dict.fromkeys(numbers)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager
