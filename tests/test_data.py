@@ -277,7 +277,7 @@ def test_unpacked_file_of_the_users_own_is_kept_beside_the_archives(
     load(root)
     (kept,) = theirs.parent.glob(f"{LABELS}.*.kept")
     assert kept.read_bytes() == content
-    assert f"it is unpacked anew, and the other is now {kept}" in caplog.text
+    assert f"it is unpacked anew, the other is now {kept}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -296,3 +296,12 @@ def test_root_that_is_not_there_is_named_and_not_left_behind(tmp_path: Path) -> 
     with pytest.raises(UserError, match=rf"{tmp_path}/no/where/MNIST/raw/.*gz is missing and could not be downloaded"):
         load(tmp_path / "no" / "where")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_half_unpacked_is_cleared_away(root: Path) -> None:
+    load(root)
+    left = root / "MNIST" / "raw" / ".unpacking.abc"
+    left.mkdir()
+    (left / IMAGES).write_bytes(b"half")
+    load(root)
+    assert len(list((root / "MNIST" / "raw").iterdir())) == 8

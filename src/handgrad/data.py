@@ -3,16 +3,18 @@
 import gzip
 import logging
 import os
+import shutil
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from lightning import LightningDataModule
 from torch import Tensor
 from torchvision import datasets
@@ -23,6 +25,7 @@ from handgrad.network import CLASSES, INPUTS
 
 log = logging.getLogger(__name__)
 
+SCRATCH = ".unpacking."  # begins the name of a folder that is gone when its work is done
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
 
@@ -119,8 +122,14 @@ class MNISTDataModule(LightningDataModule):
         if self.prepared:
             return
         raw = Path(self.root, self.dataset_class.__name__, "raw").absolute()
-        for url, md5 in self.dataset_class.resources:
-            ensure_unpacked(raw / url, md5, self.dataset_class.mirrors)
+        archives = {raw / url: md5 for url, md5 in self.dataset_class.resources}
+        for archive, md5 in archives.items():
+            if archive.exists() and not check_integrity(archive, md5):
+                log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
+        if any(raw.glob(f"{SCRATCH}*")) or not all(is_whole(path.with_suffix(""), path) for path in archives):
+            with alone_in(raw):
+                for archive, md5 in archives.items():
+                    ensure_unpacked(archive, md5, self.dataset_class.mirrors)
         self.prepared = True
 
     def setup(self, stage: str | None = None) -> None:
@@ -194,12 +203,43 @@ class MNISTDataModule(LightningDataModule):
         return self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that unpack out of a folder, and clear away what a killed one left half unpacked.
+
+    Args:
+        folder: made if it is not there; not left behind if nothing comes of it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock") as lock:
+            try:
+                for left in folder.glob(f"{SCRATCH}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                yield
+            finally:
+                with suppress(OSError):  # before the release, as in `results.claimed`
+                    Path(lock.lock_file).unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack in {folder} ({error.strerror or error}): make {folder} writable "
+            "or point data.root to a folder that is"
+        ) from error
+    finally:
+        for path in missing:
+            with suppress(OSError):  # not empty, or never made
+                path.rmdir()
+
+
 def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
     """Make sure that the file beside an archive, without .gz, is whole; unpack or download where it is not.
 
     No file that is there is ever overwritten: an archive is used as it is, whoever packed it, and an unpacked file that
-    is not its content is set aside. Whatever is written appears under its final name only when complete, so processes
-    may do this at the same time.
+    is not its content is set aside. Whatever is written appears under its final name only when complete.
 
     Args:
         archive: path of the .gz file; it need not exist.
@@ -207,29 +247,20 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
         mirrors: web folders that hold the archive.
 
     Raises:
-        UserError: the file is neither there nor to be had, is damaged, or the folder cannot be written.
+        UserError: the file is neither there nor to be had, or is damaged.
     """
     unpacked = archive.with_suffix("")
-    if archive.exists() and not check_integrity(archive, md5):
-        log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
     if is_whole(unpacked, archive):
         return
-    missing = [folder for folder in (archive.parent, *archive.parent.parents) if not folder.exists()]
-    try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-            if not archive.exists():
-                download(archive, md5, mirrors, scratch)
-            place(unpack(archive, Path(scratch)), unpacked, archive)
-    except OSError as error:
-        raise UserError(
-            f"cannot unpack {archive} ({error.strerror or error}): make {archive.parent} writable "
-            "or point data.root to a folder that is"
-        ) from error
-    finally:
-        for folder in missing:
-            with suppress(OSError):  # not empty, or never made
-                folder.rmdir()
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=SCRATCH) as scratch:
+        if not archive.exists():
+            download(archive, md5, mirrors, scratch)
+        extracted = unpack(archive, Path(scratch))
+        if unpacked.exists():
+            kept = unpacked.with_name(f"{unpacked.name}.{datetime.now():%Y-%m-%d_%H-%M-%S-%f}.kept")
+            unpacked.rename(kept)
+            log.warning("%s is not what %s holds: it is unpacked anew, the other is now %s", unpacked, archive, kept)
+        extracted.replace(unpacked)
 
 
 def unpack(archive: Path, scratch: Path) -> Path:
@@ -249,17 +280,6 @@ def unpack(archive: Path, scratch: Path) -> Path:
         f"{archive} is damaged ({reason}): put the original there (for MNIST, `git checkout -- data` "
         "restores the repository's), delete it to have it downloaded, or point data.root to another folder"
     )
-
-
-def place(extracted: Path, unpacked: Path, archive: Path) -> None:
-    """Move what an archive held to where it is read from; another file that is there keeps its content elsewhere."""
-    if is_whole(unpacked, archive):
-        return  # another process was faster
-    if unpacked.exists():
-        kept = unpacked.with_name(f"{unpacked.name}.{datetime.now():%Y-%m-%d_%H-%M-%S-%f}.kept")
-        unpacked.rename(kept)
-        log.warning("%s is not what %s holds: it is unpacked anew, and the other is now %s", unpacked, archive, kept)
-    extracted.replace(unpacked)
 
 
 def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
