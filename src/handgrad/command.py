@@ -28,6 +28,7 @@ from handgrad.settings import plain
 if TYPE_CHECKING:
     from rich.console import Console
 
+ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # the signals that end a command
 PLAIN_SIGNS = {"±": "+-", "…": "..."}
 SIGNALLED = 128  # plus a signal's number: the exit status that shells know
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with its traceback
@@ -54,6 +55,9 @@ def run(command: Callable[[], None]) -> None:
         print(sentence, file=sys.stderr)
         sys.exit(1)
     finally:
+        for number in ENDING:  # whatever ends the process from here on interrupts nothing
+            if signal.getsignal(number) == end:
+                signal.signal(number, signal.SIG_DFL)
         try:
             sys.stdout.flush()
         except BrokenPipeError:
@@ -72,7 +76,7 @@ def prepare() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="handgrad")
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, end)
 
