@@ -1,6 +1,8 @@
 """Oracle: the notebook's table, and the recipes of its two halves as its README states them."""
 
 import csv
+import math
+import re
 from typing import Any
 
 import hydra
@@ -10,6 +12,7 @@ from omegaconf import DictConfig
 
 from conftest import ROOT
 from handgrad.config import Training, UserError, build, check, resolved
+from handgrad.results import DivergedError
 
 ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
 
@@ -110,3 +113,24 @@ def test_what_only_a_library_can_judge_names_the_group(overrides: list[str], nod
     cfg: Any = compose(*overrides)
     with pytest.raises(UserError, match=message):
         build(cfg[node])
+
+
+def test_fashion_has_a_recipe_of_its_own_by_hand_and_leaves_the_rest_to_choose() -> None:
+    cfg = compose("experiment=fashion")
+    assert (cfg.data.dataset, cfg.trainer.max_epochs, cfg.name) == ("FashionMNIST", 5, "relu-manual-none-s0")
+    assert (part(cfg, "engine"), part(cfg, "optimizer"), cfg.network.init) == (
+        "ManualModule",
+        "FactoredSGD",
+        "xavier_uniform",
+    )
+    assert "weight_reduction" not in cfg.optimizer  # the mean: 0.2 here is 0.003 in the notebook's sums
+    assert (cfg.optimizer.lr, part(cfg, "schedule")) == (0.2, "warmup_cosine")
+    alike = compose("experiment=fashion", "engine=autograd", "optimizer=sgd", "network.init=xavier_uniform")
+    assert (part(alike, "engine"), part(alike, "optimizer"), alike.optimizer.lr) == ("AutogradModule", "SGD", 0.2)
+
+
+def test_recipes_that_a_diverged_run_is_told_to_try_are_there() -> None:
+    named = re.findall(r"experiment=(\w+)", str(DivergedError("train/loss", math.nan, 0, 3)))
+    assert named == ["best", "fashion"]
+    for name in named:
+        compose(f"experiment={name}")
