@@ -302,6 +302,7 @@ def test_what_a_killed_process_left_half_unpacked_is_cleared_away(root: Path) ->
     load(root)
     left = root / "MNIST" / "raw" / ".unpacking.abc"
     left.mkdir()
+    (left.parent / ".lock").touch()
     (left / IMAGES).write_bytes(b"half")
     load(root)
     assert len(list((root / "MNIST" / "raw").iterdir())) == 8

@@ -25,6 +25,7 @@ from handgrad.network import CLASSES, INPUTS
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
 SCRATCH = ".unpacking."  # begins the name of a folder that is gone when its work is done
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
@@ -126,7 +127,8 @@ class MNISTDataModule(LightningDataModule):
         for archive, md5 in archives.items():
             if archive.exists() and not check_integrity(archive, md5):
                 log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
-        if any(raw.glob(f"{SCRATCH}*")) or not all(is_whole(path.with_suffix(""), path) for path in archives):
+        left = [*raw.glob(f"{SCRATCH}*"), *raw.glob(LOCK)]  # by a process that was killed, or is at it
+        if left or not all(is_whole(path.with_suffix(""), path) for path in archives):
             with alone_in(raw):
                 for archive, md5 in archives.items():
                     ensure_unpacked(archive, md5, self.dataset_class.mirrors)
@@ -216,7 +218,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock") as lock:
+        with FileLock(folder / LOCK) as lock:
             try:
                 for left in folder.glob(f"{SCRATCH}*"):
                     shutil.rmtree(left, ignore_errors=True)
