@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import gzip
+import itertools
 import json
 import os
 import random
@@ -152,17 +153,16 @@ def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prep
     """Arrange that `act(first)` is called before the n-th operation below a folder and each one after it."""
 
     def watch() -> None:
-        count = 0
+        count = itertools.count(1)
 
         def hook(event: str, details: tuple[Any, ...]) -> None:
-            nonlocal count
             path = written_path(event, details)
             if path and Path(path).is_relative_to(below):
-                count += 1
-                if count == nth:
+                n = next(count)  # at once: TensorBoard writes in a thread of its own
+                if n == nth:
                     os.write(1, CAME)
-                if count >= nth:
-                    act(count == nth)
+                if n >= nth:
+                    act(n == nth)
 
         sys.addaudithook(hook)
 
@@ -538,6 +538,11 @@ def spoil(saved: dict[str, Any]) -> None:
         weight.fill_(float("nan"))
 
 
+def rows_of(saved: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states of those callbacks that keep a checkpoint's history."""
+    return [state for state in saved["callbacks"].values() if "rows" in state]
+
+
 def instead(make: Callable[[Path], Any]) -> Damage:
     """Put something else in a file's place."""
 
@@ -566,24 +571,16 @@ def known_damages(lab: Lab) -> Iterator[tuple[str, str, Damage]]:
     for other in OTHERS:
         whole, _ = lab.whole(other)
         for name in OURS:
-            yield (
-                "another run's file",
-                name,
-                instead(lambda path, name=name, whole=whole: shutil.copy(whole / name, path)),
-            )
+            copied = instead(lambda path, name=name, whole=whole: shutil.copy(whole / name, path))
+            yield "another run's file", f"{name} of {other}", copied
     for text in ("null", "[]", "{}", '{"status": "running"}', "NaN", "[" * 10**5, '"' + "x" * 10**6, "\ud800"):
-        yield (
-            "JSON of another kind",
-            results.METRICS,
-            instead(lambda path, text=text: path.write_bytes(text.encode("utf-8", "surrogatepass"))),
-        )
+        written = instead(lambda path, text=text: path.write_bytes(text.encode("utf-8", "surrogatepass")))
+        yield "JSON of another kind", f"{results.METRICS} {text[:20]!a}", written
     changes: dict[str, Callable[[dict[str, Any]], Any]] = {"NaN weights": spoil, "nothing changed": lambda _: None}
     keys = ("callbacks", "state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
     changes |= {f"no {key}": lambda saved, key=key: saved.pop(key) for key in keys}
-    changes["no rows"] = lambda saved: [state.pop("rows", None) for state in saved["callbacks"].values()]
-    changes["fewer rows"] = lambda saved: [
-        state["rows"].pop() for state in saved["callbacks"].values() if "rows" in state
-    ]
+    changes["no rows"] = lambda saved: [state.pop("rows") for state in rows_of(saved)]
+    changes["fewer rows"] = lambda saved: [state["rows"].pop() for state in rows_of(saved)]
     for change, do in changes.items():
         yield "saved again by torch", f"{CHECKPOINT} {change}", remade(do)
 
