@@ -40,6 +40,9 @@ def main(cfg: DictConfig) -> float | None:
     try:
         check(config, Training)
         check_monitored(config)
+        if command.helps_another():
+            help_along(cfg, own, {"name": name, "choices": {}, "config": config})
+            return None
         if config["trainer"].get("fast_dev_run"):
             try_out(cfg, own)
             return None
@@ -114,6 +117,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer, module, data, history = assemble(
         cfg, folder, show_progress, sys.stdout.isatty(), checkpoint.logged_step(resumed) if resumed else 0
     )
+    if trainer.world_size > 1:
+        check_alone(trainer.world_size)
     # Lightning restores first and converts then, which would round what a float64 run has saved.
     trainer.precision_plugin.convert_module(module)
     with explained("trainer", MisconfigurationException):
@@ -125,6 +130,37 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     record |= {"metrics": metrics} | results.summarize(history.rows)
 
 
+def check_alone(processes: int) -> None:
+    """Check that what Lightning starts the other processes with, this command line and folder, is one run's.
+
+    Raises:
+        UserError: it is a sweep's, or the folder's name cannot be handed on.
+    """
+    job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"trainer.devices: in a sweep each of the {processes} processes would start the whole sweep again: "
+            "run every cell by a command of its own (without -m), or on one device"
+        )
+    if set(job.run.dir) & set('"\\'):
+        raise UserError(f"hydra.run.dir={job.run.dir} has a sign that cannot be handed on to {processes} processes")
+
+
+def help_along(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
+    """Do what the first of several processes does, and say nothing of what it will say itself."""
+    command.help_quietly()
+    try:
+        if cfg.trainer.get("fast_dev_run"):
+            try_out(cfg, folder)
+        else:
+            train(cfg, folder, record, show_progress=False)
+    except UserError:
+        pass
+    except RuntimeError as error:
+        if not command.left_alone(error):
+            raise
+
+
 def try_out(cfg: DictConfig, folder: Path) -> None:
     """Run a batch or a few of everything, as Lightning's `fast_dev_run` has it; nothing is left behind."""
     from handgrad import results
@@ -133,7 +169,8 @@ def try_out(cfg: DictConfig, folder: Path) -> None:
     trainer, module, data, _ = assemble(cfg, folder, show_progress=False)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
-    results.abandon(folder)
+    if trainer.is_global_zero:
+        results.abandon(folder)
     count = int(cfg.trainer.fast_dev_run)
     log.info("fast_dev_run: %d batch(es) each of training, validation and test went well; nothing is recorded", count)
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
 from handgrad.config import UserError
 from handgrad.data import BatchLoader
-from handgrad.modules import AutogradModule, Classifier, ManualModule
+from handgrad.modules import AutogradModule, Classifier, ManualModule, Scores
 from handgrad.network import MLP
 from handgrad.optim import FactoredSGD, constant, warmup_cosine
 from handgrad.regularizer import L2, no_penalty
@@ -96,6 +96,17 @@ def test_one_step_is_the_notebooks(few: BatchLoader) -> None:
         delta = (weights[layer].T @ delta) * outputs[layer] * (1 - outputs[layer])
         torch.testing.assert_close(module.network.weights[layer].detach(), new_weight, rtol=1e-12, atol=1e-15)
         torch.testing.assert_close(module.network.biases[layer].detach()[:, None], new_bias, rtol=1e-12, atol=1e-15)
+
+
+def test_loss_of_a_set_is_the_mean_over_its_images_whatever_the_batches() -> None:
+    logits, y = torch.randn(50, 10), torch.eye(10).repeat(5, 1)
+    scores = Scores()
+    for part in (slice(0, 20), slice(20, 40), slice(40, 47), slice(47, 47), slice(47, 50)):
+        scores.update(logits[part], y[part])
+    expected = torch.nn.functional.cross_entropy(logits.double(), y.double())
+    assert math.isclose(scores.numbers()["loss"], expected, rel_tol=1e-6)
+    scores.update(torch.full((1, 10), math.nan), y[:1])
+    assert math.isnan(scores.numbers()["loss"])
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])

@@ -38,6 +38,8 @@ def write_scores(
     """
     assert trainer.test_dataloaders is not None
     metrics = module.numbers_of(module.tested)
+    if not trainer.is_global_zero:  # it has helped to count
+        return metrics
     final = "test" if "test" in module.tested else "val"
     for name in module.tested:
         counts = module.scores_of(name).counts().cpu()
@@ -84,8 +86,9 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
 def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
     """Draw the first ten images of a set with their actual and predicted classes."""
     assert trainer.test_dataloaders is not None
-    x, y = next(iter(trainer.test_dataloaders[name]))
+    loader = trainer.test_dataloaders[name]
+    x = loader.images[:10] / 255
     with torch.no_grad():
-        guesses = module(x[:10].to(module.device, module.dtype)).argmax(dim=1)
-    actual, predicted = ([class_names[i] for i in labels] for labels in (y[:10].argmax(dim=1), guesses))
-    return figures.predictions(x[:10], actual, predicted)
+        guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
+    actual, predicted = ([class_names[i] for i in labels] for labels in (loader.targets[:10].argmax(dim=1), guesses))
+    return figures.predictions(x, actual, predicted)

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad import callbacks, results
 from handgrad.checkpoint import SealedCheckpointIO
-from handgrad.config import build, resolved
+from handgrad.config import UserError, build, resolved
 from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
 
@@ -44,7 +46,8 @@ def assemble(
     Raises:
         UserError: the data, or a value that only a library can judge, cannot be used.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     if cfg.threads:
@@ -75,7 +78,25 @@ def assemble(
         plugins=[SealedCheckpointIO(resolved(cfg)), *theirs["plugins"]],
         default_root_dir=root,
     )
+    check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     return Assembly(trainer, module, data, history)
+
+
+def check_strategy(strategy: Strategy, name: str) -> None:
+    """Check that every process has all of the network, and that the first one keeps what was trained.
+
+    Args:
+        strategy: what Lightning has made of the name.
+        name: as it was typed.
+
+    Raises:
+        UserError: Lightning would split the network, or train it in processes that take it away with them.
+    """
+    one_device = isinstance(strategy, SingleDeviceStrategy)
+    if not one_device and (
+        type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher)
+    ):
+        raise UserError(f"trainer.strategy={name} leaves the trained network elsewhere or in parts: use ddp")
 
 
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:

@@ -99,7 +99,8 @@ class History(Checkpoint):
             row |= {f"{name}/{metric}": None for name in pl_module.validated for metric in ("loss", "accuracy")}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": seconds}
         self.rows.append(row | {"batches": len(pl_module.step_losses)})
-        results.write_history(self.folder, self.rows)
+        if trainer.is_global_zero:
+            results.write_history(self.folder, self.rows)
         # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
         trainer.save_checkpoint(self.folder / results.CHECKPOINTS / results.LAST)
         if self.lines:

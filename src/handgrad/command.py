@@ -102,6 +102,24 @@ def watched_parent() -> int:
     return parent
 
 
+def helps_another() -> bool:
+    """Whether Lightning has started this process to train along with a first one, which alone writes and reports."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def help_quietly() -> None:
+    """Let a process that trains along leave the talking, and what becomes of a signal, to the first one."""
+    logging.disable(logging.WARNING)
+    for number in ENDING:  # it ends when the first one does
+        signal.signal(number, signal.SIG_IGN)
+    watched_parent()
+
+
+def left_alone(error: Exception) -> bool:
+    """Tell whether an error says that another of the processes that train together has ended."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("by peer", "NCCL"))
+
+
 def end_with_parent() -> None:
     """Let a worker of a parallel sweep end when the sweep's own process is killed, and begin no further run."""
     if os.getppid() != watched_parent():
@@ -162,6 +180,11 @@ def in_words(error: Exception) -> str | None:
         return (
             f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "
             """a value with signs in it goes in quotes of its own: 'key="value"'."""
+        )
+    if left_alone(error):
+        return (
+            "one of the processes that trained together has ended (what it had to say is above): "
+            "the same command with its folder goes on from the last checkpoint"
         )
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return plain(f"{unusable(error)}: make room there, or choose another folder")

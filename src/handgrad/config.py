@@ -107,9 +107,8 @@ class Trainer(Group):
 
     max_epochs: Positive
     max_steps: Annotated[int, AfterValidator(some_steps)] = -1
-    # Gradients written by hand are not reduced across processes by Lightning's wrappers: replicas would drift apart.
-    devices: Literal[1]
-    num_nodes: Literal[1] = 1
+    devices: int | str | list[int]
+    num_nodes: Literal[1] = 1  # nothing here starts processes on another machine
     limit_train_batches: Batches = 1.0
     limit_test_batches: Batches = 1.0
     check_val_every_n_epoch: Positive | None = 1

@@ -60,9 +60,14 @@ class BatchLoader:
         targets: (N, 10) one-hot float.
         batch_size: examples per batch; the last batch may be smaller.
         seed: shuffles by (seed, epoch); None keeps the order.
+
+    Where several processes train together, `processes` and `process` say how many and which one this is: their batches
+    joined are the batches of `processes * batch_size` that one process would serve.
     """
 
     batch_sampler = None  # Lightning expects one beside every `sampler`
+    processes = 1
+    process = 0
 
     def __init__(self, images: Tensor, targets: Tensor, batch_size: int, seed: int | None = None) -> None:
         self.images = images
@@ -71,10 +76,11 @@ class BatchLoader:
         self.sampler = EpochSampler(len(images), seed)
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.images) // (self.batch_size * self.processes))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.split(self.sampler.order(), self.batch_size):
+        for joined in torch.split(self.sampler.order(), self.batch_size * self.processes):
+            indices = joined.tensor_split(self.processes)[self.process]
             yield self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
 
 
@@ -84,7 +90,7 @@ class MNISTDataModule(LightningDataModule):
     Args:
         dataset: name of a class of `torchvision.datasets` that keeps MNIST's four files, e.g. "FashionMNIST".
         root: folder that holds `<dataset>/raw/` with the four archives; what is missing is downloaded there.
-        batch_size: examples per training batch.
+        batch_size: examples per training batch, in each of the processes that train together.
         val_size: training images held out for validation, in the classes' proportions; 0 for none.
         score_test: whether the test set is scored at all; false while validation still chooses something.
         seed: orders the epochs and draws the validation split.
@@ -184,13 +190,13 @@ class MNISTDataModule(LightningDataModule):
         """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
         train = self.loaders["train"]
         if getattr(self.trainer, "overfit_batches", 0):
-            return BatchLoader(train.images, train.targets, self.batch_size)
-        return train
+            train = BatchLoader(train.images, train.targets, self.batch_size)
+        return self._shared_out(train)
 
     def val_dataloader(self) -> dict[str, BatchLoader]:
         """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
         name = "val" if self.val_size else "test"
-        return {name: self.loaders[name]}
+        return {name: self._shared_out(self.loaders[name])}
 
     def transfer_batch_to_device(
         self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
@@ -202,7 +208,14 @@ class MNISTDataModule(LightningDataModule):
     def test_dataloader(self) -> dict[str, BatchLoader]:
         """Every set, for the final scoring, in its own order and large batches."""
         train = self.loaders["train"]
-        return self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
+        loaders = self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
+        return {name: self._shared_out(loader) for name, loader in loaders.items()}
+
+    def _shared_out(self, loader: BatchLoader) -> BatchLoader:
+        """The loader, serving this process's share where several train together."""
+        if self.trainer:
+            loader.processes, loader.process = self.trainer.world_size, self.trainer.global_rank
+        return loader
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=1)
 
 
-def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
     """Mean negative log-likelihood of the true classes, in nats per example.
 
         loss = -1/B sum_b sum_c y_bc log p_bc                       (4)
@@ -28,14 +28,15 @@ def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
     Args:
         log_p: (B, C) log-probabilities, from `log_softmax`.
         y: (B, C) targets, each row non-negative with sum 1 (one-hot for MNIST).
+        examples: of the whole batch, where these are a part of it; None for B.
 
     Returns:
-        () the mean over the batch.
+        () the mean over the batch, or this part's share of it.
     """
-    return torch.vdot(y.flatten(), log_p.flatten()) / -len(y)
+    return torch.vdot(y.flatten(), log_p.flatten()) / -(examples or len(y))
 
 
-def cross_entropy_delta(log_p: Tensor, y: Tensor) -> Tensor:
+def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
     """Derivative of `cross_entropy` with respect to the logits: the delta of the output layer.
 
         delta = (p - y) / B                                         (BP1, 5)
@@ -43,10 +44,11 @@ def cross_entropy_delta(log_p: Tensor, y: Tensor) -> Tensor:
     Args:
         log_p: (B, C) log-probabilities, from `log_softmax`.
         y: (B, C) targets, each row with sum 1.
+        examples: of the whole batch, where these are a part of it; None for B.
 
     Returns:
         (B, C) dLoss/dz of the output layer.
 
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 5.18 and 4.109, divided by B for the mean.
     """
-    return log_p.exp().sub_(y).div_(len(y))
+    return log_p.exp().sub_(y).div_(examples or len(y))

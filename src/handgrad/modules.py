@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handgrad import backprop, loss
@@ -20,6 +20,7 @@ from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
 from handgrad.network import CLASSES, MLP
 from handgrad.optim import FactoredSGD, planned, rehearse
+from handgrad.processes import gathered, gathered_factors, summed, summed_each, together
 from handgrad.regularizer import L2
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
@@ -35,18 +36,19 @@ class Scores(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out and reports the rest
+        # Not MeanMetric: torchmetrics 1.9 forgets the batches' weights with "disable", and batches with NaN without it.
+        self.total_loss = SumMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(CLASSES)
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add a batch: logits (B, 10) and one-hot targets (B, 10)."""
         logits = single_precision(logits)
-        self.loss.update(cross_entropy(logits, y.to(logits.dtype)), weight=len(y))
+        self.total_loss.update(cross_entropy(logits, y.to(logits.dtype), reduction="sum"))
         self.confusion.update(logits, y.argmax(dim=1))
 
     def reset(self) -> None:
         """Forget every batch."""
-        self.loss.reset()
+        self.total_loss.reset()
         self.confusion.reset()
 
     def counts(self) -> Tensor:
@@ -56,7 +58,8 @@ class Scores(nn.Module):
     def numbers(self) -> dict[str, float]:
         """The "loss" in nats per example and the "accuracy" in [0, 1]."""
         counts = self.counts()
-        return {"loss": float(self.loss.compute()), "accuracy": int(counts.trace()) / int(counts.sum())}
+        examples = int(counts.sum())
+        return {"loss": float(self.total_loss.compute()) / examples, "accuracy": int(counts.trace()) / examples}
 
 
 class Classifier(LightningModule):
@@ -64,6 +67,9 @@ class Classifier(LightningModule):
 
     A subclass says how a batch becomes logits (`forward`) and how it becomes a step (`training_step`, which appends the
     batch's mean cross-entropy, without the penalty, to `step_losses`).
+
+    Where several processes train together, each is served a part of every batch, and all take the step of the whole
+    batch: losses and scores are those that one process would have had.
 
     Logs once per epoch: `train/loss` (nats per example, the mean over the epoch's batches, each before its step) and,
     of every set NAME that the Trainer validates on, `NAME/loss` and `NAME/accuracy`.
@@ -133,13 +139,17 @@ class Classifier(LightningModule):
         self.validated_after = 0
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/loss", self.mean_train_loss())
+        self.log("train/loss", self.mean_train_loss(), sync_dist=True)
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             if "val" not in self.validated:
                 schedule.step(float(self.mean_train_loss()))
             elif self.freshly_validated:
                 schedule.step(self.scores_of("val").numbers()["loss"])
+
+    def examples_of(self, y: Tensor) -> int:
+        """How many examples a batch has, of which this process was served the targets y (B, 10)."""
+        return int(summed(torch.tensor(len(y), device=self.device))) if together() else len(y)
 
     @property
     def freshly_validated(self) -> bool:
@@ -166,7 +176,7 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.validated_after = len(self.step_losses)
-        self.log_dict(self.numbers_of(self.validated))
+        self.log_dict(self.numbers_of(self.validated), sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         self.test_logits.clear()
@@ -178,7 +188,7 @@ class Classifier(LightningModule):
         logits = self(x)
         self.scores_of(self.tested[dataloader_idx]).update(logits, y)
         if self.tested[dataloader_idx] == "test":
-            self.test_logits.append(logits)
+            self.test_logits.append(gathered(logits))
 
 
 class ManualModule(Classifier):
@@ -248,9 +258,10 @@ class ManualModule(Classifier):
         passed = backprop.forward(x, weights, self.network.biases, self.activation)
         log_p = loss.log_softmax(single_precision(passed.logits))
         y = y.to(log_p.dtype)
-        self.step_losses.append(loss.cross_entropy(log_p, y))
+        examples = self.examples_of(y)
+        self.step_losses.append(summed(loss.cross_entropy(log_p, y, examples)))
 
-        delta = loss.cross_entropy_delta(log_p, y)
+        delta = loss.cross_entropy_delta(log_p, y, examples)
         if self.scaler is not None:
             delta = self.scaler.scale(delta)
         self.waiting.append(backprop.backward(delta.to(passed.logits.dtype), passed, weights, self.activation))
@@ -265,11 +276,14 @@ class ManualModule(Classifier):
         decay = self.regularizer.decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
         optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
         if isinstance(optimizer.optimizer, FactoredSGD):
+            gradients = gathered_factors(gradients)
             optimizer.step(gradients=gradients, decay=decay, max_norm=self.clip_val)
         else:
-            for layer, gradient in zip(self.network.linear, gradients, strict=True):
-                layer.weight.grad = gradient.weight().to(layer.weight.dtype) + decay * layer.weight
-                layer.bias.grad = gradient.bias().to(layer.bias.dtype)
+            weights = summed_each([gradient.weight().to(self.dtype) for gradient in gradients])
+            biases = summed_each([gradient.bias().to(self.dtype) for gradient in gradients])
+            for layer, weight, bias in zip(self.network.linear, weights, biases, strict=True):
+                layer.weight.grad = weight + decay * layer.weight
+                layer.bias.grad = bias
             optimizer.step()
         schedule = cast(LRScheduler | None, self.lr_schedulers())
         if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
@@ -306,8 +320,13 @@ class AutogradModule(Classifier):
 
     def training_step(self, batch: Batch) -> Tensor:
         x, y = batch
-        mean_loss = cross_entropy(self(x), y)
-        self.step_losses.append(mean_loss.detach())
+        if together():
+            share = cross_entropy(self(x), y, reduction="sum") / self.examples_of(y)
+            self.step_losses.append(summed(share.detach().clone()))
+            mean_loss = share * self.trainer.world_size  # Lightning's wrapper takes the mean over the processes
+        else:
+            mean_loss = cross_entropy(self(x), y)
+            self.step_losses.append(mean_loss.detach())
         if self.regularizer.strength:
             return mean_loss + self.regularizer.penalty(self.network.weights)
         return mean_loss

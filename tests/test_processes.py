@@ -1,0 +1,176 @@
+"""Oracle: one process that trains on batches of the same examples; float64."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from omegaconf import open_dict
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from conftest import ROOT, Here, record_of
+from handgrad.assembly import assemble
+
+PROCESSES = 2
+BATCH = 64  # of all processes together
+WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam", "sgd")]
+WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
+CASES = list(product(("sigmoid", "relu", "tanh"), ("none", "l2"), WAYS))
+HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves a process with none
+
+
+class Replica(Callback):
+    """Keeps the weights of this process as they are after every epoch."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[Tensor]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.kept.append([parameter.detach().clone() for parameter in pl_module.parameters()])
+
+
+def trained(small: Path, folder: Path, processes: int, *overrides: str) -> dict[str, Any]:
+    """Train and score by the real configuration: five epochs of 20 steps, the last of each on fewer images."""
+    usual = [f"data.root={small}", f"data.batch_size={BATCH // processes}", "logger=none"]
+    usual += ["network.hidden_sizes=[30,20,10]", "trainer.precision=64-true", "trainer.accelerator=cpu"]
+    usual += [f"trainer.devices={processes}", "trainer.max_epochs=5", "name=x", "schedule=constant"]
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", [*usual, *overrides])
+    if processes > 1:
+        with open_dict(cfg):
+            cfg.trainer.strategy = "ddp"
+    trainer, module, data, history = assemble(cfg, folder, show_progress=False)
+    replica = Replica()
+    cast(Any, trainer).callbacks.insert(0, replica)
+    trainer.precision_plugin.convert_module(module)
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    return {
+        "steps": trainer.global_step,
+        "replicas": replica.kept,
+        "losses": [row["train/loss"] for row in history.rows],
+        "numbers": [module.numbers_of(module.tested), *({**row, "seconds": 0.0} for row in history.rows)],
+        "counts": [module.scores_of(name).counts() for name in module.tested],
+        "logits": torch.cat(module.test_logits),
+    }
+
+
+def work(rank: int, port: int, small: Path, folder: Path, overrides: list[list[str]]) -> None:
+    """What one of the processes does: every case after the other, the results into a file."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
+    torch.save([trained(small, folder, PROCESSES, *words) for words in overrides], folder / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def results(small: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """Of every case, what one process alone, and each of two together, came to."""
+    folder = tmp_path_factory.mktemp("together")
+    overrides = [
+        [f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way]
+        for phi, penalty, way in CASES
+    ]
+    spawn(work, (find_free_network_port(), small, folder, overrides), PROCESSES)  # type: ignore[no-untyped-call]
+    together = [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+    return [[trained(small, folder, 1, *words), *both] for words, *both in zip(overrides, *together, strict=True)]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=["-".join((a, r, *w)) for a, r, w in CASES])
+def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str, Any]]], case: int) -> None:
+    alone, first, second = results[case]
+    assert alone["steps"] == first["steps"] == second["steps"] == 100
+    for after_epoch in zip(first["replicas"], second["replicas"], strict=True):
+        torch.testing.assert_close(*after_epoch, rtol=0, atol=0)
+    for found in (first, second):
+        torch.testing.assert_close(found["replicas"], alone["replicas"], rtol=0, atol=1e-10)
+        torch.testing.assert_close(found["logits"], alone["logits"], rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(found["losses"], alone["losses"], rtol=0, atol=1e-10)
+        torch.testing.assert_close(found["numbers"], alone["numbers"], rtol=0, atol=1e-6)  # summed in float32
+        assert all(a.equal(b) for a, b in zip(found["counts"], alone["counts"], strict=True))
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The real command line, in a folder of its own."""
+    words = [f"data.root={folder / 'small'}", "trainer.max_epochs=12", "trainer.precision=64-true", *arguments]
+    return subprocess.Popen(
+        [sys.executable, ROOT / "src" / "train.py", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").symlink_to(small)
+    together = ("trainer.devices=2", "data.batch_size=32", "hydra.run.dir=together")
+    process = start(tmp_path, *together)
+    history = tmp_path / "together" / "history.csv"
+    while not (history.exists() and history.read_text().count("\n") > 3) and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    output = process.communicate(timeout=60)[0]  # ends when the helper has closed the output too
+    assert process.returncode == 143
+    assert "Traceback" not in output
+    assert record_of(tmp_path / "together")["reason"] == "interrupted"
+
+    runs = {"together": start(tmp_path, *together), "alone": start(tmp_path, "hydra.run.dir=alone")}
+    for name, process in runs.items():
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, output
+        assert output.count("epoch 12/12") == 1, name
+    record, expected = (record_of(tmp_path / name) for name in ("together", "alone"))
+    for name, value in expected["metrics"].items():
+        assert math.isclose(record["metrics"][name], value, rel_tol=1e-5), name
+    for name in ("confusion_train.csv", "confusion_test.csv", "predictions.csv"):
+        assert (tmp_path / "together" / name).read_text() == (tmp_path / "alone" / name).read_text(), name
+    left = {path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.*")}
+    assert {path for path in left if "tfevents" not in path.name} == {
+        path.relative_to(tmp_path / "together")
+        for path in (tmp_path / "together").rglob("*.*")
+        if "tfevents" not in path.name
+    }
+
+
+def test_helper_that_dies_ends_the_run_in_a_sentence(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").symlink_to(small)
+    process = start(tmp_path, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
+    while not (tmp_path / "run" / "history.csv").exists() and process.poll() is None:
+        time.sleep(0.05)
+    helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(helpers[-1]), signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "one of the processes that trained together has ended" in output
+    assert "Traceback" not in output
+    assert record_of(tmp_path / "run")["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-m", "trainer.devices=2"), "would start the whole sweep again"),
+        (("trainer.devices=2", "+trainer.strategy=ddp_spawn"), "trainer.strategy=ddp_spawn leaves"),
+        (("+trainer.strategy=ddp_spawn",), "trainer.strategy=ddp_spawn leaves"),
+        (("trainer.devices=2", "hydra.run.dir='a\"b'"), "has a sign that cannot be handed on"),
+        (("trainer.devices=0",), "trainer: "),
+    ],
+)
+def test_what_cannot_be_trained_together_is_refused(here: Here, arguments: tuple[str, ...], sentence: str) -> None:
+    status, output = here(*arguments)
+    assert status == 1
+    assert sentence in output
+    assert "Traceback" not in output
