@@ -1,6 +1,7 @@
 """Oracle: what an option's name says, read back from the files that a run of the real command leaves."""
 
 import csv
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -370,3 +371,30 @@ def test_debug_runs_stay_out_of_the_results(debug: str) -> None:
         cfg = hydra.compose("train", [f"debug={debug}"], return_hydra_config=True)
     assert str(cfg.hydra.run._get_node("dir")).startswith("outputs/debug/")
     assert str(cfg.hydra.sweep._get_node("dir")).startswith("outputs/debug/")
+
+
+def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(here: Here) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    ours = ["logger=mlflow", "hydra.run.dir=run", "trainer.max_epochs=1"]
+    assert here(*ours)[0] == 0
+    known = Path("run", "mlflow_run_id.txt").read_text()
+    Path("run", "metrics.json").unlink()
+    Path("run", "checkpoints", "last.ckpt").unlink()
+    assert here(*ours)[0] == 0
+    client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("handgrad").experiment_id])
+    assert (run.info.run_id, run.info.status) == (known, "FINISHED")
+    assert run.data.metrics["final/test_accuracy"] == record_of(Path("run"))["metrics"]["test/accuracy"]
+    assert {artifact.path for artifact in client.list_artifacts(known)} == {
+        "confusion",
+        "curves.png",
+        "predictions.png",
+    }
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="mlflow is installed")
+def test_mlflow_without_its_extra_is_one_sentence(here: Here) -> None:
+    status, printed = here("logger=mlflow")
+    assert status == 1
+    assert "Traceback" not in printed
+    assert "logger.mlflow: Requirement 'mlflow" in printed

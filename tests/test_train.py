@@ -129,7 +129,7 @@ def test_tensorboard_has_every_metric(finished: tuple[Path, str]) -> None:
     final = {"final/train_accuracy", "final/test_accuracy"}
     assert scalars | final <= set(tags["scalars"])
     assert "hp_metric" not in tags["scalars"]
-    assert set(tags["images"]) == {"confusion/train", "confusion/test"}
+    assert set(tags["images"]) == {"confusion/train", "confusion/test", "curves", "predictions"}
     assert [event.step for event in board.Scalars("train/loss")] == [937, 1875]
     assert "custom_scalars__config__" in tags["tensors"]  # both losses in one chart
     start = HParamsPluginData.FromString(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 
 from handgrad import figures, results
@@ -46,25 +46,25 @@ def write_scores(
         results.write_confusion(folder, name, counts.tolist())
         title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
         figure = figures.confusion(counts, class_names, title)
-        for board in boards(trainer):
-            board.experiment.add_figure(f"confusion/{name}", figure, trainer.global_step, close=False)
+        log_figure(trainer, f"confusion/{name}", figure)
         if name == final:
             results.write_figure(folder, f"confusion_{name}", figure)
 
-    results.write_figure(folder, "curves", figures.curves(history))
-    results.write_figure(folder, "predictions", first_ten(trainer, module, final, class_names))
+    drawn = {"curves": figures.curves(history), "predictions": first_ten(trainer, module, final, class_names)}
+    for name, figure in drawn.items():
+        log_figure(trainer, name, figure)
+        results.write_figure(folder, name, figure)
     if module.test_logits:
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
         true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
         results.write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
     losses = [name for name in max(history, key=len) if name.endswith("/loss")]
-    for board in boards(trainer):
-        board.experiment.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
     # TensorBoard's table shows the first of them unasked: the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
             logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
         else:
             logger.log_hyperparams(hyperparameters(settings))
@@ -73,9 +73,13 @@ def write_scores(
     return metrics
 
 
-def boards(trainer: Trainer) -> list[TensorBoardLogger]:
-    """The loggers that can show figures."""
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Show a figure in every logger that can."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:

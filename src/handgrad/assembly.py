@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
+from filelock import FileLock
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad import callbacks, results
 from handgrad.checkpoint import SealedCheckpointIO
-from handgrad.config import UserError, build, resolved
+from handgrad.config import UserError, build, explained, resolved
 from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
 
@@ -100,13 +102,38 @@ def check_strategy(strategy: Strategy, name: str) -> None:
 
 
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
-    """The loggers of `conf/logger/`, each writing to the run's folder."""
-    nodes = cfg.get("logger") or {}
+    """The loggers of `conf/logger/`, each writing to the run's folder, MLflow's to its store."""
     purge = {"purge_step": resumed_at}  # what was logged after the checkpoint is logged again
-    return [
-        build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
-        for node in nodes.values()
-    ]
+    loggers = []
+    for node in (cfg.get("logger") or {}).values():
+        if node._target_.endswith("MLFlowLogger"):
+            loggers.append(in_store(node, str(cfg.name), folder / results.MLFLOW))
+        else:
+            loggers.append(
+                build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
+            )
+    return loggers
+
+
+def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
+    """MLflow's logger; its store is begun by one process at a time, and a run that goes on goes on there too.
+
+    Args:
+        node: of `conf/logger/mlflow.yaml`.
+        name: the run's.
+        known: the file that keeps what MLflow calls the run.
+
+    Raises:
+        UserError: MLflow is not installed, or its store cannot be used.
+    """
+    uri = str(node.get("tracking_uri"))
+    store = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else known
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{store}.lock"), explained("logger.mlflow", Exception):
+        logger: MLFlowLogger = build(node, run_name=name, run_id=known.read_text() if known.exists() else None)
+        if logger.run_id:  # None in all but the first of several processes
+            results.write_text(known, logger.run_id)
+    return logger
 
 
 def callbacks_of(cfg: DictConfig, folder: Path) -> list[Any]:

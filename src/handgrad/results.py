@@ -37,6 +37,7 @@ PREDICTIONS = "predictions.csv"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 TENSORBOARD = "tensorboard"
+MLFLOW = "mlflow_run_id.txt"
 HALF = ".part"  # ends the name of a file that is being written
 INTERRUPTED = "interrupted"
 FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
