@@ -14,8 +14,9 @@ import statistics
 from pathlib import Path
 
 import torch
-from epoch import ROOT, Terminal, matrix_products, under_trainer
+from contenders import ROOT, matrix_products, under_trainer
 from matplotlib.figure import Figure
+from measuring import Terminal
 
 from handgrad.data import BatchLoader, MNISTDataModule
 from handgrad.network import CLASSES, INPUTS

@@ -1,0 +1,197 @@
+"""What is raced for an epoch: both engines as `train.py` runs them, bare loops, matrix products, other libraries."""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from measuring import Epoch, Measured, Neighbours, timed
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from handgrad import backprop, loss
+from handgrad.activation import ReLU
+from handgrad.assembly import assemble
+from handgrad.data import BatchLoader
+from handgrad.modules import Classifier
+from handgrad.network import CLASSES, INPUTS, MLP
+
+ROOT = Path(__file__).parents[1]
+
+
+def matrix_products(
+    sizes: list[int], batch: int, steps: int, device: torch.device, units_in_rows: bool = False
+) -> Epoch:
+    """The bound: each step's products and nothing else, into buffers that are there already.
+
+    Either an image's values lie side by side in memory or, as in `backprop.py`, a unit's.
+    """
+
+    def buffer(size: int) -> Tensor:
+        return torch.rand(size, batch, device=device).t() if units_in_rows else torch.rand(batch, size, device=device)
+
+    inputs = [torch.rand(batch, sizes[0], device=device), *map(buffer, sizes[1:-1])]
+    weights = [torch.rand(o, i, device=device) for i, o in itertools.pairwise(sizes)]
+    deltas = [buffer(size) for size in sizes[1:]]
+    gradients = [torch.empty_like(weight) for weight in weights]
+
+    def epoch() -> None:
+        for _ in range(steps):
+            for layer, weight in enumerate(weights):
+                torch.mm(inputs[layer], weight.t(), out=deltas[layer])
+            for layer in reversed(range(len(weights))):
+                torch.mm(deltas[layer].t(), inputs[layer], out=gradients[layer])
+                if layer:
+                    torch.mm(deltas[layer], weights[layer], out=inputs[layer])
+
+    # Their values do not matter, but must not grow to numbers that are slow to multiply.
+    for tensor in (*inputs, *weights):
+        tensor.mul_(1e-3)
+    return timed(epoch, device)
+
+
+def by_hand(network: MLP, loader: BatchLoader, device: torch.device) -> Epoch:
+    """The bare loop by hand, weights updated in place."""
+    weights = [weight.detach().to(device) for weight in network.weights]
+    biases = [bias.detach().to(device) for bias in network.biases]
+    phi = ReLU()
+
+    def epoch() -> None:
+        for x, y in on(device, loader):
+            passed = backprop.forward(x, weights, biases, phi)
+            log_p = loss.log_softmax(passed.logits)
+            loss.cross_entropy(log_p, y)
+            gradients = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
+            for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
+                weight.addmm_(gradient.delta.T, gradient.input, alpha=-0.1)
+                bias.sub_(gradient.bias(), alpha=0.1)
+
+    return timed(epoch, device)
+
+
+def by_autograd(
+    network: MLP, loader: Iterable[Any], device: torch.device, optimizer: Callable[..., torch.optim.Optimizer]
+) -> Epoch:
+    """The bare loop with autograd."""
+    network = network.to(device)
+    stepper = optimizer(network.parameters())
+    phi = nn.ReLU()
+
+    def epoch() -> None:
+        for x, y in on(device, loader):
+            stepper.zero_grad()
+            cross_entropy(network(x.view(len(x), INPUTS), phi), y).backward()
+            stepper.step()
+
+    return timed(epoch, device)
+
+
+def on(device: torch.device, loader: Iterable[Any]) -> Iterable[tuple[Tensor, Tensor]]:
+    """Serve a loader's batches on a device."""
+    return ((x.to(device), y.to(device)) for x, y in loader)
+
+
+def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
+    """One PIL image at a time, converted and collated, with the one-hot labels that both engines get.
+
+    Source: PyTorch's tutorial "Learn the Basics", chapters "Transforms" (the labels) and "Datasets & DataLoaders".
+    """
+
+    def one_hot(label: int) -> Tensor:
+        return torch.zeros(CLASSES).scatter_(0, torch.tensor(label), value=1)
+
+    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor(), target_transform=one_hot)
+    return DataLoader(data, batch_size, shuffle=True)
+
+
+def scikit_learn(hidden: list[int], loader: BatchLoader) -> Epoch:
+    """scikit-learn's MLPClassifier with the same sizes, batch and plain SGD."""
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = (loader.images.float() / 255).numpy(), loader.targets.argmax(dim=1).numpy()
+    model = MLPClassifier(hidden, solver="sgd", batch_size=loader.batch_size, momentum=0, alpha=0, max_iter=1)
+    return timed(lambda: model.partial_fit(x, y, classes=range(CLASSES)), torch.device("cpu"))
+
+
+def jax_scan(sizes: list[int], loader: BatchLoader) -> Epoch:
+    """JAX: a whole epoch compiled, `jit` of a `lax.scan` over the batches."""
+    import jax
+    import jax.numpy as jnp
+
+    steps, batch = len(loader.images) // loader.batch_size, loader.batch_size
+    keys = jax.random.split(jax.random.key(0), len(sizes))
+    parameters = [
+        (jax.random.normal(key, (i, o)) * (2 / i) ** 0.5, jnp.zeros(o))
+        for key, (i, o) in zip(keys, itertools.pairwise(sizes), strict=False)
+    ]
+
+    def mean_loss(parameters: Any, x: Any, y: Any) -> Any:
+        for weight, bias in parameters[:-1]:
+            x = jax.nn.relu(x @ weight + bias)
+        weight, bias = parameters[-1]
+        return -(jax.nn.log_softmax(x @ weight + bias) * y).sum() / batch
+
+    def step(parameters: Any, batch: Any) -> Any:
+        value, gradient = jax.value_and_grad(mean_loss)(parameters, *batch)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient), value
+
+    epoch = jax.jit(lambda parameters, x, y: jax.lax.scan(step, parameters, (x, y)))
+    x = jnp.asarray(loader.images[: steps * batch].float().numpy() / 255).reshape(steps, batch, -1)
+    y = jnp.asarray(loader.targets[: steps * batch].numpy()).reshape(steps, batch, -1)
+    epoch(parameters, x, y)[1].block_until_ready()  # compiles
+    return timed(lambda: epoch(parameters, x, y)[1].block_until_ready(), torch.device("cpu"))
+
+
+def under_trainer(
+    options: argparse.Namespace, bound: Epoch, *overrides: str, empty: bool = False
+) -> Callable[[], tuple[Measured, float]]:
+    """One epoch of a module as `train.py` runs it, with logger, metrics, checkpoint and progress bar.
+
+    Args:
+        options: of the command line.
+        bound: the matrix products of an epoch.
+        overrides: of the configuration.
+        empty: leaves out the network; a step moves ten biases, and the rest is what Lightning itself takes.
+
+    Returns:
+        a function that returns what was measured of the training loop alone, and the seconds of the scoring after it.
+    """
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose(
+            "train",
+            [
+                f"data.batch_size={options.batch_size}",
+                f"network.hidden_sizes=[{','.join(map(str, options.hidden_sizes))}]",
+                f"trainer.accelerator={'gpu' if options.device == 'cuda' else options.device}",
+                f"data.root={ROOT / 'data'}",
+                "name=benchmark",
+                "trainer.max_epochs=2",  # the first epoch also pays for what is made once
+                *overrides,
+            ],
+        )
+
+    def epoch() -> tuple[Measured, float]:
+        clock = Neighbours(bound)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer, module, data, history = assemble(cfg, Path(folder))
+            trainer.callbacks.insert(0, clock)  # before the history's own clock starts
+            if empty:
+                module.training_step = partial(empty_step, module)
+            trainer.fit(module, data)
+        return Measured(history.rows[-1]["seconds"], (clock.before + clock.after) / 2), clock.scoring
+
+    return epoch
+
+
+def empty_step(module: Classifier, batch: Any) -> Tensor:
+    """A training step for autograd that computes next to nothing."""
+    total = module.network.biases[-1].sum()
+    module.step_losses.append(total.detach())
+    return total

@@ -1,0 +1,83 @@
+"""Seconds of an epoch, and what the matrix products took just before and after it."""
+
+import contextlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback
+
+Epoch = Callable[[], float]  # trains one epoch, returns its seconds
+
+
+class Measured(NamedTuple):
+    """Seconds of an epoch, and what the matrix products of an epoch took just before and after it."""
+
+    seconds: float
+    bound: float
+
+    @property
+    def ratio(self) -> float:
+        """To the matrix products alone."""
+        return self.seconds / self.bound
+
+
+def timed(epoch: Callable[[], object], device: torch.device) -> Epoch:
+    """Wrap a loop over one epoch so that it returns its seconds, the accelerator's work included."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        epoch()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    return run
+
+
+class Terminal(io.StringIO):
+    """An output that the progress bar takes for a terminal, and that forgets."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class Neighbours(Callback):
+    """Measures the bound before and after the latest epoch, and the seconds that its scoring took."""
+
+    def __init__(self, bound: Epoch) -> None:
+        self.bound = bound
+        self.before = self.after = self.started = self.scoring = 0.0
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.before = self.bound()
+
+    def on_validation_start(self, *_: object) -> None:
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, *_: object) -> None:
+        self.scoring = time.perf_counter() - self.started
+        self.after = self.bound()
+
+
+def measure(contenders: Mapping[str, Callable[[], Any]], bound: Epoch, rounds: int) -> dict[str, list[Measured]]:
+    """What was measured of every contender in every round, by name."""
+    rows: dict[str, list[Measured]] = {}
+    for _ in range(rounds):
+        for name, epoch in contenders.items():
+            with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
+                before = bound()
+                seconds = epoch()
+            if isinstance(seconds, tuple):
+                measured, scoring = seconds
+                scored = Measured(measured.seconds + scoring, measured.bound)
+                rows.setdefault(f"{name} + scoring", []).append(scored)
+            else:
+                measured = Measured(seconds, (before + bound()) / 2)
+            rows.setdefault(name, []).append(measured)
+    return rows
