@@ -68,7 +68,9 @@ class FactoredSGD(Optimizer):
             share = min(1.0, max_norm / (float(squares.sum().sqrt()) + 1e-6))
         for weight, bias, gradient in layers:
             rate = share * weights["lr"] * (len(gradient.delta) if self.weight_reduction == "sum" else 1)
-            delta, a = gradient.delta.to(weight.dtype), gradient.input.to(weight.dtype)  # less with mixed precision
+            delta, a = gradient
+            if delta.dtype != weight.dtype or a.dtype != weight.dtype:  # less with mixed precision
+                delta, a = delta.to(weight.dtype), a.to(weight.dtype)
             weight.addmm_(delta.T, a, beta=1 - rate * decay, alpha=-rate)
             bias.sub_(gradient.bias(), alpha=share * biases["lr"])
 
