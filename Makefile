@@ -12,7 +12,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Every term of the mathematics broken once; each must make a test fail.
 mutants: $(INSTALLED)

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-from handgrad import command as entry
 from handgrad.data import BatchLoader, MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
@@ -70,14 +69,18 @@ def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
         ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"]
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
-        handlers = [signal.getsignal(number) for number in SIGNALS]
+        handlers, variables = [signal.getsignal(number) for number in SIGNALS], dict(os.environ)
+        torch.set_num_threads(1)
         status = 0
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         finally:
-            os.environ.pop(entry.FULL_ERROR, None)
+            os.environ.clear()  # Lightning's account of its processes among them
+            os.environ.update(variables)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
             for number, handler in zip(SIGNALS, handlers, strict=True):
                 signal.signal(number, handler)
         return status, "".join(capfd.readouterr())

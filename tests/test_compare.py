@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from conftest import ROOT, Command
+from conftest import ROOT, Command, Here
 from handgrad.config import Comparing, UserError, check
 from handgrad.report import again, figures, files, page, runs, statistics
 
@@ -273,17 +273,15 @@ def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: Command, tmp_p
         assert "Traceback" not in done.stderr
 
 
-def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: Command, tmp_path: Path) -> None:
-    sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", "+trainer.limit_train_batches=60"]
-    assert command("train.py", *sweep, "hydra.sweep.dir=sweep").returncode == 0
+def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: Command, here: Here, small: Path) -> None:
+    sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", f"data.root={small}"]
+    sweep.append("+trainer.log_every_n_steps=5")
+    assert here(*sweep, "hydra.sweep.dir=sweep")[0] == 0
     done = command("compare.py", "sweep=sweep")
     assert done.returncode == 0, done.stderr
     assert "McNemar's test, corrected p" in done.stdout
     printed = next(line for line in done.stdout.splitlines() if line.startswith("python src/train.py -m"))
-    assert printed == (
-        "python src/train.py -m activation=relu,tanh trainer.max_epochs=1 +trainer.limit_train_batches=60 "
-        "seed=0,1,2,3,4 hydra.sweep.dir=sweep"
-    )
+    assert printed == (f"python src/train.py {' '.join(sweep)} seed=0,1,2,3,4 hydra.sweep.dir=sweep")
 
 
 def test_comparing_does_not_import_torch() -> None:
@@ -838,16 +836,15 @@ def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
     assert not override.is_sweep_override()
 
 
-def test_suggested_command_adds_its_runs_to_the_same_folder(command: Command, tmp_path: Path) -> None:
-    few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_test_batches=1"]
-    few.append("+trainer.limit_val_batches=1")
+def test_suggested_command_adds_its_runs_to_the_same_folder(
+    command: Command, here: Here, small: Path, tmp_path: Path
+) -> None:
+    few = ["trainer.max_epochs=1", f"data.root={small}", "+trainer.log_every_n_steps=5"]
     folder, own = tmp_path / "a b,c [1]=x", tmp_path / "my conf"
     (own / "activation").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "activation" / "relu.yaml", own / "activation" / "mine.yaml")
-    begun = command(
-        "train.py", "-m", "--config-dir", "my conf", "activation=mine", *few, "hydra.sweep.dir='a b,c [1]=x'"
-    )
-    assert begun.returncode == 0, begun.stderr
+    status, printed = here("-m", "--config-dir", "my conf", "activation=mine", *few, "hydra.sweep.dir='a b,c [1]=x'")
+    assert status == 0, printed
     done = command("compare.py", "sweep='a b,c [1]=x'")
     assert done.returncode == 0, done.stderr
     suggested = next(line for line in done.stdout.splitlines() if line.startswith("python src/train.py -m"))

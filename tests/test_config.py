@@ -90,7 +90,6 @@ def test_controlled_differs_in_the_engine_alone(engine: str) -> None:
         ("network.hidden_sizes=[500,0]", "network.hidden_sizes.1=0 cannot be: it should be greater than 0"),
         ("network.init=zeros", "network.init=zeros cannot be: it should be 'xavier_uniform' or 'pytorch'"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0 cannot be: it should be greater than 0"),
-        ("trainer.devices=2", "trainer.devices=2 cannot be: it should be 1"),
         ("seed=-1", "seed=-1 cannot be: it should be greater than or equal to 0"),
     ],
 )

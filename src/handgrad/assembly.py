@@ -72,6 +72,8 @@ def assemble(
     ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
     if loggers:
         ours.append(LearningRateMonitor("step"))
+    if cfg.trainer.devices != 1:
+        ours.append(callbacks.OwnSignals())
     trainer = build(
         options,
         enable_progress_bar=bar,

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -112,6 +113,20 @@ class History(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+class OwnSignals(Callback):
+    """Keeps this process's own answer to SIGTERM while several train together.
+
+    Lightning puts another before it, which waits for the other processes in the middle of whatever this one is at: both
+    wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self.own = signal.getsignal(signal.SIGTERM)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        signal.signal(signal.SIGTERM, self.own)
 
 
 class EpochBar(TQDMProgressBar):
