@@ -125,7 +125,7 @@ class OwnSignals(Callback):
     def __init__(self) -> None:
         self.own = signal.getsignal(signal.SIGTERM)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         signal.signal(signal.SIGTERM, self.own)
 
 
