@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from handgrad.data import BatchLoader, MNISTDataModule
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Here = Callable[..., tuple[int, str]]
+SCRIPT = str(ROOT / "src" / "train.py")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 torch.set_num_threads(1)  # two test processes share two cores
@@ -61,19 +63,18 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
     """Runs `src/train.py` on the small data in this process and an empty folder; returns status and what it printed."""
-    script = str(ROOT / "src" / "train.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: str) -> tuple[int, str]:
         ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"]
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
-        monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
+        monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments, *ours])
         handlers, variables = [signal.getsignal(number) for number in SIGNALS], dict(os.environ)
         torch.set_num_threads(1)
         status = 0
         try:
-            runpy.run_path(script, run_name="__main__")
+            runpy.run_path(SCRIPT, run_name="__main__")
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         finally:
@@ -86,6 +87,30 @@ def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
         return status, "".join(capfd.readouterr())
 
     return call
+
+
+def start(folder: Path, small: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a run in a group of its own, as a shell does; its output is read from the process."""
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        # A shell's background jobs, this test's perhaps, ignore the signal and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
+    """Wait until a folder holds so many files of a pattern."""
+    deadline = time.monotonic() + 90
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -9,32 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, record_of
-
-SCRIPT = str(ROOT / "src" / "train.py")
-
-
-def start(folder: Path, small: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """Start a run in a group of its own, as a shell does; its output is read from the process."""
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,
-        # A shell's background jobs, this test's perhaps, ignore the signal and hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 90
-    while len(list(folder.glob(pattern))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from conftest import SCRIPT, record_of, start, wait_for
 
 
 def living(group: int) -> list[str]:

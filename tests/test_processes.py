@@ -3,9 +3,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from conftest import ROOT, Here, record_of
+from conftest import ROOT, Here, record_of, start, wait_for
 from handgrad.assembly import assemble
 
 PROCESSES = 2
@@ -102,37 +99,22 @@ def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str,
         assert all(a.equal(b) for a, b in zip(found["counts"], alone["counts"], strict=True))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The real command line, in a folder of its own."""
-    words = [f"data.root={folder / 'small'}", "trainer.max_epochs=12", "trainer.precision=64-true", *arguments]
-    return subprocess.Popen(
-        [sys.executable, ROOT / "src" / "train.py", *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here, small: Path, tmp_path: Path) -> None:
-    (tmp_path / "small").symlink_to(small)
-    together = ("trainer.devices=2", "data.batch_size=32", "hydra.run.dir=together")
-    process = start(tmp_path, *together)
-    history = tmp_path / "together" / "history.csv"
-    while not (history.exists() and history.read_text().count("\n") > 3) and process.poll() is None:
-        time.sleep(0.05)
+    usual = ("trainer.max_epochs=12", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
+    together = (*usual, "trainer.devices=2", "data.batch_size=32", "hydra.run.dir=together")
+    process = start(tmp_path, small, *together)
+    wait_for(tmp_path, "together/history.csv")
     process.terminate()
-    output = process.communicate(timeout=60)[0]  # ends when the helper has closed the output too
+    output = "".join(process.communicate(timeout=60))  # ends when the helper has closed the output too
     assert process.returncode == 143
     assert "Traceback" not in output
     assert record_of(tmp_path / "together")["reason"] == "interrupted"
 
-    process = start(tmp_path, *together)
-    output = process.communicate(timeout=120)[0]
+    process = start(tmp_path, small, *together)
+    output = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, output
     assert output.count("epoch 12/12") == 1
-    assert here("trainer.max_epochs=12", "trainer.precision=64-true", "hydra.run.dir=alone")[0] == 0
+    assert here(*usual, "hydra.run.dir=alone")[0] == 0
     record, expected = (record_of(tmp_path / name) for name in ("together", "alone"))
     for name, value in expected["metrics"].items():
         assert math.isclose(record["metrics"][name], value, rel_tol=1e-5), name
@@ -147,13 +129,11 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here
 
 
 def test_helper_that_dies_ends_the_run_in_a_sentence(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "small").symlink_to(small)
-    process = start(tmp_path, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
-    while not (tmp_path / "run" / "history.csv").exists() and process.poll() is None:
-        time.sleep(0.05)
+    process = start(tmp_path, small, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
+    wait_for(tmp_path, "run/history.csv")
     helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(helpers[-1]), signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
+    output = "".join(process.communicate(timeout=60))
     assert process.returncode == 1
     assert "one of the processes that trained together has ended" in output
     assert "Traceback" not in output

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, Command, Here
+from conftest import ROOT, Command, Here, wait_for
 
 CONTRACT = {
     ".hydra",
@@ -33,13 +32,6 @@ CONTRACT = {
     "tensorboard",
 }
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=20"]
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -257,7 +249,7 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
     )
-    wait_for(tmp_path / "killed" / "checkpoints" / "last.ckpt")
+    wait_for(tmp_path, "killed/checkpoints/last.ckpt")
     process.kill()
     process.wait()
     assert record(tmp_path / "killed")["status"] == "running"
