@@ -1,6 +1,6 @@
 """Break every term of the mathematics once; each change must make a test fail.
 
-Run by `make mutants` (about three minutes). Each mutant replaces one piece of text in one module of a copy of `src/`
+Run by `make mutants` (about six minutes). Each mutant replaces one piece of text in one module of a copy of `src/`
 and runs the tests of the mathematics against the copy. Exits with the number of mutants that no test noticed.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = ["activation", "loss", "regularizer", "network", "backprop", "modules"]
-OWN_TESTS = {"optim": "modules"}
+OWN_TESTS = {"optim": "modules", "data": "processes"}  # of a module whose tests have another name
 
 MUTANTS = [
     # module, text, replacement, what it breaks
@@ -29,10 +29,10 @@ MUTANTS = [
     ("activation", "-0.5 * z * z", "-z * z", "gelu': density's exponent"),
     ("activation", "z.clamp(min=0) + torch", "torch", "softplus: missing term"),
     ("activation", "torch.ones_like(z), self.negative_slope", "torch.ones_like(z), 0.0", "leaky relu': slope"),
-    ("loss", "log_p.exp().sub_(y).div_(len(y))", "log_p.exp().sub_(y).div_(-len(y))", "BP1: sign"),
-    ("loss", ".sub_(y).div_(len(y))", ".sub_(y)", "BP1: sum for mean"),
-    ("loss", " / -len(y)", " / len(y)", "loss: sign"),
-    ("loss", " / -len(y)", " / -y.numel()", "loss: mean over classes too"),
+    ("loss", ".sub_(y).div_(examples", ".sub_(y).div_(-examples", "BP1: sign"),
+    ("loss", ".sub_(y).div_(examples or len(y))", ".sub_(y)", "BP1: sum for mean"),
+    ("loss", " / -(examples or len(y))", " / (examples or len(y))", "loss: sign"),
+    ("loss", " / -(examples or len(y))", " / -y.numel()", "loss: mean over classes too"),
     ("loss", "log_softmax(logits, dim=1)", "log_softmax(logits, dim=0)", "softmax: wrong axis"),
     ("regularizer", "return 2 * self.strength", "return self.strength", "penalty': factor 2"),
     ("regularizer", "return 2 * self.strength", "return -2 * self.strength", "penalty': sign"),
@@ -58,9 +58,13 @@ MUTANTS = [
     ("backprop", "return squares + self.bias().square().sum()", "return squares", "norm: missing bias"),
     ("backprop", "]) / divisor, torch", "]), torch", "accumulation: sum for mean"),
     ("optim", "(len(gradient.delta) if", "(64 if", "update: a short batch counted as a full one"),
-    ("modules", "gradient.bias().to(layer.bias.dtype)", "gradient.bias() + 1e-3 * layer.bias", "penalty on biases"),
+    ("modules", ".grad = bias", ".grad = bias + 1e-3 * layer.bias", "penalty on biases"),
     ("modules", " + decay * layer.weight", "", "penalty missing"),
     ("modules", "self.regularizer.decay * share", "self.regularizer.decay", "accumulation: penalty of a short step"),
+    ("processes", "distributed.all_reduce(numbers)", "pass", "two processes: each its own sum"),
+    ("processes", "joined = summed(", "joined = 0.5 * summed(", "two processes: mean of the sums"),
+    ("processes", "torch.cat(gather_all_tensors(rows.contiguous()))", "rows", "two processes: each its own factors"),
+    ("data", ".tensor_split(self.processes)[self.process]", ".tensor_split(self.processes)[0]", "both the same share"),
     ("network", "xavier_uniform_(layer.weight)", "xavier_normal_(layer.weight)", "Xavier: normal for uniform"),
 ]
 
@@ -73,7 +77,7 @@ def survives(module: str, text: str, replacement: str) -> bool:
         path = source / "handgrad" / f"{module}.py"
         assert path.read_text().count(text) == 1, f"{module}.py must hold {text!r} once"
         path.write_text(path.read_text().replace(text, replacement))
-        likely_first = sorted(TESTS, key=lambda name: name != OWN_TESTS.get(module, module))
+        likely_first = dict.fromkeys([OWN_TESTS.get(module, module), *TESTS])
         tests = [str(ROOT / "tests" / f"test_{name}.py") for name in likely_first]
         return not subprocess.call(
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

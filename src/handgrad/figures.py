@@ -17,7 +17,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         losses = [math.nan if row.get(name) is None else row[name] for row in rows]  # a gap where nothing was scored
         axes.plot(epochs, losses, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats per example)", title="Loss per epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

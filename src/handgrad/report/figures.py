@@ -188,7 +188,7 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
         axes.plot(printed.epoch, printed.train_loss, "--", color="0.5", linewidth=1)
         axes.plot(printed.epoch, printed.test_loss, "--", color="0.5", linewidth=1)
         axes.set_title(in_lines(row.label), fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.set_yscale("log")
         plainly(axes.yaxis)
