@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import runpy
 import signal
 import struct
@@ -111,6 +112,11 @@ def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def words(options: str) -> list[str]:
+    """What is typed, as a shell hands it on; spaces in braces belong to a word."""
+    return re.findall(r"(?:\{[^}]*\}|[^\s{])+", options)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

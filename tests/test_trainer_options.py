@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning
 import pytest
 
-from conftest import ROOT, Here, record_of
+from conftest import ROOT, Here, record_of, words
 
 # The option, and the words of the answer where it is refused.
 ROW = re.compile(r"^\| `([^`]+)` \| (works|refused)[^|]*\|([^|]*)\|$", re.MULTILINE)
@@ -22,8 +22,7 @@ def test_option_does_what_the_table_says(
 ) -> None:
     for drawing in ("handgrad.results.write_figure", "torch.utils.tensorboard.SummaryWriter.add_figure"):
         monkeypatch.setattr(drawing, lambda *_, **__: None)  # no option changes them, and they take half of the time
-    words = re.findall(r"(?:\{[^}]*\}|[^\s{])+", options)  # spaces in braces belong to a word
-    status, printed = here("trainer.max_epochs=2", "hydra.run.dir=run", *words)
+    status, printed = here("trainer.max_epochs=2", "hydra.run.dir=run", *words(options))
     assert "Traceback" not in printed
     assert (status == 0) == (verdict == "works"), printed
     if verdict == "refused":

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -103,14 +104,30 @@ class Classifier(LightningModule):
         self.scores = nn.ModuleDict({f"{name}_set": Scores() for name in ("train", "val", "test")})
 
     def configure_optimizers(self) -> Any:
+        """Make optimizer and schedule.
+
+        Raises:
+            UserError: one of them cannot be made or stepped, or its gradient cannot be clipped.
+        """
         rehearse(self.make_optimizer, self.make_schedule)
         optimizer = self.make_optimizer(self.network.named_parameters())
+        mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if mixed and self.clips and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise UserError(
+                "trainer.gradient_clip_val: in mixed precision Lightning clips nothing for a fused optimizer: "
+                "add optimizer.fused=false"
+            )
         if (schedule := self.make_schedule(optimizer)) is None:
             return {"optimizer": optimizer}
         described: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
         if isinstance(schedule, ReduceLROnPlateau) and self.automatic_optimization:
             described = {"scheduler": schedule, "interval": "epoch", "monitor": "train/loss"}
         return {"optimizer": optimizer, "lr_scheduler": described}
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped."""
+        return bool(self.trainer.gradient_clip_val)
 
     @property
     def planned_steps(self) -> float:
@@ -219,6 +236,10 @@ class ManualModule(Classifier):
         self.clip_val = gradient_clip_val or None  # 0 clips nothing
         self.clip_algorithm = gradient_clip_algorithm or "norm"
         self.waiting: list[list[LayerGradient]] = []  # of the batches since the latest step
+
+    @property
+    def clips(self) -> bool:
+        return self.clip_val is not None
 
     @property
     def planned_steps(self) -> float:
