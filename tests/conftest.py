@@ -63,19 +63,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
-    """Runs `src/train.py` on the small data in this process and an empty folder; returns status and what it printed."""
+    """Runs `src/train.py` on the small data, or another script, in this process and an empty folder.
+
+    Returns its status and what it printed.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments: str) -> tuple[int, str]:
-        ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"]
+    def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
+        ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
-        monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments, *ours])
+        script = str(ROOT / "src" / script)
+        monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
         handlers, variables = [signal.getsignal(number) for number in SIGNALS], dict(os.environ)
         torch.set_num_threads(1)
         status = 0
         try:
-            runpy.run_path(SCRIPT, run_name="__main__")
+            runpy.run_path(script, run_name="__main__")
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         finally:

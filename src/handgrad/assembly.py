@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from handgrad import callbacks, results
 from handgrad.checkpoint import SealedCheckpointIO
@@ -21,6 +23,8 @@ from handgrad.config import UserError, build, explained, resolved
 from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
 
+# What of a run's Trainer decides how its network is scored.
+REOPENED = ("_target_", "accelerator", "precision", "limit_test_batches", "deterministic", "inference_mode", "profiler")
 STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
@@ -84,6 +88,30 @@ def assemble(
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     return Assembly(trainer, module, data, history)
+
+
+def assemble_again(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:
+    """Build what a run was made of around the weights that came of it: on one device, watched by nothing.
+
+    Args:
+        cfg: the run's configuration.
+        layers: (weight, bias) of every layer, from the input on.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    cfg = copy.deepcopy(cfg)
+    kept = {key: cfg.trainer[key] for key in REOPENED if key in cfg.trainer}
+    OmegaConf.update(cfg, "trainer", kept | {"devices": 1}, merge=False, force_add=True)
+    cfg.logger = cfg.callbacks = None
+    assembly = assemble(cfg, Path.cwd(), show_progress=False)
+    module = assembly.module
+    assembly.trainer.precision_plugin.convert_module(module)
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(module.network.linear, layers, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    return assembly
 
 
 def check_strategy(strategy: Strategy, name: str) -> None:

@@ -44,6 +44,39 @@ class SealedCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(whole.getbuffer())
 
 
+def read(path: Path) -> tuple[Any, dict[str, Any] | None]:
+    """Read a file of weights without running anything that is in it.
+
+    Args:
+        path: of what `torch.save` wrote, sealed or not.
+
+    Returns:
+        its content, and the configuration that it is sealed with, None without a seal.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or holds more than numbers and texts.
+    """
+    try:
+        config = None
+        if zipfile.is_zipfile(path):  # else in torch's older format
+            with zipfile.ZipFile(path) as archive:
+                if SEAL in archive.namelist():
+                    seal = json.loads(archive.read(SEAL))
+                    config = dict(seal["config"])
+                    if seal["sha256"] != checksum(archive):
+                        raise ValueError("its checksum is not the one it was sealed with")
+        return torch.load(path, map_location="cpu", weights_only=True), config  # stricter than zipfile
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive can fail in every way there is
+        reason = "it holds objects or code" if "weights_only" in str(error) else str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is no sound file of weights ({reason}): nothing in it was run; "
+            "torch.save(model.state_dict(), ...) writes one that can be read"
+        ) from error
+
+
 def sound(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read the checkpoint that a run can go on from; a damaged one is named, and the run begins anew.
 
@@ -57,20 +90,17 @@ def sound(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         UserError: the checkpoint is whole, but of another configuration; says where they differ.
     """
+    content: dict[str, Any] | None
     try:
-        with zipfile.ZipFile(path) as archive:
-            seal = json.loads(archive.read(SEAL))
-            whole = bool(seal["sha256"] == checksum(archive))
-            differ = differences(seal["config"], config)
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # stricter than zipfile
+        content, belongs_to = read(path)
     except FileNotFoundError:
         return None
-    except Exception:  # a damaged archive can fail in every way there is
-        whole = False
-    if not whole:
+    except UserError:
+        belongs_to = None
+    if belongs_to is None:
         log.warning("%s is damaged, or not of this project: the run begins anew", path)
         return None
-    if differ:
+    if differ := differences(belongs_to, config):
         raise UserError(
             f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
             f"another folder; it has {joined(differ)}"

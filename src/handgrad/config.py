@@ -167,6 +167,20 @@ class Comparing(Group):
     output: Annotated[str, Field(min_length=1)] | None
 
 
+class Reopening(Group):
+    """What `conf/trained.yaml` gives to every command that opens a trained network."""
+
+    run: Name | None
+    checkpoint: Name | None
+
+
+class Exporting(Reopening):
+    """The whole of `conf/export.yaml`."""
+
+    format: Literal["state_dict", "notebook", "onnx"]
+    output: Name | None
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as plain values, nothing left to look up.
 

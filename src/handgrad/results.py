@@ -81,6 +81,7 @@ class Record(BaseModel):
     seconds_per_epoch: float | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None
+    threads: int | None = None
     versions: dict[str, str] = {}
     commit: str | None = None
 
@@ -133,6 +134,24 @@ def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Pa
             if record and same(record["config"], config):
                 return other, record
     return None
+
+
+def newest(outputs: Path) -> Path:
+    """The folder of the run that was completed last, a sweep's runs among them.
+
+    Args:
+        outputs: holds `runs/` and `sweeps/`.
+
+    Raises:
+        UserError: there is none.
+    """
+    records = [*outputs.glob(f"runs/*/{METRICS}"), *outputs.glob(f"sweeps/*/*/{METRICS}")]
+    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(UserError):  # a damaged one is passed over
+            record = read(path.parent)
+            if record and record["status"] == "completed":
+                return path.parent
+    raise UserError(f"{outputs} holds no completed run: make one by python src/train.py, or name one with run=...")
 
 
 def joined(parts: Sequence[str], most: int = 5) -> str:

@@ -1,0 +1,41 @@
+"""Score a trained network again, a run's or a file's, on the images it had or on others."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from handgrad import command
+from handgrad.config import Reopening, check, resolved
+from handgrad.settings import plain
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Open, score every set, and say whether that is what the run had recorded."""
+    config = resolved(cfg)
+    check(config, Reopening)
+    from handgrad.inside.opened import reopened  # nothing heavy before the configuration is checked
+
+    opened = reopened(config)
+    trainer, module, data, _ = opened.assembly
+    trainer.test(module, data, verbose=False)
+    recorded = opened.record["metrics"] if opened.record else {}
+    show(module.numbers_of(module.tested), recorded)
+    command.console().print(plain(str(opened.source)), soft_wrap=True)
+
+
+def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
+    """Print a row per metric, beside what was recorded of the same name."""
+    from rich.table import Table
+
+    table = Table("metric", "value", *(["recorded", ""] if recorded else []))
+    for name, value in metrics.items():
+        before = recorded.get(name)
+        verdict = "the same" if before == value else "another" if before is not None else ""
+        table.add_row(name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else []))
+    command.console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    command.run(main)

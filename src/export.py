@@ -1,0 +1,35 @@
+"""Write a trained network as a state_dict, as the notebook's dictionary, or as ONNX, and check what was written."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from handgrad import command
+from handgrad.config import Exporting, UserError, check, resolved, unusable
+from handgrad.settings import plain
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+def main(cfg: DictConfig) -> None:
+    """Open, write, read back, compare on the test set."""
+    config = resolved(cfg)
+    check(config, Exporting)
+    from handgrad.inside import exported, opened  # nothing heavy before the configuration is checked
+
+    network = opened.reopened(config)
+    folder = network.source / "exported" if network.record else Path.cwd()
+    path = Path(config["output"] or folder / exported.FILES[config["format"]]).absolute()
+    try:
+        difference, images = exported.write(network.assembly, config["format"], path)
+    except OSError as error:
+        raise UserError(f"{unusable(error, path)}: name another file with output=...") from error
+    command.console().print(
+        f"{plain(str(path))}\nread back, on {images:,} test images: the same predictions, "
+        f"logits {difference:.1e} apart at most",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

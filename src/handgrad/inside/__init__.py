@@ -1,0 +1,1 @@
+"""Looking into a trained network: reopened, asked, checked, watched and stepped through."""

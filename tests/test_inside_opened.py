@@ -1,0 +1,236 @@
+"""Oracle: the run's own metrics.json, its predictions, and the same network in plain torch.nn."""
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import Here, record_of
+from handgrad import checkpoint
+from handgrad.config import UserError
+from handgrad.data import MNISTDataModule
+from handgrad.inside.weights import layers_of
+
+SHAPES = [(30, 784), (20, 30), (10, 20)]
+Trained = Callable[..., dict[str, Any]]
+LAST = Path("checkpoints", "last.ckpt")
+
+
+@pytest.fixture
+def trained(here: Here) -> Trained:
+    """Trains a small network for an epoch in the folder `run` and returns its record."""
+
+    def train(*options: str, folder: str = "run") -> dict[str, Any]:
+        usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
+        status, printed = here(*usual, *options)
+        assert status == 0, printed
+        return record_of(Path(folder))
+
+    return train
+
+
+def scored(here: Here, *arguments: str) -> dict[str, float]:
+    """What `src/evaluate.py` prints, number by number."""
+    status, printed = here(*arguments, script="evaluate.py")
+    assert status == 0, printed
+    return {name: float(value) for name, value in re.findall(r"│ (\w+/\w+) +│ (\S+)", printed)}
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["activation=tanh"],
+        ["engine=autograd", "activation=leaky_relu", "+activation.negative_slope=0.2"],
+        ["trainer.precision=64-true"],
+        ["trainer.precision=bf16-mixed", "engine=autograd"],
+        ["data.val_size=100", "+trainer.limit_test_batches=1", "+trainer.overfit_batches=3"],
+        ["data.val_size=100", "data.score_test=false", "callbacks=best_checkpoint"],
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_reopened_run_scores_what_it_had_recorded(here: Here, trained: Trained, options: list[str]) -> None:
+    recorded = trained(*options)["metrics"]
+    assert scored(here, "run=run") == recorded
+
+
+def test_newest_completed_run_is_opened_a_sweeps_among_them(here: Here, trained: Trained) -> None:
+    old = trained(folder="outputs/runs/old")
+    new = trained("seed=1", folder="outputs/sweeps/new/0_x")
+    for number, folder in enumerate(("runs/old", "sweeps/new/0_x")):
+        os.utime(Path("outputs", folder, "metrics.json"), (number, number))
+    shutil.copytree("outputs/runs/old", "outputs/runs/broken")
+    Path("outputs/runs/broken/metrics.json").write_text("{")
+    assert scored(here) == new["metrics"] != old["metrics"]
+
+
+def test_other_images_are_scored(here: Here, trained: Trained, small: Path) -> None:
+    recorded = trained()["metrics"]
+    raw = Path("fashion", "FashionMNIST", "raw")
+    shutil.copytree(small / "MNIST" / "raw", raw)
+    assert scored(here, "run=run", "data=fashion_mnist", "data.root=fashion") == recorded
+    assert scored(here, "run=run", "data.root=fashion", "data.dataset=FashionMNIST") == recorded
+    for kind in ("images-idx3", "labels-idx1"):
+        (raw / f"train-{kind}-ubyte.gz").replace(raw / f"t10k-{kind}-ubyte.gz")
+        shutil.copy(small / "MNIST" / "raw" / f"train-{kind}-ubyte.gz", raw)
+    for path in raw.glob("*-ubyte"):
+        path.unlink()
+    found = scored(here, "run=run", "data=fashion_mnist", "data.root=fashion")
+    assert found["test/accuracy"] == found["train/accuracy"] == recorded["train/accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "notebook", "ours", "foreign checkpoint", "older format", "float64"])
+def test_file_alone_scores_as_its_run(here: Here, trained: Trained, small: Path, kind: str) -> None:
+    metrics = trained("activation=silu")["metrics"]
+    options = ["activation=silu", f"data.root={small}"]
+    if kind in ("state_dict", "notebook"):
+        assert here("run=run", f"format={kind}", "output=weights.pt", script="export.py")[0] == 0
+    elif kind == "ours":
+        shutil.copy(Path("run") / LAST, "weights.pt")
+        options.remove("activation=silu")  # the file says it
+    else:
+        state = torch.load(Path("run") / LAST, weights_only=True)["state_dict"]
+        renamed = {key.replace("network.layers", "model.fc"): value for key, value in state.items()}
+        if kind == "float64":
+            renamed = {key: value.double() for key, value in renamed.items()}
+        torch.save(
+            {"state_dict": renamed, "epoch": 3} if kind == "foreign checkpoint" else renamed,
+            "weights.pt",
+            _use_new_zipfile_serialization=kind != "older format",
+        )
+    found = scored(here, "checkpoint=weights.pt", *options)
+    assert found == pytest.approx(metrics, rel=1e-6 if kind == "float64" else 1e-15)
+
+
+def notebook(**changed: Any) -> dict[str, Any]:
+    """The notebook's dictionary for a small network."""
+    return {
+        **{f"w{number}": torch.zeros(shape) for number, shape in enumerate(SHAPES, start=1)},
+        **{f"b{number}": torch.zeros(shape[0], 1) for number, shape in enumerate(SHAPES, start=1)},
+    } | changed
+
+
+class Harm:
+    """Runs code when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (Path("harmed"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (Harm(), "is no sound file of weights (it holds objects or code): nothing in it was run"),
+        (nn.Linear(784, 10), "is no sound file of weights (it holds objects or code)"),
+        ({"w1": torch.zeros(10, 784)}, "does not hold a weight and a bias for every layer"),
+        ([1, 2], "does not hold a weight and a bias for every layer"),
+        ({}, "does not hold a weight and a bias for every layer"),
+        (notebook(w2=torch.zeros(20, 31)), "do not make a network from 784 inputs to 10 classes, each layer's inputs"),
+        (notebook(w2=torch.zeros(20, 31)), "(30, 784) with bias (30,), (20, 31) with bias (20,), (10, 20)"),
+        (notebook(b1=torch.zeros(29)), "(30, 784) with bias (29,)"),
+        (notebook(w1=torch.zeros(30, 783)), "do not make a network from 784 inputs"),
+        (notebook(w3=torch.zeros(9, 20), b3=torch.zeros(9)), "to 10 classes"),
+        (notebook(w1=torch.zeros(30, 784, dtype=torch.int64)), "weights should be floating-point numbers"),
+        (notebook(), "does not say which function follows its layers: add activation=relu"),
+    ],
+    ids=str,
+)
+def test_file_that_is_no_network_is_refused_in_a_sentence(here: Here, content: Any, words: str) -> None:
+    torch.save(content, "weights.pt")
+    status, printed = here("checkpoint=weights.pt", script="evaluate.py")
+    assert status == 1
+    assert words in printed
+    assert "Traceback" not in printed
+    assert not Path("harmed").exists()
+
+
+def test_what_cannot_be_opened_is_refused_in_a_sentence(here: Here, trained: Trained) -> None:
+    def refused(*arguments: str) -> str:
+        status, printed = here(*arguments, script="evaluate.py")
+        assert status == 1
+        assert "Traceback" not in printed
+        return printed
+
+    assert "holds no completed run: make one by python src/train.py" in refused()
+    assert "nowhere is not a run's folder: it has no metrics.json" in refused("run=nowhere")
+    assert "nowhere is missing: there is no such file" in refused("checkpoint=nowhere")
+    trained(folder="sweep/0_a")
+    assert "it holds 1: name one, e.g. run=" in refused("run=sweep")
+    assert "run=... and checkpoint=... are two networks" in refused("run=sweep/0_a", "checkpoint=x")
+    assert "is not the one that" in refused("run=sweep/0_a", "activation=tanh")
+    last = Path("sweep", "0_a") / LAST
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    assert "last.ckpt is no sound file of weights (Bad CRC-32" in refused("run=sweep/0_a")
+    last.unlink()
+    assert "last.ckpt is missing: the run was completed" in refused("run=sweep/0_a")
+
+
+def test_notebooks_dictionary_is_read_in_the_layers_order() -> None:
+    content = notebook(b2=torch.ones(20, 1))
+    (_, first), (_, second), _ = layers_of(dict(reversed(content.items())), "x")
+    assert first.shape == (30,)
+    assert second.equal(torch.ones(20))
+    eleven = {f"w{n}": torch.full((10, 784 if n == 1 else 10), float(n)) for n in range(1, 12)}
+    eleven |= {f"b{n}": torch.zeros(10) for n in range(1, 12)}
+    assert [float(weight[0, 0]) for weight, _ in layers_of(eleven, "x")] == list(range(1, 12))
+
+
+def test_exported_networks_are_the_trained_one(here: Here, trained: Trained, small: Path) -> None:
+    trained("activation=tanh")
+    for kind in ("state_dict", "notebook"):
+        status, printed = here("run=run", f"format={kind}", script="export.py")
+        assert status == 0
+        assert "read back, on 400 test images: the same predictions" in printed
+    data = MNISTDataModule(root=str(small))
+    data.prepare_data()
+    data.setup()
+    x = data.loaders["test"].images / 255
+    with Path("run", "predictions.csv").open() as file:
+        predicted = torch.tensor([int(row["predicted"]) for row in csv.DictReader(file)])
+    plain = nn.Sequential(nn.Linear(784, 30), nn.Tanh(), nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 10))
+    plain.load_state_dict(torch.load("run/exported/state_dict.pt", weights_only=True))
+    assert plain(x).argmax(dim=1).equal(predicted)
+
+    theirs = torch.load("run/exported/notebook.pt", weights_only=True)
+    assert [tuple(theirs[f"w{n}"].shape) for n in (1, 2, 3)] == SHAPES
+    a: Tensor = x.T  # one column per image, as the notebook has it
+    for number in (1, 2, 3):
+        z = theirs[f"w{number}"] @ a + theirs[f"b{number}"]
+        a = torch.tanh(z)
+    assert z.argmax(dim=0).equal(predicted)
+
+
+@pytest.mark.filterwarnings("default")
+def test_onnx_gives_the_same_logits(here: Here, trained: Trained) -> None:
+    pytest.importorskip("onnxruntime")
+    trained("activation=gelu", "trainer.precision=64-true")
+    status, printed = here("run=run", "format=onnx", script="export.py")
+    assert status == 0, printed
+    assert float(re.findall(r"logits (\S+) apart", printed)[0]) < 1e-5
+    assert Path("run/exported/network.onnx").stat().st_size > 90_000
+
+
+def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained()
+    monkeypatch.setattr("handgrad.inside.exported.for_notebook", lambda network: notebook())
+    status, printed = here("run=run", "format=notebook", script="export.py")
+    assert status == 1
+    assert "was not written: read back, its logits are" in printed
+    assert not list(Path("run", "exported").iterdir())
+
+
+def test_read_says_that_a_file_is_missing_or_unsound(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        checkpoint.read(tmp_path / "none")
+    (tmp_path / "empty").touch()
+    with pytest.raises(UserError, match="is no sound file of weights"):
+        checkpoint.read(tmp_path / "empty")
