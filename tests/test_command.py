@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SCRIPT, record_of, start, wait_for
+from conftest import ROOT, SCRIPT, record_of, start, wait_for
 
 
 def living(group: int) -> list[str]:
@@ -33,6 +33,30 @@ def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
     run = record_of(tmp_path / "run")
     assert (run["status"], run["reason"]) == ("failed", "interrupted")
     assert not list(tmp_path.rglob(".lock"))
+
+
+def test_signal_that_python_loses_comes_again() -> None:
+    program = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from handgrad import command
+command.Ending.patience = 0.2
+
+class Cleared:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+
+command.prepare()
+Cleared()
+print("lost", flush=True)
+time.sleep(30)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "src")], capture_output=True, text=True, timeout=60
+    )
+    assert process.stdout == "lost\n"
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)

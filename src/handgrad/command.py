@@ -42,6 +42,7 @@ def run(command: Callable[[], None]) -> None:
     try:
         command()
     except SystemExit as stop:
+        Ending.seen()
         if isinstance(stop.code, int) and stop.code > SIGNALLED:
             say_interrupted(signal.Signals(stop.code - SIGNALLED).name)
         raise
@@ -81,8 +82,32 @@ def prepare() -> None:
                 signal.signal(number, end)
 
 
+class Ending:
+    """The end by a signal that has come; it comes again if it gets lost.
+
+    Python loses an exception that is raised while it clears an object away (a `__del__`, a weak reference's callback),
+    and a signal's handler may run there.
+    """
+
+    patience = 5.0  # seconds
+    again: threading.Timer | None = None
+
+    @classmethod
+    def begin(cls, number: int) -> None:
+        cls.seen()
+        cls.again = threading.Timer(cls.patience, os.kill, (os.getpid(), number))
+        cls.again.daemon = True
+        cls.again.start()
+
+    @classmethod
+    def seen(cls) -> None:
+        if cls.again is not None:
+            cls.again.cancel()
+
+
 def end(number: int, frame: FrameType | None = None) -> NoReturn:
     """Leave with the exit status that a shell expects after a signal."""
+    Ending.begin(number)
     raise SystemExit(SIGNALLED + number)
 
 
