@@ -675,7 +675,7 @@ def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sweep", ["", [], ["a", ""], {"a": 1}, [["a"]], True, [None]])
 def test_sweep_that_names_no_folder_is_refused(sweep: Any) -> None:
-    with pytest.raises(UserError, match=r"^sweep=.* cannot be: it should be a folder, a pattern of folders, or a list"):
+    with pytest.raises(UserError, match=r"^sweep=.* cannot be: it should be a name, a pattern of names, or a list"):
         check({"sweep": sweep, "output": None}, Comparing)
 
 

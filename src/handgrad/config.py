@@ -152,18 +152,18 @@ class Training(Group):
     callbacks: Watching | None = None
 
 
-def some_folders(value: Any) -> Any:
-    """Names or patterns of folders: one, several, or none."""
+def some_names(value: Any) -> Any:
+    """Names or patterns of files or folders: one, several, or none."""
     several = value if isinstance(value, list) else [value]
     if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
-        raise PydanticCustomError("folders", "it should be a folder, a pattern of folders, or a list of these")
+        raise PydanticCustomError("names", "it should be a name, a pattern of names, or a list of these")
     return value
 
 
 class Comparing(Group):
     """The whole of `conf/compare.yaml`."""
 
-    sweep: Annotated[Any, AfterValidator(some_folders)]
+    sweep: Annotated[Any, AfterValidator(some_names)]
     output: Annotated[str, Field(min_length=1)] | None
 
 
@@ -178,6 +178,13 @@ class Exporting(Reopening):
     """The whole of `conf/export.yaml`."""
 
     format: Literal["state_dict", "notebook", "onnx"]
+    output: Name | None
+
+
+class Predicting(Reopening):
+    """The whole of `conf/predict.yaml`."""
+
+    images: Annotated[Any, AfterValidator(some_names)]
     output: Name | None
 
 

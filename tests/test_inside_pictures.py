@@ -1,0 +1,200 @@
+"""Oracle: MNIST's own images, made into pictures of every kind: what is prepared from them is the image again."""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from conftest import Here, record_of
+from handgrad.config import UserError
+from handgrad.data import MNISTDataModule
+from handgrad.inside.pictures import boxed, centred, inked, prepared
+
+Pixels = NDArray[np.uint8]
+DIGITS = range(10)  # the first ten test images: 7 2 1 0 4 1 4 9 5 9
+
+
+@pytest.fixture(scope="session")
+def digits(mnist: MNISTDataModule) -> Tensor:
+    return mnist.loaders["test"].images[:10].view(-1, 28, 28)
+
+
+def drawn(
+    digit: Tensor, size: tuple[int, int] = (300, 400), side: int = 250, at: tuple[int, int] = (37, 81)
+) -> Image.Image:
+    """Black ink on a white canvas."""
+    canvas = Image.new("L", size, 255)
+    ink = Image.fromarray(255 - digit.numpy())
+    canvas.paste(ink.resize((side, side), Image.Resampling.BICUBIC), at)
+    return canvas
+
+
+def coloured(picture: Image.Image) -> Image.Image:
+    """Blue ink on yellow paper."""
+    channels = zip((30, 40, 160), (250, 240, 150), strict=True)
+    return Image.merge("RGB", [picture.point(lambda v, a=a, b=b: a + (b - a) * v / 255) for a, b in channels])
+
+
+def transparent(picture: Image.Image, shade: int) -> Image.Image:
+    """Ink of a shade on nothing."""
+    glass = Image.new("RGBA", picture.size, (shade, shade, shade, 0))
+    glass.putalpha(picture.point(lambda v: 255 - v))
+    return glass
+
+
+def deep(picture: Image.Image) -> Image.Image:
+    """16 bits of grey, of which only a part is used."""
+    return Image.fromarray(np.asarray(picture).astype(np.uint16) * 150 + 4000)
+
+
+def photographed(picture: Image.Image) -> Image.Image:
+    """On paper, in uneven light, with grain."""
+    grain = np.random.default_rng(0)
+    ink = 1 - np.asarray(picture.filter(ImageFilter.GaussianBlur(1)), dtype=float) / 255
+    y, x = np.mgrid[0 : 1 : ink.shape[0] * 1j, 0 : 1 : ink.shape[1] * 1j]
+    light = (0.5 + 0.4 * x - 0.2 * y * y) * (0.95 - 0.7 * ink) + grain.normal(0, 0.015, ink.shape)
+    return Image.fromarray((255 * np.clip(light, 0, 1)).astype(np.uint8)).convert("RGB")
+
+
+def dirty(picture: Image.Image) -> Image.Image:
+    """With dust, and the table's edge in the picture."""
+    pixels = np.asarray(picture).copy()
+    pixels[10:13, 20:23] = pixels[390:392, 150:153] = 0
+    pixels[:, :12] = 60
+    return Image.fromarray(pixels)
+
+
+def turned(picture: Image.Image) -> Image.Image:
+    """Upside down in the file, which says so (EXIF orientation 3)."""
+    upside_down = picture.rotate(180)
+    upside_down.getexif()[0x0112] = 3
+    return upside_down
+
+
+KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "drawn.png": lambda picture: picture,
+    "light on dark.png": lambda picture: picture.point(lambda v: 255 - v),
+    "faint.png": lambda picture: picture.point(lambda v: 200 + v / 10),
+    "compressed.jpg": lambda picture: picture,
+    "plain.bmp": lambda picture: picture.convert("RGB"),
+    "palette.gif": lambda picture: coloured(picture).convert("P"),
+    "colour.webp": coloured,
+    "colour.png": coloured,
+    "black on nothing.png": lambda picture: transparent(picture, 0),
+    "white on nothing.webp": lambda picture: transparent(picture, 255),
+    "deep.png": deep,
+    "photo.jpg": photographed,
+    "dirty.png": dirty,
+    "turned.jpg": turned,
+    "large.png": lambda picture: picture.resize((1800, 2400)),
+    "black and white.png": lambda picture: picture.convert("1"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_image_made_into_a_picture_is_prepared_to_be_itself(tmp_path: Path, digits: Tensor, name: str) -> None:
+    path = tmp_path / name
+    for digit in digits[:5]:
+        picture = KINDS[name](drawn(digit))
+        picture.save(path, exif=picture.getexif())
+        seen = prepared(path)[1].view(28, 28)
+        assert seen.max() == 1
+        assert (seen - digit / 255).abs().mean() < 0.07  # a shift by a pixel makes it 0.09
+
+
+def test_size_and_place_do_not_matter(tmp_path: Path, digits: Tensor) -> None:
+    path = tmp_path / "x.png"
+    for size, side, at in (((28, 28), 28, (0, 0)), ((60, 60), 40, (20, 0)), ((900, 300), 100, (700, 150))):
+        for digit in digits:
+            drawn(digit, size, side, at).save(path)
+            assert (prepared(path)[1].view(28, 28) - digit / 255).abs().mean() < 0.075
+
+
+def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None:
+    """Longer side 20, brightest pixel 1, centre of mass at (14, 14) to half a pixel, as in all of MNIST."""
+    where = torch.arange(28.0)
+    for digit in digits:
+        ink = inked(1 - digit.double().numpy() / 255)
+        assert ink is not None
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+        field = centred(boxed(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+        assert max(int(field.any(dim=axis).sum()) for axis in (0, 1)) == 20
+        for axis in (0, 1):
+            assert abs(float((field.sum(dim=axis) * where).sum() / field.sum()) - 14) <= 0.5
+
+
+def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None:
+    pixels = np.full((400, 400), 255, dtype=np.uint8)
+    pixels[100:300, 199:202] = 0
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    seen = prepared(tmp_path / "one.png")[1].view(28, 28)
+    assert 1.2 <= float(seen.sum(dim=1).max()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("black.png", Image.new("L", (50, 60), 0), "is empty: nothing in it stands out"),
+        ("nothing.png", Image.new("RGBA", (50, 60), (0, 0, 0, 0)), "is empty: nothing in it stands out"),
+        ("pixel.png", Image.new("L", (1, 1), 0), "is empty: nothing in it stands out"),
+        ("grain.png", Image.effect_noise((80, 80), 40), "is empty: nothing in it stands out"),
+        ("text.png", b"hello", "is not a picture in PNG, JPEG, BMP, GIF or WEBP"),
+        ("paper.pdf", b"%PDF-1.4", "is not a picture in PNG"),
+        ("nothing at all.gif", b"", "is not a picture in PNG"),
+        ("cut.png", None, "cannot be read as a picture"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_digit_is_refused_in_a_sentence(
+    tmp_path: Path, digits: Tensor, name: str, content: Image.Image | bytes | None, words: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, Image.Image):
+        content.save(path)
+    elif content is not None:
+        path.write_bytes(content)
+    else:
+        drawn(digits[0]).save(path)
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=f"{re.escape(str(path))} {words}"):
+        prepared(path)
+
+
+def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Tensor) -> None:
+    options = ["network.hidden_sizes=[60]", "trainer.max_epochs=12", "logger=none", "optimizer.lr=0.003"]
+    assert here(*options, "hydra.run.dir=run")[0] == 0
+    assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8
+    Path("mine").mkdir()
+    for number, digit in enumerate(digits):
+        drawn(digit).save(f"mine/{number}.png")
+    Path("mine", "notes.txt").write_text("not looked at")
+    Path("broken.png").write_bytes(b"x")
+    status, printed = here("run=run", "images=[mine,broken.png,'mine/*0.png']", "output=found", script="predict.py")
+    assert status == 1
+    assert "broken.png is not a picture" in printed
+    assert "1 of 11 pictures could not be used" in printed
+    assert "Traceback" not in printed
+    with Path("found", "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [f"mine/{number}.png" for number in DIGITS]
+    with Path("run", "predictions.csv").open(encoding="utf-8") as file:
+        own = [row["predicted"] for row in csv.DictReader(file)][:10]
+    assert sum(row["class"] == digit for row, digit in zip(rows, own, strict=True)) >= 9
+    assert all(float(row["probability"]) >= float(row["runner_up_probability"]) for row in rows)
+    assert Path("found", "predictions.png").stat().st_size > 10_000
+    for row in rows:
+        assert re.search(rf"{row['picture']} +│ {row['class']} ", printed)
+
+    assert here("run=run", "images=mine/3.png", script="predict.py")[0] == 0
+    assert len(list(Path("outputs", "predictions").glob("*/predictions.csv"))) == 1
+    for images, words in (("nix.png", "nix.png is not there"), ("found/x", "is not there"), ("[]", "cannot be")):
+        status, printed = here("run=run", f"images={images}", script="predict.py")
+        assert (status, words in printed) == (1, True), printed
+    assert "name the pictures: images=my_digit.png" in here("run=run", script="predict.py")[1]
