@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from conftest import Here, record_of
 from handgrad.config import UserError
@@ -98,23 +99,43 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
+    """Near to the images, and most nearer to them than to the images moved by a pixel or scaled by a tenth.
+
+    A centre of mass between two pixels may fall to either.
+    """
+    distances = []
+    for found, digit in zip(seen, digits, strict=True):
+        whole = digit / 255
+        larger = resize(whole[None], [31, 31], antialias=True)[0, 1:29, 1:29]
+        smaller = torch.nn.functional.pad(resize(whole[None], [25, 25], antialias=True)[0], [2, 1, 2, 1])
+        moved = [whole.roll(step, dims=axis) for step in (-1, 1) for axis in (0, 1)]
+        distances.append([float((found - other).abs().mean()) for other in (whole, larger, smaller, *moved)])
+    nearest = [row.index(min(row)) for row in distances]
+    return max(min(row) for row in distances) < 0.06 and nearest.count(0) > len(digits) / 2
+
+
 @pytest.mark.parametrize("name", KINDS)
-def test_image_made_into_a_picture_is_prepared_to_be_itself(tmp_path: Path, digits: Tensor, name: str) -> None:
-    path = tmp_path / name
+def test_images_made_into_pictures_are_prepared_to_be_themselves(tmp_path: Path, digits: Tensor, name: str) -> None:
+    seen = []
     for digit in digits[:5]:
         picture = KINDS[name](drawn(digit))
-        picture.save(path, exif=picture.getexif())
-        seen = prepared(path)[1].view(28, 28)
-        assert seen.max() == 1
-        assert (seen - digit / 255).abs().mean() < 0.07  # a shift by a pixel makes it 0.09
+        picture.save(tmp_path / name, exif=picture.getexif())
+        seen.append(prepared(tmp_path / name)[1].view(28, 28))
+    assert are_themselves(seen, list(digits[:5]))
 
 
-def test_size_and_place_do_not_matter(tmp_path: Path, digits: Tensor) -> None:
-    path = tmp_path / "x.png"
-    for size, side, at in (((28, 28), 28, (0, 0)), ((60, 60), 40, (20, 0)), ((900, 300), 100, (700, 150))):
-        for digit in digits:
-            drawn(digit, size, side, at).save(path)
-            assert (prepared(path)[1].view(28, 28) - digit / 255).abs().mean() < 0.075
+@pytest.mark.parametrize(
+    ("size", "side", "at"), [((28, 28), 28, (0, 0)), ((60, 60), 40, (20, 0)), ((900, 300), 100, (700, 150))]
+)
+def test_size_and_place_do_not_matter(
+    tmp_path: Path, digits: Tensor, size: tuple[int, int], side: int, at: tuple[int, int]
+) -> None:
+    seen = []
+    for digit in digits:
+        drawn(digit, size, side, at).save(tmp_path / "x.png")
+        seen.append(prepared(tmp_path / "x.png")[1].view(28, 28))
+    assert are_themselves(seen, list(digits))
 
 
 def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None:
