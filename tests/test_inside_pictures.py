@@ -95,7 +95,7 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "dirty.png": dirty,
     "turned.jpg": turned,
     "large.png": lambda picture: picture.resize((1800, 2400)),
-    "black and white.png": lambda picture: picture.convert("1"),
+    "black and white.png": lambda picture: picture.convert("1", dither=Image.Dither.NONE),
 }
 
 
