@@ -188,6 +188,21 @@ class Predicting(Reopening):
     output: Name | None
 
 
+class Checking(Group):
+    """The whole of `conf/check.yaml`."""
+
+    run: Name | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    batch: Positive
+    entries: Positive
+    broken: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None = Field(alias="break")
+    output: Name | None
+    activation: Group
+    data: Data
+    network: Network
+    regularizer: Regularizer
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as plain values, nothing left to look up.
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 METRICS = "metrics.json"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
+CHECK = "check.json"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 TENSORBOARD = "tensorboard"
@@ -273,7 +274,12 @@ def explained_writes(folder: Path) -> Iterator[None]:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write a run's `metrics.json`."""
-    write_text(folder / METRICS, json.dumps(record, indent=2) + "\n")
+    write_json(folder / METRICS, record)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file for people and programs."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,101 @@
+"""Hold the gradients by hand against autograd's and finite differences, layer by layer; spoil one to see it show."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from handgrad import command, results
+from handgrad.config import Checking, UserError, build, check, resolved, unusable
+from handgrad.settings import plain
+
+if TYPE_CHECKING:
+    from handgrad.inside.checking import Row
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="check")
+def main(cfg: DictConfig) -> None:
+    """Build or open a network, check it on a batch, write, show; status 1 if a gradient is wrong."""
+    config = resolved(cfg)
+    check(config, Checking)
+    from handgrad.inside import checking  # nothing heavy before the configuration is checked
+
+    network, phi, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
+    train = data.loaders["train"]
+    if len(train.images) < config["batch"]:
+        raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
+    x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
+    rows = checking.check(network, phi, build(cfg.regularizer), x, y, config["entries"], config["break"])
+    folder = Path(config["output"]) if config["output"] else source
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_json(folder / results.CHECK, checking.report(rows, config["break"]))
+    except OSError as error:
+        raise UserError(f"{unusable(error, folder)}: name another folder with output=...") from error
+    show(rows, config["break"], folder)
+    if wrong := sum(row.verdict == "wrong" for row in rows):
+        raise UserError(f"{wrong} of {len(rows)} gradients by hand are wrong")
+
+
+def fresh(cfg: DictConfig) -> tuple[Any, ...]:
+    """A network as it is before training, its activation, its data, and a folder of its own."""
+    import torch
+
+    data = build(cfg.data, seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    torch.manual_seed(cfg.seed)
+    folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+    return build(cfg.network), build(cfg.activation), data, folder
+
+
+def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
+    """A run's network, activation, data and folder; its penalty goes into cfg where none was typed.
+
+    Raises:
+        UserError: something was typed that the run decides.
+    """
+    from handgrad.inside.opened import reopened
+
+    typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
+    if decided := typed & {"activation", "network", "seed"}:
+        raise UserError(f"{', '.join(sorted(decided))}: with run=... the run decides that: leave it out")
+    wanted = {"run": config["run"], "checkpoint": None, "data": config["data"] if "data" in typed else {}}
+    (_, module, data, _), source, record = reopened(wanted)
+    if record and "regularizer" not in typed:
+        cfg.regularizer = record["config"]["regularizer"]
+    return module.network, module.activation, data, source
+
+
+def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
+    """Print a row per parameter, what is wrong in red, and where the figures are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from handgrad.inside.checking import BROKEN, TOLERANCES
+
+    console = command.console(width=None if sys.stdout.isatty() else 160)
+    if broken:
+        console.print(f"{broken} is broken on purpose: {BROKEN[broken]}")
+    table = Table("layer", "parameter", "shape", *(f"{reference}\n{precision}" for reference, precision in TOLERANCES))
+    table.add_column("verdict")
+    for row in rows:
+        shares = [
+            Text(f"{share:.1e}" + ("" if row.right(key) else " !"), "" if row.right(key) else "red")
+            for key, share in row.apart.items()
+        ]
+        verdict = Text(row.verdict, "red" if row.verdict == "wrong" else "green")
+        table.add_row(str(row.layer), row.parameter, " x ".join(map(str, row.shape)), *shares, verdict)
+    tolerances = [f"{tolerance:.0e}" for tolerance in TOLERANCES.values()]
+    table.add_section()
+    table.add_row("", "tolerance", "", *tolerances, "")
+    console.print(table)
+    console.print(f"figures: {plain(str((folder / results.CHECK).absolute()))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,112 @@
+"""Oracle: which gradients each spoiled equation enters, read off docs/derivation.md; autograd for the sound ones."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Here
+from handgrad.activation import Activation, ReLU, Sigmoid
+from handgrad.data import BatchLoader
+from handgrad.inside import checking
+from handgrad.network import MLP
+from handgrad.regularizer import L2
+from test_activation import ACTIVATIONS
+
+WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
+BELOW = {(n, name) for n in (1, 2) for name in ("weight", "bias")}
+# Of three layers: the gradients that an equation enters; with relu, phi' is the same at z and at a.
+ENTERS = [
+    (None, Sigmoid(), set()),
+    ("BP1", Sigmoid(), WEIGHTS | BIASES),
+    ("BP2", Sigmoid(), BELOW),
+    ("BP2", ReLU(), BELOW),
+    ("BP3", ReLU(), BIASES),
+    ("BP4", ReLU(), WEIGHTS - {(1, "weight")}),
+    ("phi", Sigmoid(), BELOW),
+    ("phi", ReLU(), set()),
+    ("L2", Sigmoid(), WEIGHTS),
+]
+
+
+def wrong(rows: list[checking.Row], reference: str, precision: str) -> set[tuple[int, str]]:
+    return {(row.layer, row.parameter) for row in rows if not row.right((reference, precision))}
+
+
+@pytest.mark.parametrize(("broken", "phi", "entered"), ENTERS, ids=str)
+def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
+    few: BatchLoader, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
+) -> None:
+    torch.manual_seed(0)
+    x, y = few.images[:64] / 255, few.targets[:64]
+    rows = checking.check(MLP([30, 20]), phi, L2(1e-2), x, y, 20, broken)
+    assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
+    assert wrong(rows, "differences", "float64") == entered
+    assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
+
+
+def test_missing_penalty_is_not_seen_where_there_is_none(few: BatchLoader) -> None:
+    rows = checking.check(MLP([30]), ReLU(), L2(0.0), few.images[:64] / 255, few.targets[:64], 5, "L2")
+    assert {row.verdict for row in rows} == {"right"}
+
+
+@pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_sound_gradients_are_found_right(few: BatchLoader, phi: Activation, hidden: list[int]) -> None:
+    for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
+        torch.manual_seed(size)
+        rows = checking.check(MLP(hidden, init), phi, L2(1e-3), few.images[:size] / 255, few.targets[:size], 5)
+        assert {row.verdict for row in rows} == {"right"}
+        assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
+
+
+def test_gradient_that_is_not_finite_is_wrong(few: BatchLoader) -> None:
+    network = MLP([5])
+    with torch.no_grad():
+        network.weights[0][0, 0] = torch.nan
+    rows = checking.check(network, ReLU(), L2(0.0), few.images[:9] / 255, few.targets[:9], 2)
+    assert rows[0].verdict == "wrong"
+
+
+def checked(here: Here, small: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    status, printed = here(*arguments, f"data.root={small}", "output=found", script="check.py")
+    return status, printed, json.loads(Path("found", "check.json").read_text(encoding="utf-8"))
+
+
+def test_command_shows_what_it_writes_and_its_status_tells(here: Here, small: Path) -> None:
+    options = ["network.hidden_sizes=[30,20]", "activation=tanh", "regularizer=l2", "batch=32", "entries=5"]
+    status, printed, report = checked(here, small, *options)
+    assert (status, report["broken"]) == (0, None)
+    assert [row["verdict"] for row in report["rows"]] == ["right"] * 6
+    status, printed, report = checked(here, small, *options, "break=BP2")
+    assert status == 1
+    assert "4 of 6 gradients by hand are wrong" in printed
+    assert "BP2 is broken on purpose: delta_l without the factor phi'(z_l)" in printed
+    assert [row["verdict"] for row in report["rows"]] == ["wrong"] * 4 + ["right"] * 2
+    for row in report["rows"]:
+        share = f"{row['autograd float64']:.1e}"
+        assert re.search(rf"│ {row['layer']} +│ {row['parameter']} .*{re.escape(share)}.*{row['verdict']}", printed)
+
+
+def test_command_checks_a_trained_network_with_its_own_penalty(here: Here, small: Path) -> None:
+    usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
+    assert here(*usual, "activation=silu", "regularizer=l2", "regularizer.strength=0.01")[0] == 0
+    status, _, report = checked(here, small, "run=run", "entries=5")
+    assert status == 0
+    status, _, report = checked(here, small, "run=run", "entries=5", "break=L2")
+    assert status == 1
+    assert {row["parameter"] for row in report["rows"] if row["verdict"] == "wrong"} == {"weight"}
+    assert checked(here, small, "run=run", "entries=5", "break=L2", "regularizer=none")[0] == 0
+    assert here("run=run", "entries=2", script="check.py")[0] == 0
+    assert Path("run", "check.json").exists()
+    assert "activation: with run=... the run decides that" in here("run=run", "activation=tanh", script="check.py")[1]
+
+
+def test_batch_larger_than_the_data_and_unknown_equations_are_refused(here: Here, small: Path) -> None:
+    status, printed = here("batch=1281", f"data.root={small}", script="check.py")
+    assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
+    status, printed = here("break=BP5", script="check.py")
+    assert (status, "break=BP5 cannot be: it should be 'BP1', 'BP2'" in printed) == (1, True)
