@@ -76,6 +76,8 @@ def assemble(
     ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
     if loggers:
         ours.append(LearningRateMonitor("step"))
+    if cfg.get("diagnostics"):
+        ours.append(build(cfg.diagnostics, folder=folder, history=history))
     if cfg.trainer.devices != 1:
         ours.append(callbacks.OwnSignals())
     trainer = build(
@@ -103,7 +105,7 @@ def assemble_again(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> 
     cfg = copy.deepcopy(cfg)
     kept = {key: cfg.trainer[key] for key in REOPENED if key in cfg.trainer}
     OmegaConf.update(cfg, "trainer", kept | {"devices": 1}, merge=False, force_add=True)
-    cfg.logger = cfg.callbacks = None
+    cfg.logger = cfg.callbacks = cfg.diagnostics = None
     assembly = assemble(cfg, Path.cwd(), show_progress=False)
     module = assembly.module
     assembly.trainer.precision_plugin.convert_module(module)

@@ -4,7 +4,8 @@ import logging
 import math
 import signal
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,13 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.started, self.seconds = time.perf_counter(), 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let what another callback does within an epoch not count as the epoch's time."""
+        began = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - began
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.seconds += time.perf_counter() - self.started

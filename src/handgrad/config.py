@@ -120,6 +120,12 @@ class Trainer(Group):
     enable_checkpointing: Literal[True] = True  # a run is scored from its checkpoint, and goes on from it
 
 
+class Diagnostics(Group):
+    """`conf/diagnostics/`."""
+
+    examples: Positive = 256
+
+
 def with_target(node: dict[str, Any]) -> dict[str, Any]:
     """A node that names the class it is made of."""
     if isinstance(node.get("_target_"), str):
@@ -148,6 +154,7 @@ class Training(Group):
     schedule: Schedule
     regularizer: Regularizer
     trainer: Trainer
+    diagnostics: Diagnostics | None = None
     logger: Watching | None = None
     callbacks: Watching | None = None
 

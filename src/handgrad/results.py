@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 HISTORY = "history.csv"
+LAYERS = "layers.csv"
 PREDICTIONS = "predictions.csv"
 CHECK = "check.json"
 CHECKPOINTS = "checkpoints"

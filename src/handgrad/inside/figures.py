@@ -1,13 +1,46 @@
-"""Figures of what is inside: pictures beside what the network saw."""
+"""Figures of what is inside: the layers over the epochs, and pictures beside what the network saw."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from handgrad.inside.predictions import MOST, Prediction
 from handgrad.settings import plain
 
 COLUMNS = 4  # of pairs
+PANELS = {  # of `layers.png`: column of `layers.csv`, title, scale
+    "activation_std": ("spread of the activations", "linear"),
+    "saturated": ("share of saturated units", "linear"),
+    "dead": ("share of dead units", "linear"),
+    "delta_norm": ("norm of delta", "log"),
+    "gradient_norm": ("norm of the weight gradient", "log"),
+    "log10_update": ("update / weight, log10", "linear"),
+}
+
+
+def layers(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw what happened inside every layer, over the epochs; a gap where there is no number."""
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    grid = figure.subplots(2, 3, sharex=True)
+    numbers = sorted({row["layer"] for row in rows})
+    for axes, (name, (title, scale)) in zip(grid.flat, PANELS.items(), strict=True):
+        for number in numbers:
+            mine = [row for row in rows if row["layer"] == number]
+            values = [math.nan if row[name] is None else row[name] for row in mine]
+            label = f"layer {number}" + (" (logits)" if number == numbers[-1] else "")
+            axes.plot([row["epoch"] for row in mine], values, marker="o", markersize=3, label=label)
+        axes.set(title=title, yscale=scale)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        if title.startswith("share"):
+            axes.set_ylim(-0.03, 1.03)
+    for axes in grid[-1]:
+        axes.set_xlabel("epochs trained")
+    grid[0, 0].legend()
+    return figure
 
 
 def pictures(predicted: Sequence[Prediction]) -> Figure:

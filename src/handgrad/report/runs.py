@@ -17,7 +17,7 @@ from handgrad.settings import canonical, flat, plain, shown
 
 ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
 # What changes nothing that is computed; of a study, its changes are seen.
-NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger"}
+NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger", "diagnostics"}
 CHANCE = 0.2  # accuracy below which a run has learned nothing: twice what guessing one of ten classes gets
 STATUSES = ("completed", "diverged", "failed", "running")
 UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
@@ -270,7 +270,7 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         column_for(key): value
         for key, value in settings.items()
-        if key not in NOT_A_CELL and not key.startswith("logger.")
+        if key not in NOT_A_CELL and not key.startswith(("logger.", "diagnostics."))
     }
 
 

@@ -1,0 +1,253 @@
+"""What happens inside the layers while a network trains: saturation, dead units, deltas, gradients, updates."""
+
+import copy
+import logging
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.utils import make_grid
+
+from handgrad import backprop, loss, results
+from handgrad.activation import Activation
+from handgrad.artifacts import log_figure
+from handgrad.backprop import LayerGradient
+from handgrad.callbacks import History
+from handgrad.inside import checking, figures
+from handgrad.modules import Classifier
+from handgrad.network import MLP
+from handgrad.regularizer import L2
+
+log = logging.getLogger(__name__)
+
+CHECKED = 64  # images of the sample whose gradient is held against autograd's
+SATURATED = 0.01  # share of the largest |phi'| below which a unit hardly learns
+SHOWN = 100  # units of the first layer, as images
+
+
+class Layer(NamedTuple):
+    """One layer on a sample of B images.
+
+    activation: (B, O) what it hands on; of the last layer, the logits.
+    slope: (B, O) phi'(z), None for the last layer, which has no phi.
+    gradient: of the mean loss over the sample, in factored form.
+    """
+
+    activation: Tensor
+    slope: Tensor | None
+    gradient: LayerGradient
+
+
+@torch.no_grad()
+def looked_into(network: MLP, phi: Activation, x: Tensor, y: Tensor) -> list[Layer]:
+    """Run a sample forward and backward and keep what each layer did, from the input on."""
+    passed = backprop.forward(x, network.weights, network.biases, phi)
+    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    gradients = backprop.backward(delta, passed, network.weights, phi)
+    outputs = [*passed.activations[1:], passed.logits]
+    slopes = [phi.derivative(z, a) for z, a in zip(passed.zs[:-1], passed.activations[1:], strict=True)]
+    return [Layer(*parts) for parts in zip(outputs, [*slopes, None], gradients, strict=True)]
+
+
+def steepest(phi: Activation) -> float:
+    """The largest |phi'(z)| there is, to four digits."""
+    z = torch.linspace(-10, 10, 20001, dtype=torch.float64)
+    return float(phi.derivative(z, phi(z)).abs().max())
+
+
+@torch.no_grad()
+def measured(layer: Layer, weight: Tensor, decay: float, most: float) -> dict[str, float | None]:
+    """A layer in numbers, under the names that `layers.csv` and the loggers have.
+
+    Args:
+        layer: on a sample.
+        weight: (O, I) its weights.
+        decay: c where the penalty's gradient is c * W.
+        most: the largest |phi'| there is.
+
+    Returns:
+        mean and standard deviation of the activation; over units and images, the share that is saturated (|phi'| below
+        1 % of its maximum); over units, the share that is dead (phi' zero on the whole sample), both None for the last
+        layer; Euclidean norms of delta and of the weight gradient, penalty included.
+    """
+    saturated = dead = None
+    if layer.slope is not None:
+        saturated = float((layer.slope.abs() < SATURATED * most).float().mean())
+        dead = float((layer.slope == 0).all(dim=0).float().mean())
+    return {
+        "activation_mean": float(layer.activation.mean()),
+        "activation_std": float(layer.activation.std(correction=0)),
+        "saturated": saturated,
+        "dead": dead,
+        "delta_norm": float(layer.gradient.delta.norm()),
+        "gradient_norm": float((layer.gradient.weight() + decay * weight).norm()),
+    }
+
+
+class LayerDiagnostics(Callback):
+    """Looks into the layers before training and after every epoch; the look does not count as the epoch's time.
+
+    Leaves `layers.csv` and `layers.png` in the run's folder; numbers, histograms, the first layer's weights and the
+    confusion matrix in TensorBoard, numbers and the figure in every other logger.
+
+    Args:
+        folder: the run's.
+        history: takes the epochs' times.
+        examples: of the sample, the first of the training set.
+    """
+
+    def __init__(self, folder: Path, history: History, examples: int = 256) -> None:
+        self.folder = folder
+        self.history = history
+        self.examples = examples
+        self.rows: list[dict[str, Any]] = []
+        self.before: list[Tensor] = []  # weights, as they are before an epoch's last step
+        self.updates: list[float | None] = []  # of every layer, log10 of that step's share of the weights
+        self.looks: list[float] = []  # seconds that each took
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if not self.rows:  # else the run goes on
+            self.look(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.updates = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch:
+            self.before = [weight.detach().clone() for weight in pl_module.network.weights]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.before:
+            steps = zip(self.before, pl_module.network.weights, strict=True)
+            shares = [float((after.detach() - before).norm() / before.norm()) for before, after in steps]
+            self.updates = [math.log10(share) if share > 0 else None for share in shares]
+            self.before = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        with self.history.paused():
+            self.look(trainer, pl_module, epoch=trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if not trainer.is_global_zero or not self.looks:
+            return
+        figure = figures.layers(self.rows)
+        results.write_figure(self.folder, "layers", figure)
+        log_figure(trainer, "layers", figure)
+        look, epoch = statistics.median(self.looks), results.summarize(self.history.rows)["seconds_per_epoch"]
+        log.info("diagnostics=layers took %.3f s per epoch, %.1f %% of its training", look, 100 * look / epoch)
+
+    def look(self, trainer: Trainer, module: Classifier, epoch: int) -> None:
+        """Measure every layer, write and log what was found.
+
+        Args:
+            trainer: of the run.
+            module: after so many epochs.
+            epoch: how many.
+        """
+        # Of the set that was just scored; every process asks, for the answer may need them all.
+        counts = {name: module.scores_of(name).counts() for name in module.validated if module.freshly_validated}
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        began = time.perf_counter()
+        train = trainer.datamodule.loaders["train"]  # type: ignore[attr-defined]
+        weights = module.network.weights
+        dtype = torch.promote_types(weights[0].dtype, torch.float32)
+        network = module.network if weights[0].dtype == dtype else copy.deepcopy(module.network).to(dtype)
+        x = train.images[: self.examples].to(weights[0].device, dtype) / 255
+        y = train.targets[: self.examples].to(x)
+        layers = looked_into(network, module.activation, x, y)
+        apart = checked(network, module.activation, module.regularizer, x[:CHECKED], y[:CHECKED])
+        most = steepest(module.activation)
+        rows = [
+            {"epoch": epoch, "layer": number}
+            | measured(layer, weight, module.regularizer.decay, most)
+            | {"log10_update": self.updates[number - 1] if self.updates else None, "gradient_check": share}
+            for number, (layer, weight, share) in enumerate(zip(layers, network.weights, apart, strict=True), start=1)
+        ]
+        self.rows += rows
+        results.write_rows(self.folder / results.LAYERS, [list(rows[0]), *(row.values() for row in self.rows)])
+        # As Lightning has it for what is logged at an epoch's end: the last step that was taken.
+        step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - 1, 0)
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars(rows), step)
+            if isinstance(logger, TensorBoardLogger):
+                show(logger.experiment, step, layers, weights[0], counts)
+        self.looks.append(time.perf_counter() - began)
+
+
+def checked(network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor) -> list[float]:
+    """Of every layer, how far its gradients by hand are from autograd's, as a share of autograd's largest entry."""
+    ours = checking.by_hand(network, phi, regularizer, x, y)
+    theirs = checking.by_autograd(network, phi, regularizer, x, y)
+    shares = [checking.apart(mine, other) for mine, other in zip(ours, theirs, strict=True)]
+    return [max(pair) for pair in zip(shares[::2], shares[1::2], strict=True)]
+
+
+def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Rows of one epoch as a logger takes them: "layer_1/saturated" and so on, without what has no number."""
+    return {
+        f"layer_{row['layer']}/{name}": value
+        for row in rows
+        for name, value in row.items()
+        if name not in ("epoch", "layer") and value is not None
+    }
+
+
+def show(board: Any, step: int, layers: Sequence[Layer], first: Tensor, counts: Mapping[str, Tensor]) -> None:
+    """Give TensorBoard what only it can show.
+
+    Args:
+        board: TensorBoard's `SummaryWriter`.
+        step: of the run.
+        layers: on the sample.
+        first: (O, 784) weights of the first layer.
+        counts: (10, 10) confusion matrices of sets by name.
+    """
+    for number, layer in enumerate(layers, start=1):
+        board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
+        board.add_histogram(f"layer_{number}/delta", layer.gradient.delta[:CHECKED], step)
+    board.add_image("layer_1/weights", tiled(first[:SHOWN]), step, dataformats="HW")
+    for name, matrix in counts.items():
+        board.add_image(f"confusion_by_epoch/{name}", pictured(matrix.cpu()), step)
+
+
+def tiled(weights: Tensor) -> Tensor:
+    """(H, W) bytes: the weights (U, 784) of units as images side by side, grey for 0, white for the largest."""
+    images = weights.detach().float().cpu().view(-1, 1, 28, 28)
+    grey = (images / (2 * images.abs().max().clamp(min=1e-12)) + 0.5).clamp(0, 1)
+    grid: Tensor = make_grid(grey, nrow=10, padding=1)
+    return (255 * grid[0]).to(torch.uint8)
+
+
+def pictured(counts: Tensor) -> Tensor:
+    """(3, H, W) bytes: a confusion matrix with its numbers, without matplotlib, which takes 50 times as long."""
+    side, classes = 36, len(counts)
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
+    picture = Image.new("RGB", (side * classes, side * classes))
+    pen = ImageDraw.Draw(picture)
+    for row, column in torch.cartesian_prod(torch.arange(classes), torch.arange(classes)).tolist():
+        light = int(255 * (1 - float(shares[row, column])))
+        place = (side * column, side * row, side * (column + 1) - 2, side * (row + 1) - 2)
+        pen.rectangle(place, fill=(light, light, 255 - (255 - light) // 3))
+        if count := int(counts[row, column]):
+            middle = (side * column + side / 2, side * row + side / 2)
+            pen.text(middle, str(count), fill="white" if light < 128 else "black", anchor="mm")
+    channels: Tensor = pil_to_tensor(picture)
+    return channels

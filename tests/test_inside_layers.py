@@ -1,0 +1,192 @@
+"""Oracle: autograd's deltas and gradients, counts by plain loops, and the same run without diagnostics."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from conftest import Here, record_of
+from handgrad.activation import Activation, ReLU
+from handgrad.callbacks import History
+from handgrad.data import BatchLoader
+from handgrad.inside.layers import looked_into, measured, pictured, steepest
+from handgrad.network import MLP
+from test_activation import ACTIVATIONS
+
+RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs=3"]
+
+
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(few: BatchLoader, phi: Activation) -> None:
+    torch.manual_seed(0)
+    network = MLP([12, 9]).double()
+    with torch.no_grad():
+        network.biases[0][:3] = -50  # three units that relu cuts off for every image
+    x, y = few.images[:32].double() / 255, few.targets[:32].double()
+    decay = 0.02
+
+    modules: list[nn.Module] = [network.linear[0], phi.reference(), network.linear[1], phi.reference()]
+    zs: list[Tensor] = []
+    a = x
+    for module in (*modules, network.linear[2]):
+        a = module(a)
+        if isinstance(module, nn.Linear):
+            zs.append(a)
+            a.retain_grad()
+    penalty = sum(weight.square().sum() for weight in network.weights)
+    torch.autograd.backward(torch.nn.functional.cross_entropy(zs[-1], y) + decay / 2 * penalty)
+
+    most = steepest(phi)
+    found = looked_into(network, phi, x, y)
+    for number, (layer, weight) in enumerate(zip(found, network.weights, strict=True)):
+        numbers = measured(layer, weight, decay, most)
+        last = number == 2
+        z = zs[number].detach()
+        handed_on = z if last else phi.reference()(z)
+        assert numbers["activation_mean"] == pytest.approx(float(handed_on.mean()), rel=1e-9, abs=1e-12)
+        assert numbers["activation_std"] == pytest.approx(float(handed_on.numpy().std()), rel=1e-9)
+        delta = zs[number].grad
+        assert delta is not None
+        assert weight.grad is not None
+        assert numbers["delta_norm"] == pytest.approx(float(delta.norm()), rel=1e-9)
+        assert numbers["gradient_norm"] == pytest.approx(float(weight.grad.norm()), rel=1e-9)
+        if last:
+            assert numbers["saturated"] is numbers["dead"] is None
+            continue
+        slopes = [[slope_at(phi, float(value)) for value in row] for row in z]
+        flat = [abs(slope) < 0.01 * most for row in slopes for slope in row]
+        assert numbers["saturated"] == pytest.approx(sum(flat) / len(flat), abs=1e-6)
+        dead = [all(row[unit] == 0 for row in slopes) for unit in range(len(slopes[0]))]
+        assert numbers["dead"] == pytest.approx(sum(dead) / len(dead), abs=1e-6)
+        if number == 0 and isinstance(phi, ReLU):
+            assert sum(dead) >= 3
+
+
+def slope_at(phi: Activation, z: float) -> float:
+    """phi'(z) by autograd."""
+    point = torch.tensor(z, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(phi.reference()(point), point)
+    return float(slope)
+
+
+def test_largest_slope_is_known_where_it_can_be_written_down() -> None:
+    by_name = {type(phi).__name__: steepest(phi) for phi in ACTIVATIONS}
+    assert by_name["Sigmoid"] == 0.25
+    assert by_name["Tanh"] == by_name["ReLU"] == by_name["LeakyReLU"] == 1
+    assert by_name["Softplus"] == pytest.approx(1, abs=1e-4)
+    assert by_name["GELU"] == pytest.approx(1.1289, abs=1e-4)  # at z = sqrt(2)
+    assert by_name["SiLU"] == pytest.approx(1.0998, abs=1e-4)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "layers.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("engine", ["manual", "autograd"])
+def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(here: Here, engine: str) -> None:
+    options = [*RUN, f"engine={engine}", "activation=tanh", "regularizer=l2"]
+    status, printed = here(*options, "hydra.run.dir=run")
+    assert status == 0, printed
+    assert "diagnostics=layers took" in printed
+    assert here(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
+    assert record_of(Path("run"))["metrics"] == record_of(Path("plain"))["metrics"]
+    rows = rows_of(Path("run"))
+    assert [(int(row["epoch"]), int(row["layer"])) for row in rows] == [(e, n) for e in range(4) for n in (1, 2, 3)]
+    for row in rows:
+        assert float(row["gradient_check"]) < 1e-5
+        assert (row["saturated"] == "") == (row["layer"] == "3")
+        assert (row["log10_update"] == "") == (row["epoch"] == "0")
+    with Image.open("run/layers.png") as figure:
+        assert min(figure.size) > 500
+
+    board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0, "histograms": 0})
+    board.Reload()
+    for number in (1, 2, 3):
+        events = board.Scalars(f"layer_{number}/gradient_norm")
+        written = [float(row["gradient_norm"]) for row in rows if row["layer"] == str(number)]
+        assert [event.value for event in events] == pytest.approx(written, rel=1e-6)
+        assert [event.step for event in events] == [0, 19, 39, 59]
+        assert (
+            len(board.Histograms(f"layer_{number}/delta")) == len(board.Histograms(f"layer_{number}/activation")) == 4
+        )
+    assert len(board.Images("layer_1/weights")) == 4
+    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
+
+
+def test_update_is_that_of_the_epochs_last_step(here: Here) -> None:
+    """By plain SGD with the whole training set as one batch, the step is lr times the gradient at the start."""
+    options = ["data.batch_size=1280", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant", "trainer.max_epochs=1"]
+    status, printed = here(*RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
+    assert status == 0, printed
+    rows = rows_of(Path("run"))
+    torch.manual_seed(0)
+    weights = MLP([30, 20]).weights
+    for before, after, weight in zip(rows[:3], rows[3:], weights, strict=True):
+        expected = math.log10(0.1 * float(before["gradient_norm"]) / float(weight.detach().norm()))
+        assert float(after["log10_update"]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["trainer.precision=64-true"],
+        ["trainer.precision=bf16-true", "optimizer=sgd"],
+        ["trainer.precision=bf16-mixed", "logger=csv"],
+        ["logger=none", "data.val_size=100", "callbacks=best_checkpoint"],
+        ["+trainer.max_steps=25", "+trainer.check_val_every_n_epoch=2"],
+        ["+trainer.accumulate_grad_batches=3", "+trainer.limit_val_batches=0"],
+        ["engine=autograd", "trainer.num_sanity_val_steps=2", "network.hidden_sizes=[]"],
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_diagnostics_work_with_the_usual_options(here: Here, options: list[str]) -> None:
+    status, printed = here(*RUN, *options, "hydra.run.dir=run")
+    assert status == 0, printed
+    rows = rows_of(Path("run"))
+    assert float(rows[-1]["gradient_check"]) < 1e-5
+    if "+trainer.max_steps=25" in options:  # the second epoch had no last batch
+        assert [row["log10_update"] == "" for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
+
+
+def test_trial_run_leaves_nothing(here: Here) -> None:
+    assert here(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
+    assert not Path("run").exists()
+
+
+def test_run_that_goes_on_has_every_row_and_step_once(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
+    assert here(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
+
+    sound, calls = History.on_validation_end, []
+
+    def ended_the_third_time(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise SystemExit(143)
+        sound(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_validation_end", ended_the_third_time)
+        assert here(*options)[0] == 143
+    assert len(rows_of(Path("run"))) == 9
+    assert here(*options)[0] == 0
+    assert rows_of(Path("run")) == rows_of(Path("whole"))
+    board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0})
+    board.Reload()
+    assert [event.step for event in board.Scalars("layer_1/delta_norm")] == [0, 19, 39, 59]
+    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
+
+
+def test_confusion_picture_has_true_classes_as_rows() -> None:
+    counts = torch.zeros(10, 10)
+    counts[2, 7] = 5
+    picture = pictured(counts).float().mean(dim=0)
+    means = torch.stack([torch.stack([cell.mean() for cell in row.chunk(10, 1)]) for row in picture.chunk(10, 0)])
+    assert int(means.argmin()) == 2 * 10 + 7
