@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 CHECKED = 64  # images of the sample whose gradient is held against autograd's
 SATURATED = 0.01  # share of the largest |phi'| below which a unit hardly learns
-SHOWN = 100  # units of the first layer, as images
+SHOWN = 64  # units of the first layer, as images
 
 
 class Layer(NamedTuple):
@@ -232,22 +232,23 @@ def tiled(weights: Tensor) -> Tensor:
     """(H, W) bytes: the weights (U, 784) of units as images side by side, grey for 0, white for the largest."""
     images = weights.detach().float().cpu().view(-1, 1, 28, 28)
     grey = (images / (2 * images.abs().max().clamp(min=1e-12)) + 0.5).clamp(0, 1)
-    grid: Tensor = make_grid(grey, nrow=10, padding=1)
+    grid: Tensor = make_grid(grey, nrow=8, padding=1)
     return (255 * grid[0]).to(torch.uint8)
 
 
 def pictured(counts: Tensor) -> Tensor:
     """(3, H, W) bytes: a confusion matrix with its numbers, without matplotlib, which takes 50 times as long."""
-    side, classes = 36, len(counts)
-    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
-    picture = Image.new("RGB", (side * classes, side * classes))
+    side, classes = 30, len(counts)
+    lights = 255 - 255 * (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
+    picture = Image.new("RGB", (side * classes, side * classes), "white")
     pen = ImageDraw.Draw(picture)
-    for row, column in torch.cartesian_prod(torch.arange(classes), torch.arange(classes)).tolist():
-        light = int(255 * (1 - float(shares[row, column])))
-        place = (side * column, side * row, side * (column + 1) - 2, side * (row + 1) - 2)
-        pen.rectangle(place, fill=(light, light, 255 - (255 - light) // 3))
-        if count := int(counts[row, column]):
-            middle = (side * column + side / 2, side * row + side / 2)
-            pen.text(middle, str(count), fill="white" if light < 128 else "black", anchor="mm")
+    cells = zip(lights.int().tolist(), counts.int().tolist(), strict=True)
+    for row, (shades, numbers) in enumerate(cells):
+        for column, (light, number) in enumerate(zip(shades, numbers, strict=True)):
+            if number:
+                left, top = side * column, side * row
+                pen.rectangle((left, top, left + side - 2, top + side - 2), fill=(light, light, 170 + light // 3))
+                colour = "white" if light < 128 else "black"
+                pen.text((left + side / 2, top + side / 2), str(number), fill=colour, anchor="mm")
     channels: Tensor = pil_to_tensor(picture)
     return channels
