@@ -188,6 +188,12 @@ class Exporting(Reopening):
     output: Name | None
 
 
+class Explaining(Reopening):
+    """The whole of `conf/explain.yaml`."""
+
+    output: Name | None
+
+
 class Predicting(Reopening):
     """The whole of `conf/predict.yaml`."""
 
