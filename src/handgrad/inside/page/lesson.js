@@ -142,7 +142,7 @@ function paint(canvas, values, marked = -1) {
 
 // -- Numbers in words
 
-const number = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(2) : value.toPrecision(3)).replace("-", "−");
+const number = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "−");
 const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`;
 const outputs = () => (state.passed ? [...state.passed.activations.slice(1), state.passed.logits] : []);
 const probabilities = () => Array.from(logSoftmax(state.passed.logits), Math.exp);
