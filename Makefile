@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test mutants bench dashboard
+.PHONY: train test lesson mutants bench dashboard
 
 train: $(INSTALLED)
 	$(BIN)/python src/train.py
@@ -13,6 +13,11 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# A page to step through, of a network trained for one epoch; prints where it is.
+lesson: $(INSTALLED)
+	$(BIN)/python src/train.py trainer.max_epochs=1 hydra.run.dir=outputs/lesson
+	$(BIN)/python src/explain.py run=outputs/lesson
 
 # Every term of the mathematics broken once; each must make a test fail.
 mutants: $(INSTALLED)
