@@ -36,7 +36,9 @@ def wrong(rows: list[checking.Row], reference: str, precision: str) -> set[tuple
     return {(row.layer, row.parameter) for row in rows if not row.right((reference, precision))}
 
 
-@pytest.mark.parametrize(("broken", "phi", "entered"), ENTERS, ids=str)
+@pytest.mark.parametrize(
+    ("broken", "phi", "entered"), ENTERS, ids=lambda value: "" if isinstance(value, set) else str(value)
+)
 def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
     few: BatchLoader, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
 ) -> None:

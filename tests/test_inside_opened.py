@@ -140,7 +140,7 @@ class Harm:
         (notebook(w1=torch.zeros(30, 784, dtype=torch.int64)), "weights should be floating-point numbers"),
         (notebook(), "does not say which function follows its layers: add activation=relu"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_file_that_is_no_network_is_refused_in_a_sentence(here: Here, content: Any, words: str) -> None:
     torch.save(content, "weights.pt")

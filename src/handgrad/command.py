@@ -42,7 +42,6 @@ def run(command: Callable[[], None]) -> None:
     try:
         command()
     except SystemExit as stop:
-        Ending.seen()
         if isinstance(stop.code, int) and stop.code > SIGNALLED:
             say_interrupted(signal.Signals(stop.code - SIGNALLED).name)
         raise
@@ -69,6 +68,7 @@ def prepare() -> None:
     """Let this process print whatever there is to print, and end on a signal as on Ctrl-C."""
     codecs.register_error("handgrad", in_plain_signs)
     threading.excepthook = leave_to_main
+    sys.unraisablehook = bring_back
     logging.raiseExceptions = False  # a closed console is no reason for a traceback
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -82,32 +82,8 @@ def prepare() -> None:
                 signal.signal(number, end)
 
 
-class Ending:
-    """The end by a signal that has come; it comes again if it gets lost.
-
-    Python loses an exception that is raised while it clears an object away (a `__del__`, a weak reference's callback),
-    and a signal's handler may run there.
-    """
-
-    patience = 5.0  # seconds
-    again: threading.Timer | None = None
-
-    @classmethod
-    def begin(cls, number: int) -> None:
-        cls.seen()
-        cls.again = threading.Timer(cls.patience, os.kill, (os.getpid(), number))
-        cls.again.daemon = True
-        cls.again.start()
-
-    @classmethod
-    def seen(cls) -> None:
-        if cls.again is not None:
-            cls.again.cancel()
-
-
 def end(number: int, frame: FrameType | None = None) -> NoReturn:
     """Leave with the exit status that a shell expects after a signal."""
-    Ending.begin(number)
     raise SystemExit(SIGNALLED + number)
 
 
@@ -168,6 +144,19 @@ def say_interrupted(name: str) -> None:
         mark_interrupted(SweepWatch.folder)
     with suppress(OSError):  # the terminal may be what has gone
         print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
+
+
+def bring_back(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again whose exception Python has lost.
+
+    It loses what is raised while it clears an object away (a `__del__`, a weak reference's callback), and a signal's
+    handler may run there: matplotlib's figures have hundreds of them.
+    """
+    if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
+        if lost.exc_value.code > SIGNALLED:
+            threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.code - SIGNALLED)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def leave_to_main(failed: threading.ExceptHookArgs) -> None:
