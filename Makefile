@@ -16,7 +16,7 @@ test: $(INSTALLED)
 
 # A page to step through, of a network trained for one epoch; prints where it is.
 lesson: $(INSTALLED)
-	$(BIN)/python src/train.py trainer.max_epochs=1 hydra.run.dir=outputs/lesson
+	$(BIN)/python src/train.py diagnostics=layers trainer.max_epochs=1 hydra.run.dir=outputs/lesson
 	$(BIN)/python src/explain.py run=outputs/lesson
 
 # Every term of the mathematics broken once; each must make a test fail.

@@ -172,7 +172,6 @@ def under_trainer(
                 f"trainer.accelerator={'gpu' if options.device == 'cuda' else options.device}",
                 f"data.root={ROOT / 'data'}",
                 "name=benchmark",
-                "diagnostics=none",  # not the epoch's time
                 "trainer.max_epochs=2",  # the first epoch also pays for what is made once
                 *overrides,
             ],

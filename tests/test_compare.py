@@ -688,7 +688,7 @@ def test_output_that_names_no_folder_is_refused(output: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["sweep=''"], "sweep= cannot be: it should be a folder"),
+        (["sweep=''"], "sweep= cannot be: it should be a name"),
         (["sweep=${nope}"], "nope"),
         (['sweep="***"'], "sweep=*** cannot be a folder or a pattern of folders"),
         (["sweep=a_file"], "sweep=a_file is a file, not a folder"),

@@ -40,7 +40,7 @@ class Replica(Callback):
 def composed(small: Path, *overrides: str) -> DictConfig:
     """The real configuration: five epochs of 20 steps, the last of each on fewer images."""
     usual = [f"data.root={small}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
-    usual += ["diagnostics=none", "trainer.accelerator=cpu", "trainer.max_epochs=5", "name=x", "schedule=constant"]
+    usual += ["trainer.accelerator=cpu", "trainer.max_epochs=5", "name=x", "schedule=constant"]
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return hydra.compose("train", [*usual, *overrides])
 
