@@ -1,7 +1,7 @@
 """Why tanh stays at chance without warm-up: python benchmarks/saturation.py SWEEP draws it from the runs' layers.csv.
 
-The sweep: python src/train.py -m experiment=stability activation=tanh diagnostics=layers schedule=constant,warmup 'seed=range(0,10)'
-    trainer.max_epochs=20 +trainer.limit_train_batches=47 hydra/launcher=parallel
+The sweep: python src/train.py -m experiment=stability activation=tanh schedule=constant,warmup 'seed=range(0,10)'
+    diagnostics=layers trainer.max_epochs=20 +trainer.limit_train_batches=47 hydra/launcher=parallel
 """
 
 import sys
