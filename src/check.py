@@ -1,6 +1,5 @@
 """Hold the gradients by hand against autograd's and finite differences, layer by layer; spoil one to see it show."""
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from handgrad import command, results
-from handgrad.config import Checking, UserError, build, check, resolved, unusable
+from handgrad.config import Checking, UserError, build, check, resolved, writing_to
 from handgrad.settings import plain
 
 if TYPE_CHECKING:
@@ -31,11 +30,9 @@ def main(cfg: DictConfig) -> None:
     x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
     rows = checking.check(network, phi, build(cfg.regularizer), x, y, config["entries"], config["break"])
     folder = Path(config["output"]) if config["output"] else source
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         results.write_json(folder / results.CHECK, checking.report(rows, config["break"]))
-    except OSError as error:
-        raise UserError(f"{unusable(error, folder)}: name another folder with output=...") from error
     show(rows, config["break"], folder)
     if wrong := sum(row.verdict == "wrong" for row in rows):
         raise UserError(f"{wrong} of {len(rows)} gradients by hand are wrong")
@@ -45,9 +42,9 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
     """A network as it is before training, its activation, its data, and a folder of its own."""
     import torch
 
-    data = build(cfg.data, seed=cfg.seed)
-    data.prepare_data()
-    data.setup()
+    from handgrad.assembly import data_of
+
+    data = data_of(cfg)
     torch.manual_seed(cfg.seed)
     folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     return build(cfg.network), build(cfg.activation), data, folder
@@ -78,7 +75,7 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
 
     from handgrad.inside.checking import BROKEN, TOLERANCES
 
-    console = command.console(width=None if sys.stdout.isatty() else 160)
+    console = command.table_console()
     if broken:
         console.print(f"{broken} is broken on purpose: {BROKEN[broken]}")
     table = Table("layer", "parameter", "shape", *(f"{reference}\n{precision}" for reference, precision in TOLERANCES))

@@ -1,6 +1,5 @@
 """Compare the runs of a sweep, or of several: a table here, the whole report in the folder comparison/."""
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from handgrad import command
-from handgrad.config import Comparing, UserError, check, resolved, unusable
+from handgrad.config import Comparing, check, resolved, writing_to
 
 if TYPE_CHECKING:
     from handgrad.report.page import Report
@@ -45,10 +44,8 @@ def main(cfg: DictConfig) -> None:
         figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv", encoding="utf-8"))),
     )
     folder = destination(config["output"], sources, start)
-    try:
+    with writing_to(folder):
         page.write(report, folder)
-    except OSError as error:
-        raise UserError(f"{unusable(error, folder)}: name another folder with output=...") from error
     show(report, folder)
 
 
@@ -69,7 +66,7 @@ def show(report: "Report", folder: Path) -> None:
     from handgrad.report.runs import shortened
     from handgrad.settings import plain
 
-    console = command.console(width=None if sys.stdout.isatty() else 160)
+    console = command.table_console()
     table = Table(title=report.places, title_justify="left")
     lines = report.lines(MOST)
     keys = len(report.comparison.keys)

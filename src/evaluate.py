@@ -1,7 +1,5 @@
 """Score a trained network again, a run's or a file's, on the images it had or on others."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
@@ -34,7 +32,7 @@ def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
         before = recorded.get(name)
         verdict = "the same" if before == value else "another" if before is not None else ""
         table.add_row(name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else []))
-    command.console(width=None if sys.stdout.isatty() else 160).print(table)
+    command.table_console().print(table)
 
 
 if __name__ == "__main__":

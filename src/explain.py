@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from handgrad import command
-from handgrad.config import Explaining, UserError, check, resolved, unusable
+from handgrad.config import Explaining, check, resolved, writing_to
 from handgrad.settings import plain
 
 
@@ -21,10 +21,8 @@ def main(cfg: DictConfig) -> None:
     folder = network.source if network.record else Path.cwd()
     path = Path(config["output"] or folder / "explain.html").absolute()
     name = str(network.record["name"]) if network.record else network.source.name
-    try:
+    with writing_to(path, "file"):
         made = lesson.write(network.assembly, name, path)
-    except OSError as error:
-        raise UserError(f"{unusable(error, path)}: name another file with output=...") from error
     command.console().print(f"{made.rounding}\n{plain(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from handgrad import command
-from handgrad.config import Exporting, UserError, check, resolved, unusable
+from handgrad.config import Exporting, check, resolved, writing_to
 from handgrad.settings import plain
 
 
@@ -20,10 +20,8 @@ def main(cfg: DictConfig) -> None:
     network = opened.reopened(config)
     folder = network.source / "exported" if network.record else Path.cwd()
     path = Path(config["output"] or folder / exported.FILES[config["format"]]).absolute()
-    try:
+    with writing_to(path, "file"):
         difference, images = exported.write(network.assembly, config["format"], path)
-    except OSError as error:
-        raise UserError(f"{unusable(error, path)}: name another file with output=...") from error
     command.console().print(
         f"{plain(str(path))}\nread back, on {images:,} test images: the same predictions, "
         f"logits {difference:.1e} apart at most",

@@ -1,7 +1,6 @@
 """Show pictures of digits, drawn or photographed, to a trained network."""
 
 import logging
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from handgrad import command, results
-from handgrad.config import Predicting, UserError, check, resolved, unusable
+from handgrad.config import Predicting, UserError, check, resolved, writing_to
 from handgrad.settings import plain
 
 if TYPE_CHECKING:
@@ -36,12 +35,10 @@ def main(cfg: DictConfig) -> None:
     if predicted:
         start = Path(HydraConfig.get().runtime.cwd)
         folder = start / (config["output"] or f"outputs/predictions/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-        try:
+        with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
             results.write_rows(folder / results.PREDICTIONS, predictions.rows(predicted))
             results.write_figure(folder, "predictions", figures.pictures(predicted))
-        except OSError as error:
-            raise UserError(f"{unusable(error, folder)}: name another folder with output=...") from error
         show(predicted, folder)
     if refused:
         raise UserError(f"{len(refused)} of {len(paths)} pictures could not be used: see above")
@@ -56,7 +53,7 @@ def show(predicted: "list[Prediction]", folder: Path) -> None:
     table = Table(*HEADINGS)
     for prediction in predicted[:MOST]:
         table.add_row(*cells(prediction))
-    console = command.console(width=None if sys.stdout.isatty() else 160)
+    console = command.table_console()
     console.print(table)
     if (more := len(predicted) - MOST) > 0:
         console.print(f"and {more:,} more, in {results.PREDICTIONS}")

@@ -58,9 +58,7 @@ def assemble(
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    data = build(cfg.data, seed=cfg.seed)
-    data.prepare_data()
-    data.setup()
+    data = data_of(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
     parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
     options, engine = copy.copy(cfg.trainer), build(cfg.engine)
@@ -90,6 +88,18 @@ def assemble(
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     return Assembly(trainer, module, data, history)
+
+
+def data_of(cfg: DictConfig) -> MNISTDataModule:
+    """Build a configuration's data and read it.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    data: MNISTDataModule = build(cfg.data, seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    return data
 
 
 def assemble_again(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:

@@ -188,6 +188,11 @@ def console(**options: Any) -> "Console":
     return Patient(markup=False, emoji=False, highlight=False, **options)
 
 
+def table_console() -> "Console":
+    """A console as wide as the terminal, or wide enough for a table where the output is a file."""
+    return console(width=None if sys.stdout.isatty() else 160)
+
+
 def in_words(error: Exception) -> str | None:
     """What is wrong and what to do, None where the user cannot mend it."""
     if isinstance(error, OverrideParseException):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import hydra
@@ -278,6 +279,23 @@ def unusable(error: OSError, otherwise: object = "a file") -> str:
     name = error.filename
     where = os.fsdecode(name) if isinstance(name, str | bytes) else otherwise
     return f"cannot use {where} ({error.strerror or error})"
+
+
+@contextmanager
+def writing_to(place: Path, kind: str = "folder") -> Iterator[None]:
+    """Turn a failure to write what a command was asked for into one sentence.
+
+    Args:
+        place: where it was to go.
+        kind: what that is, "folder" or "file".
+
+    Raises:
+        UserError: instead of an OSError; says which file and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{unusable(error, place)}: name another {kind} with output=...") from error
 
 
 @contextmanager

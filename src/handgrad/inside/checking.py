@@ -37,6 +37,23 @@ BROKEN = {
 }
 
 
+class Objective(NamedTuple):
+    """What is differentiated: the mean loss of a network on a batch, penalty included.
+
+    network: L layers.
+    phi: the activation.
+    regularizer: the penalty.
+    x: (B, 784) images.
+    y: (B, 10) targets.
+    """
+
+    network: MLP
+    phi: Activation
+    regularizer: L2
+    x: Tensor
+    y: Tensor
+
+
 class Row(NamedTuple):
     """How far one parameter's gradient by hand is from each reference in each precision.
 
@@ -86,22 +103,17 @@ class Spoiled:
 
 
 @torch.no_grad()
-def by_hand(
-    network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor, broken: str | None = None
-) -> list[Tensor]:
+def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
     """Weight and bias gradients of every layer, from the input on, penalty included.
 
     Args:
-        network: L layers.
-        phi: the activation.
-        regularizer: the penalty.
-        x: (B, 784) images.
-        y: (B, 10) targets.
+        objective: what is differentiated.
         broken: a key of `BROKEN`: the equation that is spoiled.
 
     Returns:
         2 L tensors: (O, I), (O,), (O, I), ...
     """
+    network, phi, regularizer, x, y = objective
     used: Activation = phi
     if broken == "BP2":
         used = Spoiled(phi, lambda z, a: torch.ones_like(z))
@@ -125,36 +137,31 @@ def unactivated(gradients: Sequence[LayerGradient], passed: ForwardPass) -> list
     return [LayerGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
 
 
-def by_autograd(network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor) -> list[Tensor]:
+def by_autograd(objective: Objective) -> list[Tensor]:
     """The same gradients by PyTorch's layers, loss and graph."""
+    network, phi, regularizer, x, y = objective
     with torch.enable_grad():
-        objective = torch.nn.functional.cross_entropy(network(x, phi.reference()), y)
-        objective = objective + regularizer.penalty(network.weights)
-        return list(torch.autograd.grad(objective, list(network.parameters())))
+        mean_loss = torch.nn.functional.cross_entropy(network(x, phi.reference()), y)
+        return list(torch.autograd.grad(mean_loss + regularizer.penalty(network.weights), list(network.parameters())))
 
 
 @torch.no_grad()
-def by_differences(
-    network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor, at: Sequence[Tensor], step: float
-) -> list[Tensor]:
+def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> list[Tensor]:
     """Central finite differences of the objective, by the forward pass alone; its loss is summed in float64.
 
         dLoss/dw ~ (Loss(w + h) - Loss(w - h)) / 2h
 
     Args:
-        network: L layers.
-        phi: the activation.
-        regularizer: the penalty.
-        x: (B, 784) images.
-        y: (B, 10) targets.
+        objective: what is differentiated.
         at: for each parameter, the flat indices of the entries to be moved.
         step: h.
 
     Returns:
         for each parameter, the derivatives at its indices.
     """
+    network, phi, regularizer, x, y = objective
 
-    def objective() -> Tensor:
+    def value() -> Tensor:
         logits = backprop.forward(x, network.weights, network.biases, phi).logits
         penalty = regularizer.penalty([weight.double() for weight in network.weights]) if regularizer.strength else 0
         return loss.cross_entropy(loss.log_softmax(logits.double()), y.double()) + penalty
@@ -163,12 +170,12 @@ def by_differences(
     for parameter, indices in zip(network.parameters(), at, strict=True):
         flat, derivatives = parameter.view(-1), []
         for index in indices.tolist():
-            value = float(flat[index])
-            flat[index] = value + step
-            up, above = objective(), float(flat[index])
-            flat[index] = value - step
-            down, below = objective(), float(flat[index])
-            flat[index] = value
+            entry = float(flat[index])
+            flat[index] = entry + step
+            up, above = value(), float(flat[index])
+            flat[index] = entry - step
+            down, below = value(), float(flat[index])
+            flat[index] = entry
             derivatives.append((up - down) / (above - below))  # the step that was really taken
         found.append(torch.stack(derivatives))
     return found
@@ -200,12 +207,11 @@ def check(
     names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
     rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
     for name, dtype in DTYPES.items():
-        cast, images, targets = copy.deepcopy(network).to("cpu", dtype), x.to(dtype), y.to(dtype)
-        ours = by_hand(cast, phi, regularizer, images, targets, broken)
-        graph = by_autograd(cast, phi, regularizer, images, targets)
+        cast = Objective(copy.deepcopy(network).to("cpu", dtype), phi, regularizer, x.to(dtype), y.to(dtype))
+        ours, graph = by_hand(cast, broken), by_autograd(cast)
         at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
-        moved = by_differences(cast, phi, regularizer, images, targets, at, STEPS[name])
-        logits = backprop.forward(images, cast.weights, cast.biases, phi).logits
+        moved = by_differences(cast, at, STEPS[name])
+        logits = backprop.forward(cast.x, cast.network.weights, cast.network.biases, phi).logits
         rounding = torch.finfo(dtype).eps * float(logits.abs().max()) / STEPS[name]
         for row, gradient, reference, indices, differences in zip(rows, ours, graph, at, moved, strict=True):
             largest = float(differences.abs().max())

@@ -25,7 +25,6 @@ from handgrad.callbacks import History
 from handgrad.inside import checking, figures
 from handgrad.modules import Classifier
 from handgrad.network import MLP
-from handgrad.regularizer import L2
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +111,7 @@ class LayerDiagnostics(Callback):
         self.rows: list[dict[str, Any]] = []
         self.before: list[Tensor] = []  # weights, as they are before an epoch's last step
         self.updates: list[float | None] = []  # of every layer, log10 of that step's share of the weights
+        self.most = math.nan  # the activation's largest slope, known when training starts
         self.looks: list[float] = []  # seconds that each took
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,6 +121,7 @@ class LayerDiagnostics(Callback):
         self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.most = steepest(pl_module.activation)
         if not self.rows:  # else the run goes on
             self.look(trainer, pl_module, epoch=0)
 
@@ -173,11 +174,11 @@ class LayerDiagnostics(Callback):
         x = train.images[: self.examples].to(weights[0].device, dtype) / 255
         y = train.targets[: self.examples].to(x)
         layers = looked_into(network, module.activation, x, y)
-        apart = checked(network, module.activation, module.regularizer, x[:CHECKED], y[:CHECKED])
-        most = steepest(module.activation)
+        checks = checking.Objective(network, module.activation, module.regularizer, x[:CHECKED], y[:CHECKED])
+        apart = checked(checks)
         rows = [
             {"epoch": epoch, "layer": number}
-            | measured(layer, weight, module.regularizer.decay, most)
+            | measured(layer, weight, module.regularizer.decay, self.most)
             | {"log10_update": self.updates[number - 1] if self.updates else None, "gradient_check": share}
             for number, (layer, weight, share) in enumerate(zip(layers, network.weights, apart, strict=True), start=1)
         ]
@@ -192,10 +193,9 @@ class LayerDiagnostics(Callback):
         self.looks.append(time.perf_counter() - began)
 
 
-def checked(network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor) -> list[float]:
+def checked(objective: checking.Objective) -> list[float]:
     """Of every layer, how far its gradients by hand are from autograd's, as a share of autograd's largest entry."""
-    ours = checking.by_hand(network, phi, regularizer, x, y)
-    theirs = checking.by_autograd(network, phi, regularizer, x, y)
+    ours, theirs = checking.by_hand(objective), checking.by_autograd(objective)
     shares = [checking.apart(mine, other) for mine, other in zip(ours, theirs, strict=True)]
     return [max(pair) for pair in zip(shares[::2], shares[1::2], strict=True)]
 

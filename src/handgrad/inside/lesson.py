@@ -19,6 +19,7 @@ from handgrad.results import replacing
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to count the right ones of
 WRONG = 4  # of the former, if there are so many, are ones that the network gets wrong
 ROUNDED = torch.float16
+PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
 LARGEST = 32_000_000  # bytes; more than a phone likes to open
 
 
@@ -89,9 +90,6 @@ def write(assembly: Assembly, name: str, path: Path) -> Lesson:
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Lesson(len(page.encode()), rounding)
-
-
-PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
 
 
 def source(name: str) -> str:

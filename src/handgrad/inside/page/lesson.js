@@ -160,7 +160,7 @@ function written(terms, most = 6) {
 
 function layerRow(l) {
   const size = DATA.sizes[l], output = l === last, row = document.createElement("section");
-  row.className = "layer"; row.id = `layer-${l}`;
+  row.className = "layer";
   row.innerHTML = `
     <h3>Layer ${l}: ${size} units</h3>
     <div class="pair">
