@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
         difference, images = exported.write(network.assembly, config["format"], path)
     command.console().print(
         f"{plain(str(path))}\nread back, on {images:,} test images: the same predictions, "
-        f"logits {difference:.1e} apart at most",
+        f"logits apart by {difference:.1e} of the largest at most",
         soft_wrap=True,
     )
 

@@ -215,7 +215,7 @@ def test_onnx_gives_the_same_logits(here: Here, trained: Trained) -> None:
     trained("activation=gelu", "trainer.precision=64-true")
     status, printed = here("run=run", "format=onnx", script="export.py")
     assert status == 0, printed
-    assert float(re.findall(r"logits (\S+) apart", printed)[0]) < 1e-5
+    assert float(re.findall(r"apart by (\S+) of the largest", printed)[0]) < 1e-5
     assert Path("run/exported/network.onnx").stat().st_size > 90_000
 
 
