@@ -127,6 +127,7 @@ def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> Non
     ("options", "sentence"),
     [
         (["+trainer.num_nodes=2"], "trainer.num_nodes=2 cannot be: it should be 1"),
+        (["+trainer.max_time=00:00:00:00"], "trainer: training ended before its first step, by max_time or a callback"),
         (["seed=${oc.env:HANDGRAD_SEED}"], 'seed="3" cannot be: it should be a valid integer, not a text'),
         (["~optimizer"], "optimizer is missing: give it a value or, a group, one of its options"),
         (["~schedule"], "schedule is missing"),

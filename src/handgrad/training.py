@@ -30,7 +30,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         show_progress: a bar on a terminal, a line per epoch elsewhere.
 
     Raises:
-        UserError: the data, or a value that only a library can judge, cannot be used.
+        UserError: the data, or a value that only a library can judge, cannot be used; or no step was taken.
         DivergedError: the loss stopped being finite.
     """
     last = folder / results.CHECKPOINTS / results.LAST
@@ -47,6 +47,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer.precision_plugin.convert_module(module)
     with explained("trainer", MisconfigurationException):
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    if not history.rows:
+        raise UserError("trainer: training ended before its first step, by max_time or a callback: nothing to score")
     # Scored from the file, as the notebook does: what is reported is what was saved.
     trainer.test(module, data, last, verbose=False, weights_only=True)
     settings = record["choices"] | flat(record["config"])
