@@ -159,6 +159,14 @@ def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], sma
 
 
 @needs_chromium
+def test_hurried_reader_sees_everything(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.locator("#digits button").first.click()
+    page.get_by_role("button", name="backward").click()  # while layer after layer is still being shown
+    page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
+
+
+@needs_chromium
 def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark", has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390

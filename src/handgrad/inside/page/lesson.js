@@ -243,6 +243,7 @@ function bars() {
 // Show one layer after the other, in an order.
 function reveal(order) {
   state.timers.splice(0).forEach(clearTimeout);
+  document.querySelectorAll(".waiting").forEach((element) => element.classList.remove("waiting")); // of one cut short
   const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
   order.forEach((id, n) => {
     $(id).classList.add("waiting");
