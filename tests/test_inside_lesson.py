@@ -51,7 +51,7 @@ def opened(chromium: Any, here: Here) -> Iterator[Callable[..., Page]]:
         status, printed = here("run=run", script="explain.py")
         assert status == 0, printed
         assert re.search(r"no probability moves by more than \S+, and [\d.]+% are right", printed)
-        context = chromium.new_context(reduced_motion="reduce", **how)
+        context = chromium.new_context(**{"reduced_motion": "reduce"} | how)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
@@ -160,7 +160,7 @@ def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], sma
 
 @needs_chromium
 def test_hurried_reader_sees_everything(opened: Callable[..., Page]) -> None:
-    page = opened()
+    page = opened(reduced_motion="no-preference")
     page.locator("#digits button").first.click()
     page.get_by_role("button", name="backward").click()  # while layer after layer is still being shown
     page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
