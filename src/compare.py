@@ -1,11 +1,15 @@
 """Compare the runs of a sweep, or of several: a table here, the whole report in the folder comparison/."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from handgrad import command
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from handgrad.report.page import Report
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook"
+ASKED = ("metric", "margin", "where", "group", "against")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
@@ -26,27 +31,41 @@ def main(cfg: DictConfig) -> None:
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     import pandas as pd  # nothing heavy before the configuration is composed
 
-    from handgrad.report import figures, page, runs, statistics
+    from handgrad.report import figures, page, runs, sentences, statistics
 
     sources = runs.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
-    comparison = runs.collect(sources)
+    comparison = runs.collect(sources, runs.Asked(**{name: config[name] for name in ASKED}))
     cells = statistics.pooled(comparison, pd.read_csv(NOTEBOOK / "results.csv", encoding="utf-8"))
     pairs, effects = statistics.pairs(comparison, cells), statistics.effects(comparison)
-    single = bool(cells.completed.max() == 1)
+    planned = sentences.plan(comparison, pairs, effects)
+    remedy, seeds = page.remedy(comparison, cells, planned)
     report = page.Report(
         sources=sources,
         comparison=comparison,
         cells=cells,
         pairs=pairs,
-        sentences=statistics.sentences(comparison, cells, pairs, effects),
-        single=single,
-        further=page.command_for_more_seeds(sources, start, comparison.remarks) if single else "",
+        sentences=sentences.sentences(comparison, cells, pairs, effects),
+        planned=planned,
+        remedy=remedy,
+        further=page.command_for_more_seeds(sources, start, comparison.remarks, seeds) if remedy else "",
         figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv", encoding="utf-8"))),
     )
     folder = destination(config["output"], sources, start)
     with writing_to(folder):
         page.write(report, folder)
     show(report, folder)
+
+
+def in_quotes(word: str) -> str:
+    """An argument whose value is a condition or a cell, as Hydra reads it: its signs are no grammar of Hydra's."""
+    key, _, text = word.partition("=")
+    if key not in ("where", "against"):
+        return word
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+    return word
 
 
 def destination(output: str | None, sources: list[Path], start: Path) -> Path:
@@ -64,6 +83,7 @@ def show(report: "Report", folder: Path) -> None:
 
     from handgrad.report.page import MOST
     from handgrad.report.runs import shortened
+    from handgrad.report.sentences import about_seeds
     from handgrad.settings import plain
 
     console = command.table_console()
@@ -81,13 +101,16 @@ def show(report: "Report", folder: Path) -> None:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")
     for sentence in report.sentences:
         console.print(f"- {sentence}")
-    if report.single:
-        remedy = f"; this would give one:\n{report.further}" if report.further else "."
-        console.print(f"With one seed per cell no interval can be given{remedy}", soft_wrap=True)
+    if len(report.planned):
+        console.print(about_seeds(report.comparison, report.planned))
+    if report.remedy:
+        advice = f"{report.remedy}:\n{report.further}" if report.further else f"{report.remedy}."
+        console.print(advice, soft_wrap=True)
     for remark in report.comparison.remarks:
         console.print(remark, style="yellow")
     console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = [in_quotes(word) for word in sys.argv[1:]]
     command.run(main)

@@ -20,10 +20,11 @@ from PIL import Image
 
 from conftest import ROOT, Command, Here
 from handgrad.config import Comparing, UserError, check
-from handgrad.report import again, figures, files, page, runs, statistics
+from handgrad.report import again, figures, files, page, runs, sentences, statistics
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
+USUAL = dict.fromkeys(["sweep", "metric", "margin", "against", "where", "group", "output"])
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
 
 
@@ -70,12 +71,12 @@ def leave_run(
         (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
 
 
-def everything(folder: Path) -> tuple[runs.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+def everything(folder: Path, **asked: Any) -> tuple[runs.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """Comparison, cells, pairs, effects and all sentences of a folder."""
-    comparison = runs.collect([folder])
+    comparison = runs.collect([folder], runs.Asked(**asked))
     cells = statistics.pooled(comparison, REFERENCE)
     pairs, effects = statistics.pairs(comparison, cells), statistics.effects(comparison)
-    return comparison, cells, pairs, effects, " ".join(statistics.sentences(comparison, cells, pairs, effects))
+    return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
 
 
 def test_interval_is_students() -> None:
@@ -91,18 +92,21 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
     for seed, status in enumerate(["completed", "completed", "diverged", "failed", "running"]):
         leave_run(tmp_path / f"{seed}_x", 0.98, seed, status=status)
     leave_run(tmp_path / "5_x", 0.0986, seed=5)
-    comparison, cells, _, _, sentences = everything(tmp_path)
-    (cell,) = cells.itertuples()
-    assert (cell.runs, cell.completed, cell.diverged, cell.failed, cell.running, cell.at_chance) == (6, 3, 1, 1, 1, 1)
+    comparison, cells, _, _, said = everything(tmp_path)
+    cell = cells.iloc[0]
+    assert (cell.runs, cell.completed, cell.diverged, cell.failed, cell.running) == (6, 3, 1, 1, 1)
+    assert (cell.learned, cell["at chance"]) == (2, 1)
     assert cells["test/accuracy"][0] == pytest.approx((0.98 + 0.98 + 0.0986) / 3)
     assert len(comparison.table) == 6
     # Clopper and Pearson's upper end for 2 of 4 by the beta distribution: 0.9324; the lower is its mirror
-    assert "2 of 4 runs of relu manual none learned (95 % interval of the share 7% to 93%); 1 stayed" in sentences
-    said = " ".join(comparison.remarks)
-    assert "1 of 6 runs diverged and are part of no mean: 2_x." in said
-    assert "1 of 6 runs failed and are part of no mean: 3_x." in said
-    assert "1 of 6 runs still running, or were killed and are part of no mean: 4_x." in said
-    assert "1 of 6 runs stayed at chance (accuracy below 20%) and are part of their cell's mean: 5_x." in said
+    share = "2 of 4 runs of relu manual none learned (95 % interval of the share 7% to 93%); 1 at chance, 1 diverged."
+    assert share in said
+    assert "98.00 (9.86 to 98.00) %" in said  # no mean with an interval: a bell curve has no second hump
+    remarks = " ".join(comparison.remarks)
+    assert "1 of 6 runs diverged and are part of no mean: 2_x." in remarks
+    assert "1 of 6 runs failed and are part of no mean: 3_x." in remarks
+    assert "1 of 6 runs still running, or were killed and are part of no mean: 4_x." in remarks
+    assert "1 of 6 runs at chance (accuracy below 20%): 5_x." in remarks
 
 
 def test_cells_are_found_from_the_configurations(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_cells_are_found_from_the_configurations(tmp_path: Path) -> None:
     comparison = runs.collect([tmp_path])
     assert comparison.keys == ["activation", "engine", "regularizer", "optimizer.lr"]
     assert comparison.varying == ["engine", "optimizer.lr"]
-    assert comparison.follows == {"engine": ["optimizer"]}
+    assert comparison.follows == {("engine",): ["optimizer"]}
     assert comparison.swept == "optimizer.lr"
     labels = statistics.pooled(comparison, REFERENCE).label
     assert set(labels) == {"manual lr=0.1", "manual lr=0.2", "autograd lr=0.1", "autograd lr=0.2"}
@@ -130,7 +134,7 @@ def test_known_difference_is_found_and_none_is_invented(tmp_path: Path) -> None:
     assert (row.low, row.high) == pytest.approx((0.004 - half, 0.004 + half), abs=1e-6)
     assert row.p_corrected == pytest.approx(3 * row.p)  # Holm: the smallest of three
     assert "relu beats tanh by 0.40 points (95 % interval 0.31 to 0.49, 3 seeds each; corrected p = 0.0" in said
-    assert "No difference between relu and sigmoid was found (0.00 points" in said
+    assert "Cannot tell relu from sigmoid (0.00 points" in said
     assert len(pairs) == 3
 
 
@@ -247,7 +251,7 @@ def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) 
     figure_files = {
         f"{name}.{kind}" for name in ("accuracy", "curves", "gap", "confusion", "time") for kind in ("png", "svg")
     }
-    tables = {"table.csv", "summary.csv", "pairs.csv", "summary.md", "report.html"}
+    tables = {"table.csv", "summary.csv", "summary.tex", "pairs.csv", "summary.md", "report.html"}
     assert {path.name for path in (newest / "comparison").iterdir()} == figure_files | tables
     html = (newest / "comparison" / "report.html").read_text()
     assert "relu beats tanh by 1.00 points" in html
@@ -292,8 +296,8 @@ def test_comparing_does_not_import_torch() -> None:
 
 
 def test_p_value_below_a_thousandth_is_not_called_zero() -> None:
-    assert statistics.p_value(pd.Series({"p_corrected": 0.0})) == "< 0.001"
-    assert statistics.p_value(pd.Series({"p_corrected": 0.0281})) == "= 0.028"
+    assert sentences.p_value(pd.Series({"p_corrected": 0.0})) == "< 0.001"
+    assert sentences.p_value(pd.Series({"p_corrected": 0.0281})) == "= 0.028"
 
 
 def test_command_for_more_seeds_keeps_the_launcher(tmp_path: Path) -> None:
@@ -326,8 +330,9 @@ def written(folder: Path) -> Path:
         comparison=comparison,
         cells=cells,
         pairs=pairs,
-        sentences=statistics.sentences(comparison, cells, pairs, effects),
-        single=True,
+        sentences=sentences.sentences(comparison, cells, pairs, effects),
+        planned=sentences.plan(comparison, pairs, effects),
+        remedy="",
         further="",
         figures=list(figures.every(comparison, cells, CURVES)),
     )
@@ -367,7 +372,7 @@ def test_null_is_a_value(tmp_path: Path) -> None:
     assert cells.label.tolist() == ["gradient_clip_val=null", "gradient_clip_val=1.0", "gradient_clip_val=5.0"]
     assert cells["test/accuracy"].tolist() == pytest.approx([0.98, 0.97, 0.96])
     assert len(effects) == 3
-    assert "The highest test accuracy is that of gradient_clip_val=null: 98.00 ± 0.09 %." in said
+    assert "The highest test accuracy is that of gradient_clip_val=null: 98.00 ± 0.09 %, the best of 3" in said
     assert comparison.swept is None  # null has no place on an axis
 
 
@@ -421,7 +426,7 @@ def test_setting_named_like_a_column_is_a_setting(tmp_path: Path) -> None:
     assert comparison.varying == ["config.epochs"]
     assert cells.label.tolist() == ["epochs=2", "epochs=1"]
     assert cells["gap.low"].isna().all()
-    assert comparison.follows["config.epochs"] == ["config.status", "config.gap.low", "config.label", "threads"]
+    assert comparison.follows[("config.epochs",)] == ["config.status", "config.gap.low", "config.label", "threads"]
 
 
 def damages() -> list[Any]:
@@ -676,13 +681,13 @@ def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", ["", [], ["a", ""], {"a": 1}, [["a"]], True, [None]])
 def test_sweep_that_names_no_folder_is_refused(sweep: Any) -> None:
     with pytest.raises(UserError, match=r"^sweep=.* cannot be: it should be a name, a pattern of names, or a list"):
-        check({"sweep": sweep, "output": None}, Comparing)
+        check(USUAL | {"sweep": sweep}, Comparing)
 
 
 @pytest.mark.parametrize("output", ["", 5, ["a"], True])
 def test_output_that_names_no_folder_is_refused(output: Any) -> None:
     with pytest.raises(UserError, match=r"^output=.* cannot be: "):
-        check({"sweep": None, "output": output}, Comparing)
+        check(USUAL | {"output": output}, Comparing)
 
 
 @pytest.mark.parametrize(
@@ -887,9 +892,10 @@ def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> 
     t = 0.2 / (np.std(NOISE, ddof=1) / 10 / 3**0.5)
     assert row.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5, rel=1e-3)  # Student's t of two degrees of freedom
     assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values but nine
-    assert len(statistics.sentences(comparison, cells, pairs, effects)) == 3
+    assert len(sentences.sentences(comparison, cells, pairs, effects)) == 3
     assert (
-        "Of the 100 values of lr, 0.001 is on average the best; compared with each other one it beats 90, by 20" in said
+        "Of the 100 values of lr, 0.001 is on average the best, and in part the luckiest; compared with each other one "
+        "it beats 90, by 20" in said
     )
     assert "could not be tested against 9. (p is corrected for all pairs of values.)" in said
 

@@ -172,6 +172,11 @@ class Comparing(Group):
     """The whole of `conf/compare.yaml`."""
 
     sweep: Annotated[Any, AfterValidator(some_names)]
+    metric: Name | None
+    margin: Annotated[float, Field(gt=0, le=1e30)] | None
+    against: Name | None
+    where: Name | None
+    group: Annotated[list[Name], Field(min_length=1)] | None
     output: Annotated[str, Field(min_length=1)] | None
 
 

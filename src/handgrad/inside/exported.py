@@ -48,9 +48,7 @@ def write(assembly: Assembly, kind: str, path: Path) -> tuple[float, int]:
             found = sequential(layers_of(read(temporary)[0], path), module.activation)(x)
         difference = float((found - expected).abs().max() / expected.abs().max())
         if not found.argmax(dim=1).equal(expected.argmax(dim=1)) or difference > TOLERANCE:
-            raise UserError(
-                f"{path} was not written: read back, its logits are off by {difference:.1e} of the largest"
-            )
+            raise UserError(f"{path} was not written: read back, its logits are off by {difference:.1e} of the largest")
     return difference, len(images)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from handgrad.config import UserError, in_a_sentence
 from handgrad.settings import plain
 
-SEEDS = "seed=0,1,2,3,4"
+FEW = 5  # seeds: enough for an interval
 COMMAND = "python src/train.py -m"
 
 
@@ -54,13 +54,16 @@ class Start(BaseModel):
     runtime: Runtime = Runtime()
 
 
-def command_for_more_seeds(sources: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None) -> str:
-    """The command that runs the same with five seeds; of several sweeps, a command for each.
+def command_for_more_seeds(
+    sources: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None, seeds: int = FEW
+) -> str:
+    """The command that runs the same with so many seeds; of several sweeps, a command for each.
 
     Args:
         sources: the folders that were compared.
         start: the directory in which the command is to be typed; the working directory if left out.
         remarks: gets a sentence for each account of Hydra's that is damaged.
+        seeds: from 0 on.
 
     Returns:
         a line for each command; nothing where there is none, for a search goes its own way or a path cannot be typed.
@@ -76,9 +79,11 @@ def command_for_more_seeds(sources: Sequence[Path], start: Path | None = None, r
         if begun is not None:
             known = True
             if not searches(begun):
-                commands.append(" ".join([COMMAND, *map(shlex.quote, words(begun, source, start or Path.cwd()))]))
+                commands.append(
+                    " ".join([COMMAND, *map(shlex.quote, words(begun, source, start or Path.cwd(), seeds))])
+                )
     if not known:
-        return f"{COMMAND} <the options of these runs> {SEEDS}"
+        return f"{COMMAND} <the options of these runs> {shlex.quote(option(seeds))}"
     typable = [command for command in commands if command == plain(command)]
     return "\n".join(typable)
 
@@ -118,7 +123,12 @@ def searches(start: Start) -> bool:
     return str([*sweepers, start.runtime.choices.get("hydra/sweeper", "basic")][0]) != "basic"
 
 
-def words(start: Start, source: Path, here: Path) -> list[str]:
+def option(seeds: int) -> str:
+    """Hydra's option for so many seeds from 0 on."""
+    return f"seed={','.join(map(str, range(seeds)))}" if seeds <= FEW else f"seed=range(0,{seeds})"
+
+
+def words(start: Start, source: Path, here: Path, seeds: int) -> list[str]:
     """The command's words but for the program: into a sweep's own folder, for the seeds that are there are skipped."""
     flags = [("--config-dir", found.path) for found in start.runtime.config_sources if found.provider == "command-line"]
     if start.job.config_name not in (None, "train"):
@@ -127,7 +137,7 @@ def words(start: Start, source: Path, here: Path) -> list[str]:
     task = [word for word in start.overrides.task if not re.match(r"\+{0,2}seed=", word)]
     folder = source.relative_to(here) if source.is_relative_to(here) else source
     into = [f"hydra.sweep.dir={for_hydra(str(folder))}"] if (source / "multirun.yaml").exists() else []
-    return [*(word for flag in flags for word in flag), *options, *task, SEEDS, *into]
+    return [*(word for flag in flags for word in flag), *options, *task, option(seeds), *into]
 
 
 def for_hydra(text: str) -> str:

@@ -16,6 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from handgrad.report.measures import Measure
+from handgrad.report.measures import measure as known_measure
 from handgrad.report.runs import Comparison, shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
@@ -71,11 +73,13 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
     best = cells.head(MOST)
     only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
     with rc_context(STYLE):
+        measure = comparison.measure
+        name = "accuracy" if measure.column == f"{scored}/accuracy" else measure.column.replace("/", "_")
         yield (
-            "accuracy",
-            f"Which cell is the most accurate? {scored.capitalize()} accuracy: a dot per run, mean and 95 % "
+            name,
+            f"Which cell is the best? {measure.name.capitalize()}, {measure.best} on top: a dot per run, mean and 95 % "
             f"interval.{only}",
-            accuracy(comparison, best, look),
+            measured(comparison, best, look, measure),
         )
         if any(tables.history for tables in comparison.tables):
             yield (
@@ -84,11 +88,12 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
                 f"solid: train, dotted: {scored}, dashed grey: the notebook.{only}",
                 losses(comparison, best, look, curves),
             )
-        yield (
-            "gap",
-            f"How much is learned by heart? Train minus {scored} accuracy.{only}",
-            gap(comparison, best, look),
-        )
+        if name != "gap":
+            yield (
+                "gap",
+                f"How much is learned by heart? Train minus {scored} accuracy.{only}",
+                measured(comparison, best, look, known_measure("gap", scored, comparison.completed)),
+            )
         first, last = cells.iloc[0], cells.iloc[-1]
         matrices = [mean_confusion(comparison, row) for row in (first, last)]
         if len(cells) > 1 and all(matrix is not None for matrix in matrices):
@@ -109,59 +114,41 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
             only = f" The best {MOST} of {len(groups):,} lines." if len(groups) > MOST else ""
             yield (
                 "option",
-                f"What does {swept} do? Accuracy and loss against it; every run a dot, mean and 95 % interval.{only}",
+                f"What does {swept} do? Every run a dot, mean and 95 % interval.{only}",
                 option(comparison, groups[:MOST], swept),
             )
 
 
-def horizontally(comparison: Comparison, cells: pd.DataFrame, look: Look, name: str, axes: Axes) -> None:
-    """A row per cell: every run a dot, the mean with its interval; best on top."""
+def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: Measure) -> Figure:
+    """A row per cell, best on top: every run a dot, the mean with its interval, the notebook's figure if it has one."""
+    figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
+    axes = figure.subplots()
     for y, (_, row) in enumerate(cells.iterrows()):
-        runs = comparison.members(row)[name].dropna()
+        runs = comparison.members(row)[measure.column].dropna()
         colour = look.colour(row.label)
-        axes.scatter(100 * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
-        mean, *ends = pooled_in(row, name, 100)
+        axes.scatter(measure.scale * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
+        mean, *ends = pooled_in(row, measure.column, measure.scale)
         axes.plot(ends, [y, y], color=colour, linewidth=2)
         axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
     axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
-
-
-def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
-    """A cell's mean and the ends of its interval, NaN where there are none; matplotlib draws nothing there."""
-    return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
-
-
-def tall(cells: pd.DataFrame) -> float:
-    """Inches for a row per cell."""
-    return 1.2 + 0.36 * max(len(cells), 2)
-
-
-def accuracy(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """Accuracy per cell, with the notebook's figure where it has one."""
-    figure = Figure(figsize=(8, tall(cells)), layout="constrained")
-    axes = figure.subplots()
-    horizontally(comparison, cells, look, f"{comparison.scored}/accuracy", axes)
     known = cells[cells.notebook.notna()]
-    if len(known) and comparison.scored == "test":
+    if len(known) and measure.column == "test/accuracy":
         axes.scatter(
             100 * known.notebook, known.index, marker="|", s=160, color="0.35", linewidths=2, label="notebook, one run"
         )
         # Above the rows: among them its mark would read as one more run.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
-    axes.set_xlabel(f"{comparison.scored} accuracy (%)")
+    if measure.column == "gap":
+        axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_xlabel(f"{measure.name} ({measure.of_value.strip()})")
     return figure
 
 
-def gap(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """Generalisation gap per cell."""
-    figure = Figure(figsize=(8, tall(cells)), layout="constrained")
-    axes = figure.subplots()
-    horizontally(comparison, cells, look, "gap", axes)
-    axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_xlabel(f"train accuracy minus {comparison.scored} accuracy (percentage points)")
-    return figure
+def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
+    """A cell's mean and the ends of its interval, NaN where there are none; matplotlib draws nothing there."""
+    return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
 
 
 def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.DataFrame) -> Figure:
@@ -174,7 +161,7 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
     for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
         histories = histories_of(comparison, row)
         for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
-            wide = pd.DataFrame({seed: rows[name] for seed, rows in histories.items() if name in rows}).dropna(
+            wide = pd.DataFrame({number: rows[name] for number, rows in histories.items() if name in rows}).dropna(
                 how="all"
             )
             if wide.empty:
@@ -202,9 +189,9 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
 
 
 def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
-    """The epochs of a cell's completed runs, by seed; those that have left none are missing."""
-    tables = {seed: comparison.tables[number].history for seed, number in comparison.members(row).number.items()}
-    return {seed: pd.DataFrame(rows).set_index("epoch") for seed, rows in tables.items() if rows}
+    """The epochs of a cell's completed runs, by number; those that have left none are missing."""
+    tables = {number: comparison.tables[number].history for number in comparison.members(row).number}
+    return {number: pd.DataFrame(rows).set_index("epoch") for number, rows in tables.items() if rows}
 
 
 def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
@@ -273,13 +260,14 @@ def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[t
 
 
 def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
-    """Accuracy and loss against the one numeric option that was swept; a line per value of whatever else varies."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    scored, number = comparison.scored, comparison.values[swept]
+    """The measure, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
+    number = comparison.values[swept]
+    usual = [known_measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
+    metrics = list(dict.fromkeys([comparison.measure, *usual]))
+    figure = Figure(figsize=(4.5 * len(metrics), 3.8), layout="constrained")
     every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
-    metrics = [("accuracy", "(%)", 100), ("loss", "(nats per example)", 1)]
-    for axes, (metric, unit, scale) in zip(figure.subplots(1, 2), metrics, strict=True):
-        name = f"{scored}/{metric}"
+    for axes, measure in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+        name, scale = measure.column, measure.scale
         for place, (title, cells) in enumerate(groups):
             rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -292,7 +280,7 @@ def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], s
             dots = np.repeat(x, [len(mine) for mine in runs])
             axes.scatter(dots, np.concatenate(runs), s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
         spread_out(axes, every)
-        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{scored} {metric} {unit}")
+        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{measure.name} ({measure.of_value.strip()})")
         axes.grid(alpha=0.3)
     if len(groups) > 1:
         beside: Any = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 6 else {}

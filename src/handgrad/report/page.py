@@ -1,4 +1,4 @@
-"""Write a comparison down: two tables, a summary, the figures, and a page that needs nothing beside itself."""
+"""Write a comparison down: tables, a summary, the figures, and a page that needs nothing beside itself."""
 
 import base64
 import html
@@ -13,9 +13,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
+from handgrad.report.again import FEW
 from handgrad.report.again import command_for_more_seeds as command_for_more_seeds
-from handgrad.report.runs import STATUSES, Comparison, joined
-from handgrad.report.statistics import number_of_pairs, p_value, points, with_interval
+from handgrad.report.measures import Measure, measure
+from handgrad.report.runs import NOT_LEARNED, STATUSES, Comparison, joined
+from handgrad.report.sentences import enough, margin, p_value, with_interval
+from handgrad.report.statistics import PLANNED, number_of_pairs
 from handgrad.results import replacing
 from handgrad.settings import plain
 
@@ -27,8 +30,9 @@ class Report:
     """All that is said about a comparison.
 
     sources: the folders that were compared.
-    single: no cell has two completed runs, so that there are no intervals.
-    further: the command that would give them, if there is one.
+    planned: what `sentences.plan` made of the comparisons that are undecided.
+    remedy: what more seeds would give, in words that end before a command; empty where nothing is to be said.
+    further: the command that would give it, if there is one.
     """
 
     sources: Sequence[Path]
@@ -36,7 +40,8 @@ class Report:
     cells: pd.DataFrame
     pairs: pd.DataFrame
     sentences: Sequence[str]
-    single: bool
+    planned: pd.DataFrame
+    remedy: str
     further: str
     figures: Sequence[tuple[str, str, Figure]]
 
@@ -51,34 +56,34 @@ class Report:
         return plain(joined(self.sources))
 
     @property
+    def columns(self) -> list[tuple[str, Measure]]:
+        """The numbers of the table with a row per cell: what was asked for, and the usual ones."""
+        scored, known = self.comparison.scored, self.comparison.completed.columns
+        usual = {
+            "train/accuracy": "train %",
+            f"{scored}/accuracy": f"{scored} %",
+            f"{scored}/loss": f"{scored} loss",
+            "seconds_per_epoch": "s/epoch",
+        }
+        asked = self.comparison.measure
+        first = [] if asked.column in usual else [(f"{asked.name} ({asked.unit})", asked)]
+        return first + [(heading, measure(name, scored, known)) for name, heading in usual.items() if name in known]
+
+    @property
     def headings(self) -> list[str]:
         """Of the table with a row per cell."""
-        scored = self.comparison.scored
-        return [
-            *(self.comparison.names[key] for key in self.comparison.keys),
-            "runs",
-            "train %",
-            f"{scored} %",
-            f"{scored} loss",
-            "s/epoch",
-            "remarks",
-            "notebook test %",
-        ]
+        keys = (self.comparison.names[key] for key in self.comparison.keys)
+        return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", "notebook test %"]
 
     def lines(self, most: int | None = None) -> list[list[str]]:
         """The table with a row per cell, as text; of the best so many cells, or of all."""
-        scored = self.comparison.scored
+        columns = self.columns
         return [
             [
                 *(row[key] for key in self.comparison.keys),
                 str(row["completed"]),
-                with_interval(row, "train/accuracy"),
-                with_interval(row, f"{scored}/accuracy"),
-                with_interval(row, f"{scored}/loss", scale=1, digits=4),
-                with_interval(row, "seconds_per_epoch", scale=1),
-                ", ".join(
-                    f"{row[what]} {what.replace('_', ' ')}" for what in (*STATUSES[1:], "at_chance") if row[what]
-                ),
+                *(with_interval(row, shown) for _, shown in columns),
+                ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what]),
                 ""
                 if pd.isna(row["notebook"])
                 else f"{100 * row['notebook']:.2f} ({row['notebook_epochs']:.0f} epochs)",
@@ -88,35 +93,72 @@ class Report:
 
     @property
     def tests(self) -> list[list[str]]:
-        """The table with a row per pair of cells, as text."""
+        """The table with a row per comparison of cells, as text."""
+        number = self.comparison.measure.number
         return [
             [
                 row.a,
                 row.b,
-                points(row.difference),
-                "" if pd.isna(row.low) else f"{points(row.low)} to {points(row.high)}",
+                f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
+                "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
                 "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
                 row.test,
+                self.verdicts[row.verdict] if row.test != "none" else "",
             ]
             for row in self.pairs.itertuples()
         ]
 
     @property
-    def tests_all(self) -> bool:
-        """Whether every pair of cells was compared, not only the best with each other one."""
-        return len(self.pairs) == number_of_pairs(int((self.cells.completed > 0).sum()))
+    def verdicts(self) -> dict[str, str]:
+        """What stands for a verdict."""
+        same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
+        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "cannot tell"}
+
+    @property
+    def seeds(self) -> list[list[str]]:
+        """The table of how many seeds would tell, as text."""
+        digits = self.comparison.measure.digits
+        return [
+            [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in PLANNED)] for row in self.planned.to_dict("records")
+        ]
+
+    @property
+    def heading_of_tests(self) -> str:
+        """What the table of comparisons compares."""
+        many = int((self.cells.completed + self.cells.diverged > 0).sum())
+        if self.comparison.asked.against is not None:
+            return f"Every other cell against {self.comparison.asked.against}"
+        return (
+            "Every pair of cells" if len(self.pairs) >= number_of_pairs(many) else "The best cell against every other"
+        )
+
+
+def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -> tuple[str, int]:
+    """What more seeds would give, in words that end before a command, and how many; empty where they are not needed."""
+    if cells.completed.max() == 1:
+        return "With one seed per cell no interval can be given", FEW
+    if planned.empty:
+        return "", 0
+    if comparison.margin is None:
+        further = next((seeds for seeds in PLANNED if seeds > cells.completed.max()), PLANNED[-1])
+        return f"{further} seeds would tell more", further
+    if (seeds := enough(comparison, planned)) is None:
+        return f"Not even {PLANNED[-1]} seeds would show every difference of {margin(comparison)}", PLANNED[-1]
+    return f"{seeds} seeds would show every difference of {margin(comparison)}", seeds
 
 
 def write(report: Report, folder: Path) -> None:
     """Write the report's files to a folder.
 
-    Leaves table.csv (a row per run), summary.csv (a row per cell), pairs.csv, summary.md, every figure as PNG and SVG,
-    report.html.
+    Leaves table.csv (a row per run), summary.csv and summary.tex (a row per cell), pairs.csv, summary.md, every figure
+    as PNG and SVG, report.html.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
         with replacing(folder / f"{name}.csv") as path:
             harmless(table).to_csv(path, index=False, encoding="utf-8")
+    with replacing(folder / "summary.tex") as path:
+        path.write_text(in_latex(report), encoding="utf-8")
     pictures = []
     for name, caption, figure in report.figures:
         for kind in ("png", "svg"):
@@ -128,10 +170,21 @@ def write(report: Report, folder: Path) -> None:
         loader=PackageLoader("handgrad.report", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters["md"] = in_markdown
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "most": MOST}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "most": MOST, "planned": PLANNED}
     for template in ("report.html", "summary.md"):
         with replacing(folder / template) as path:
             path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")
+
+
+def in_latex(report: Report) -> str:
+    """The table with a row per cell, for a document that loads booktabs.
+
+    Source: pandas.io.formats.style.Styler.to_latex.
+    """
+    headings = report.headings
+    columns = [name if headings.count(name) == 1 else f"{name} {place}" for place, name in enumerate(headings, start=1)]
+    style = pd.DataFrame(report.lines(), columns=columns).map(plain).style.hide(axis="index")
+    return str(style.format(escape="latex").format_index(escape="latex", axis=1).to_latex(hrules=True))
 
 
 def draw(figure: Figure, path: Path, kind: str) -> None:

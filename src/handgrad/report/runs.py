@@ -8,47 +8,67 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from handgrad import results
 from handgrad.config import UserError
 from handgrad.report.files import Tables, tables_of
-from handgrad.settings import canonical, flat, plain, shown
+from handgrad.report.keys import UNSET, column_for, columns_of, settings_of, texts_of, what_differs
+from handgrad.report.measures import Measure, measure
+from handgrad.settings import plain, shown
 
-ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
-# What changes nothing that is computed; of a study, its changes are seen.
-NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger", "diagnostics"}
-CHANCE = 0.2  # accuracy below which a run has learned nothing: twice what guessing one of ten classes gets
+CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing one of ten classes gets
+GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
+NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs below CHANCE
 STATUSES = ("completed", "diverged", "failed", "running")
-UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
-# Columns of the tables that are no settings: a setting of such a name gets another.
-TAKEN = {"run", "folder", "status", "reason", "seed", "at_chance", "epochs", "seconds_per_epoch", "seconds", "gap"}
-TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "notebook", "notebook_run", "notebook_epochs"}
-TAKEN |= {"number", "done", *STATUSES}
 LONGEST = 120  # characters of a value in a name; the tables have all of it
 MOST_REMARKS = 30  # about single files; a person reads no more
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a comparison was asked for, as in `conf/compare.yaml`.
+
+    metric: the number to compare by; None: accuracy.
+    margin: what is too small to matter, in the metric's unit; None: the metric's own.
+    where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
+    group: the keys that make a cell; None: whatever differs.
+    against: the cell that every other is compared with; None: each with each.
+    """
+
+    metric: str | None = None
+    margin: float | None = None
+    where: str | None = None
+    group: Sequence[str] | None = None
+    against: str | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Runs side by side.
 
-    table: a row per run, seeds of a cell together; columns: run, folder, status, reason, `keys`, seed, metrics, ...
-        A key's column holds texts, one for each value, so that true, 1, null and "1" are labels like any other.
+    table: a row per run, seeds of a cell together; columns: run, folder, status, outcome, reason, `keys`, seed,
+        metrics, ... A key's column holds texts, one for each value, so that true, 1, null and "1" are labels like any
+        other.
+    asked: what for.
+    measure: what cells are compared by.
     keys: the columns that make a cell.
     values: of each key, what its texts stand for, None for UNSET.
     choices: the keys that are config groups.
-    follows: of each key, the settings that change with it and with nothing else.
+    follows: of keys that together decide further settings, these settings.
     scored: the set whose scores count, "test", or "val" where no run has scored the test set.
     tables: of each row of `table`, the run's other files.
     remarks: sentences about runs that are not what they should be.
     """
 
     table: pd.DataFrame
+    asked: Asked
+    measure: Measure
     keys: list[str]
     values: dict[str, dict[str, Any]]
     choices: frozenset[str]
-    follows: dict[str, list[str]]
+    follows: dict[tuple[str, ...], list[str]]
     scored: str
     tables: list[Tables]
     remarks: list[str]
@@ -60,15 +80,14 @@ class Comparison:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Of each key the shortest name that no other has: its last words, `_target_` left out."""
-        words = {key: key.removesuffix("._target_").split(".") for key in self.keys}
-        names = {}
-        for key, mine in words.items():
-            others = [theirs for other, theirs in words.items() if other != key]
-            unlike = (n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
-            length = next(unlike, None)
-            names[key] = plain(".".join(mine[-length:]) if length else key)
-        return names
+        """Of each key its short name."""
+        return short_names(self.keys)
+
+    @cached_property
+    def margin(self) -> float | None:
+        """What is too small to matter, in the table's numbers."""
+        margin = self.measure.margin if self.asked.margin is None else self.asked.margin
+        return None if margin is None else margin / self.measure.scale
 
     def named(self, key: str, text: str) -> str:
         """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
@@ -102,6 +121,39 @@ class Comparison:
         """The completed runs, by seed, of the cell whose keys a row holds."""
         none = self.completed.head(0).set_index("seed")
         return self.by_cell.get(tuple(row[key] for key in self.keys), none)
+
+    @cached_property
+    def learned(self) -> pd.DataFrame:
+        """The rows whose measure can be compared: of the runs that learned, if it says how well they did."""
+        done = self.completed
+        done = done[done.outcome == "learned"] if self.measure.of_learning else done
+        return done.dropna(subset=[self.measure.column]) if len(done) else done
+
+    def sample(self, row: Any) -> pd.Series:
+        """What can be inferred from: by seed, the measure of a cell's `learned` runs, turned so that more is better.
+
+        A single run, of which nothing is inferred, counts whether it learned or not. Several runs of a seed, where the
+        keys asked for pool what differs, count as one, by their mean.
+        """
+        runs = self.members(row)
+        if runs.empty:
+            return pd.Series(dtype=float)
+        values = runs[self.measure.column].dropna()
+        if len(runs) > 1:
+            values = values[runs.number.isin(self.learned.number)]
+        return self.measure.sign * values.groupby(level=0).mean()
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Of each key the shortest name that no other has: its last words, `_target_` left out."""
+    words = {key: key.removesuffix("._target_").split(".") for key in keys}
+    names = {}
+    for key, mine in words.items():
+        others = [theirs for other, theirs in words.items() if other != key]
+        unlike = (n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
+        length = next(unlike, None)
+        names[key] = plain(".".join(mine[-length:]) if length else key)
+    return names
 
 
 def is_number(value: Any) -> bool:
@@ -166,30 +218,43 @@ def named_by(pattern: str, start: Path) -> list[Path]:
     return folders
 
 
-def collect(folders: Iterable[Path]) -> Comparison:
+def collect(folders: Iterable[Path], asked: Asked | None = None) -> Comparison:
     """Read every run in or below the folders.
 
+    Args:
+        folders: where runs are.
+        asked: what for; the defaults if left out.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or what is asked for does not fit the runs.
     """
-    folders = list(folders)
+    folders, asked = list(folders), asked or Asked()
     records, remarks = records_in(folders)
     scored = scored_set(records)
     records = [record for record in records if has_scores(record, scored, remarks)]
     if not records:
         raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
+    if asked.where is not None:
+        every, records = len(records), chosen(records, scored, asked.where)
+        remarks.append(f"where={asked.where} chose {len(records)} of {every} runs.")
     settings = [record["settings"] for record in records]
     columns = columns_of(settings)
-    keys, follows = what_differs(columns)
-    texts = {key: texts_of(key, settings, columns) for key in keys}
-    table = pd.DataFrame([row_of(record, scored) for record in records])
+    differing, follows = what_differs(columns)
+    keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
+    texts = {key: texts_of(key, settings, columns) for key in differing}
+    table = pd.DataFrame([row_of(record) for record in records])
     first = list(table.columns).index("seed")
     table = pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
-    table, kept, repeated = without_repeats(table, keys)
+    table, kept, repeated = without_repeats(table, differing)
     tables, damaged = tables_in([records[number] for number in kept], scored)
-    said = [*few(remarks), *few(damaged), *repeated, *mixed(records), *unlike_truths(table, tables), *unfinished(table)]
+    outcomes = [outcome(row, mine, scored) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
+    table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
+    said = [*few(remarks), *few(damaged), *repeated, *pooled_over(table, keys, differing)]
+    said += [*mixed(records), *unlike_truths(table, tables), *unfinished(table)]
     return Comparison(
         table=table,
+        asked=asked,
+        measure=measure(asked.metric, scored, measured_columns(table, scored)),
         keys=keys,
         values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
         choices=frozenset(column_for(name) for record in records for name in record["choices"]),
@@ -198,6 +263,67 @@ def collect(folders: Iterable[Path]) -> Comparison:
         tables=tables,
         remarks=[shortened(plain(remark), 600) for remark in said],
     )
+
+
+def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:
+    """The columns that some run has a value in; the scored set's, even before a run is completed."""
+    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss"]
+    return list(dict.fromkeys([*usual, *(name for name in table if table[name].notna().any())]))
+
+
+def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> list[dict[str, Any]]:
+    """The records that a condition holds for.
+
+    Source: pandas.DataFrame.eval; the columns are those of table.csv, settings that are alike in all runs among them.
+
+    Raises:
+        UserError: the condition cannot be evaluated, or holds for none.
+    """
+    table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
+    if f"{scored}/accuracy" in table:
+        table["gap"] = table["train/accuracy"] - table[f"{scored}/accuracy"]
+    try:
+        holds = table.eval(condition, engine="python")
+        if not isinstance(holds, pd.Series) or holds.dtype != bool:
+            raise ValueError("it is not true or false of each run")
+    except Exception as error:  # pandas hands on whatever Python says of the expression
+        raise UserError(
+            f"where={condition} cannot be ({' '.join(str(error).split()) or type(error).__name__}): write a comparison "
+            "of columns of table.csv, names with signs in them in backticks: where='seed < 3 and `optimizer.lr` > 0.01'"
+        ) from None
+    if not holds.any():
+        raise UserError(f"where={condition} holds for none of {len(records)} runs")
+    return [record for record, kept in zip(records, holds, strict=True) if kept]
+
+
+def full_name(name: str, keys: Sequence[str]) -> str:
+    """The key of that name, given in full or as it is shown.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [key for key, short in short_names(keys).items() if name in (key, short)]
+    if not found:
+        raise UserError(f"group={name} cannot be: what differs here is {joined(keys, most=30)}")
+    return found[0]
+
+
+def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[str]) -> list[str]:
+    """Say which differences the keys asked for leave out of account."""
+    others = [key for key in differing if key not in keys and table[key].nunique() > 1]
+    return [f"Pooled over {joined(others)}: of a cell's runs with one seed, the mean counts."] if others else []
+
+
+def outcome(row: Mapping[str, Any], tables: Tables, scored: str) -> str:
+    """What became of a run: its status, or of a completed one whether it learned, by its history where it has one."""
+    final = row.get(f"{scored}/accuracy")
+    if row["status"] != "completed" or final is None:
+        return str(row["status"])
+    if final >= CHANCE:
+        return "learned"
+    history = (tables.history or {}).get(f"{scored}/accuracy")
+    highest = max(final, final if history is None else np.nanmax(history, initial=final))
+    return NOT_LEARNED[int(highest >= GUESSING) + int(highest >= CHANCE)]
 
 
 def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -263,72 +389,7 @@ def natural(path: Path) -> tuple[str, int, str]:
     return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
 
 
-def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's choices and every value of its configuration, flat: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
-    choices, config = record["choices"], flat(record["config"])
-    settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
-    return {
-        column_for(key): value
-        for key, value in settings.items()
-        if key not in NOT_A_CELL and not key.startswith(("logger.", "diagnostics."))
-    }
-
-
-def column_for(key: str) -> str:
-    """A setting's column, unlike those of what was measured."""
-    key = plain(key)
-    taken = key.removesuffix(".low").removesuffix(".high") in TAKEN or "/" in key
-    return f"config.{key}" if taken else key
-
-
-def columns_of(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Of each setting that differs, and of those that always count, the runs' values as texts that no others share."""
-    texts = [{name: canonical(value) for name, value in row.items()} for row in settings]
-    names = dict.fromkeys([*ALWAYS, *(name for row in texts for name in row)])
-    columns = {name: [row.get(name, UNSET) for row in texts] for name in names}
-    return {name: column for name, column in columns.items() if name in ALWAYS or len(set(column)) > 1}
-
-
-def texts_of(key: str, settings: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """A setting's values as they are shown; where two would read alike, as JSON writes them."""
-    texts = [shown(row[key]) if key in row else UNSET for row in settings]
-    return texts if len(set(texts)) == len(set(columns[key])) else list(columns[key])
-
-
-def what_differs(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, list[str]]]:
-    """Find the settings that make cells, and those that only follow from one of them.
-
-    Returns:
-        the keys: activation, engine, regularizer, and every setting that differs without being decided by keys before
-        it; and, of each key, the settings that it decides all alone. What is said of a group is not repeated of its
-        options.
-    """
-    keys = list(ALWAYS)
-    follows: dict[str, list[str]] = {}
-    for name, values in columns.items():
-        if name in ALWAYS:
-            continue
-        if not decided(values, [columns[key] for key in keys]):
-            keys.append(name)
-            continue
-        group = name.split(".")[0]
-        for key in keys:
-            if group != key and decided(values, [columns[key]]):
-                if group not in follows.get(key, ()):
-                    follows.setdefault(key, []).append(name)
-                break
-    return keys, follows
-
-
-def decided(values: Sequence[str], by: Sequence[Sequence[str]]) -> bool:
-    """Tell whether values are a function of other columns."""
-    seen: dict[tuple[str, ...], str] = {}
-    return all(
-        seen.setdefault(others, value) == value for others, value in zip(zip(*by, strict=True), values, strict=True)
-    )
-
-
-def row_of(record: Mapping[str, Any], scored: str) -> dict[str, Any]:
+def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's row of the table, its settings left out."""
     metrics = {plain(name): value for name, value in record["metrics"].items() if "/" in name}
     reason, commit = record.get("reason"), record.get("commit")
@@ -338,7 +399,6 @@ def row_of(record: Mapping[str, Any], scored: str) -> dict[str, Any]:
         "status": record["status"],
         "reason": None if reason is None else plain(reason),
         "seed": record["seed"],
-        "at_chance": record["status"] == "completed" and metrics[f"{scored}/accuracy"] < CHANCE,
         **metrics,
         **{key: record.get(key) for key in ("epochs", "seconds_per_epoch", "seconds", "peak_memory_mb")},
         "dataset": shown(record["choices"].get("data")),
@@ -406,7 +466,7 @@ def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def unfinished(table: pd.DataFrame) -> list[str]:
-    """Say which runs are no part of any mean, and which stayed at chance and are."""
+    """Say which runs are no part of any mean, and which have not learned and are no ordinary values of it."""
     said = []
     for status, what in (
         ("running", "still running, or were killed"),
@@ -416,12 +476,11 @@ def unfinished(table: pd.DataFrame) -> list[str]:
         runs = table[table.status == status]
         if len(runs):
             said.append(f"{len(runs)} of {len(table)} runs {what} and are part of no mean: {joined(runs.run)}.")
-    stuck = table[table.at_chance]
-    if len(stuck):
-        said.append(
-            f"{len(stuck)} of {len(table)} runs stayed at chance (accuracy below {CHANCE:.0%}) "
-            f"and are part of their cell's mean: {joined(stuck.run)}."
-        )
+    for what in NOT_LEARNED:
+        runs = table[table.outcome == what]
+        if len(runs):
+            below = f"accuracy below {CHANCE:.0%}" + (", once above" if what == "collapsed" else "")
+            said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
     return said
 
 

@@ -1,26 +1,35 @@
-"""What the runs of a comparison say: means with intervals, tests between cells, and the sentences made from them.
+"""What runs say of cells: means with intervals, tests of difference and of equivalence, shares that learned.
 
-Intervals and tests are scipy's and statsmodels'. Accuracies are in [0, 1] in every table and in percentage points in
-sentences.
+Intervals and tests are scipy's and statsmodels'; what each means is in docs/statistics.md. Numbers are those of the
+table of runs (accuracies in [0, 1]); a difference is positive where the first is better, also of what should be small.
 """
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
+from handgrad.config import UserError
 from handgrad.report.files import Tables
-from handgrad.report.runs import ALWAYS, STATUSES, Comparison, joined
+from handgrad.report.keys import ALWAYS
+from handgrad.report.runs import NOT_LEARNED, STATUSES, Comparison, joined
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
+POWER = 0.8
 SAME = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
-EFFECT = ["key", "a", "b", "cells", "n", "difference", "low", "high", "p", "test"]
+PLANNED = (3, 5, 10, 20, 30)  # seeds
+FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "test", "n", "n_a", "n_b", "identical"]
+COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
 MOST_CELLS = (
     15  # all pairs of so many cells, 105, can still be read; of more, only the best is compared with the others
 )
@@ -42,7 +51,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def label(comparison: Comparison, row: Any) -> str:
-    """A cell's name: the keys that vary, or activation, engine and regularizer where none does."""
+    """A cell's name: the keys that vary, or all where none does."""
     return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
 
 
@@ -54,56 +63,96 @@ def pooled(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
         reference: the notebook's rows, docs/notebook/results.csv.
 
     Returns:
-        a row per cell, best first: label (no two alike), keys, runs, number of each status and at_chance; of train and
-        test accuracy, test loss, gap and seconds per epoch the mean, `.low` and `.high`; the notebook's accuracy and
-        epochs.
+        a row per cell, best first: label (no two alike), keys, runs, number of each status and outcome; mixed, whether
+        a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the measure
+        asked for, over the completed runs, the mean, its interval's ends `.low` and `.high` (NaN where the runs are
+        mixed), `.median`, `.least` and `.most`; the notebook's accuracy and epochs.
     """
-    scored = comparison.scored
+    scored, measure = comparison.scored, comparison.measure
     names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
     rows = []
     for values, runs in comparison.table.groupby(comparison.keys, sort=False):
         row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
         row = {"label": label(comparison, row)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
-        row |= {"at_chance": int(runs.at_chance.sum()), "dataset": runs.dataset.iloc[0]}
-        measured = comparison.members(row)
-        for name in names:
-            numbers = interval(measured[name].dropna().tolist() if name in measured else [])
-            row |= dict(zip((name, f"{name}.low", f"{name}.high"), numbers, strict=True))
+        row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
+        row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "dataset": runs.dataset.iloc[0]}
+        members = comparison.members(row)
+        for name in dict.fromkeys([*names, measure.column]):
+            numbers = members[name].dropna().groupby(level=0).mean() if name in members else pd.Series(dtype=float)
+            mean, low, high = interval(numbers.tolist())
+            if row["mixed"] and not name.startswith("seconds"):
+                low = high = np.nan
+            extremes = (numbers.median(), numbers.min(), numbers.max())
+            row |= {name: mean, f"{name}.low": low, f"{name}.high": high}
+            row |= dict(zip((f"{name}.median", f"{name}.least", f"{name}.most"), extremes, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
     repeats = cells.groupby("label").cumcount()
     cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
     printed = {"run": "notebook_run", "test_accuracy": "notebook", "epochs": "notebook_epochs"}
-    notebook = reference.rename(columns=printed)[[*ALWAYS, *printed.values()]]
-    cells = cells.merge(notebook, on=list(ALWAYS), how="left")
+    if set(ALWAYS) <= set(comparison.keys):
+        notebook = reference.rename(columns=printed)[[*ALWAYS, *printed.values()]]
+        cells = cells.merge(notebook, on=list(ALWAYS), how="left")
+    else:
+        cells = cells.assign(**dict.fromkeys(printed.values(), np.nan))
     cells.loc[cells.dataset != "mnist", list(printed.values())] = np.nan
-    return cells.sort_values(f"{scored}/accuracy", ascending=False, kind="stable", ignore_index=True)
+    order = cells[measure.column] * measure.sign
+    return cells.iloc[(-order).argsort(kind="stable")].reset_index(drop=True)
 
 
-def difference(a: pd.Series, b: pd.Series) -> dict[str, Any]:
-    """Difference of two samples' means with its 95 % interval and p-value.
+def difference(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str, Any]:
+    """Difference of two samples' means with its 95 % interval, and the p-values of difference and of equivalence.
 
     Args:
         a: values by seed.
         b: likewise; where two or more seeds are shared, only those count, in pairs; else Welch's test.
+        margin: what is too small to matter; None: no test of equivalence.
 
-    Source: scipy.stats.ttest_rel, scipy.stats.ttest_ind.
+    Returns:
+        difference, low, high; p; p_equal, of two one-sided tests; spread, the standard deviation of one seed's
+        difference; test; n, the seeds that count, of each; n_a and n_b, the seeds there are; identical, whether every
+        seed gives both the same.
+
+    Source: scipy.stats.ttest_rel, ttest_ind; statsmodels.stats.weightstats.ttost_paired, ttost_ind.
     """
+    least = min(len(a), len(b))
+    found: dict[str, Any] = {"n_a": len(a), "n_b": len(b), "n": least, "test": "none"}
     shared = a.index.intersection(b.index)
-    test = "none"
     if len(shared) >= 2:
-        a, b, test = a[shared], b[shared], "paired t"
-    elif min(len(a), len(b)) >= 2:
-        test = "Welch t"
-    found = {"difference": a.mean() - b.mean(), "low": np.nan, "high": np.nan, "p": np.nan}
-    found |= {"test": test, "n": min(len(a), len(b))}
-    varies = np.ptp(a - b) if test == "paired t" else max(np.ptp(a), np.ptp(b))
-    if test != "none" and varies >= SAME:
-        result = stats.ttest_rel(a, b) if test == "paired t" else stats.ttest_ind(a, b, equal_var=False)
-        ends = result.confidence_interval(LEVEL)
-        found |= {"low": ends.low, "high": ends.high, "p": result.pvalue}
+        a, b = a[shared], b[shared]
+        found |= {"test": "paired t", "n": len(shared)}
+    elif least >= 2:
+        found["test"] = "Welch t"
+    paired = found["test"] == "paired t"
+    found |= {"difference": a.mean() - b.mean(), "identical": paired and (a - b).abs().max() < SAME}
+    found |= dict.fromkeys(("low", "high", "p", "p_equal", "spread"), np.nan)
+    varies = np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b)) if found["test"] != "none" else 0
+    if varies < SAME:
+        return found
+    result = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+    ends = result.confidence_interval(LEVEL)
+    spread = (a - b).std() if paired else np.hypot(a.std(), b.std())
+    found |= {"low": ends.low, "high": ends.high, "p": result.pvalue, "spread": spread}
+    if margin is not None:
+        x, y = a.to_numpy(), b.to_numpy()
+        ends_of_margin = (-margin, margin)
+        found["p_equal"] = (
+            ttost_paired(x, y, *ends_of_margin)[0] if paired else ttost_ind(x, y, *ends_of_margin, usevar="unequal")[0]
+        )
     return found
+
+
+def turned(row: dict[str, Any]) -> dict[str, Any]:
+    """A comparison with the better one first."""
+    if not row["difference"] < 0:
+        return row
+    swapped = {"low": -row["high"], "high": -row["low"], "difference": -row["difference"]}
+    for name in ("", "n_", "only_", "learned_"):
+        one, other = f"{name}a", f"{name}b"
+        if one in row:
+            swapped |= {one: row[other], other: row[one]}
+    return row | swapped
 
 
 def of_two_runs(a: Tables, b: Tables) -> dict[str, Any]:
@@ -120,6 +169,22 @@ def of_two_runs(a: Tables, b: Tables) -> dict[str, Any]:
     return {"test": "McNemar", "p": float(test.pvalue), "only_a": only_a, "only_b": only_b}
 
 
+def of_shares(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
+    """Fisher's exact test on how many of two samples' finished runs learned.
+
+    Args:
+        a: how many learned, and how many finished.
+        b: likewise.
+
+    Source: scipy.stats.fisher_exact.
+    """
+    table = [[learned, finished - learned] for learned, finished in (a, b)]
+    found = {"difference": a[0] / a[1] - b[0] / b[1], "low": np.nan, "high": np.nan, "p": np.nan, "n": min(a[1], b[1])}
+    if min(a[1], b[1]) >= 2:
+        found["p"] = float(stats.fisher_exact(table).pvalue)
+    return found | {"test": "Fisher", "n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+
+
 def number_of_pairs(many: int) -> int:
     """How many pairs so many things make."""
     return many * (many - 1) // 2
@@ -131,25 +196,68 @@ def chosen_pairs(many: int, most: int) -> list[tuple[int, int]]:
 
 
 def pairs(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
-    """Compare every two cells' accuracy, or of very many cells the best with every other.
+    """Compare every two cells, or every other with the one asked for, or of very many cells the best with every other.
+
+    Runs that did not learn are no values of a bell curve. Where a finished run of one of two cells has not, the shares
+    that learned are compared, and besides, the measure of the runs that did.
 
     Returns:
-        a row per pair, the better cell first: a, b, difference, low, high, p, test, n (runs of each that count) and
-        p_corrected, by Holm's method over all pairs: the best cell was found among them, compared or not.
+        a row per comparison, the better cell first: a, b, what `difference`, `of_two_runs` or `of_shares` found, and
+        what `with_verdicts` adds, corrected over all pairs: the best cell was found among them, compared or not.
     """
-    accuracy = f"{comparison.scored}/accuracy"
-    done = cells[cells.completed > 0]
-    labels = done.label.tolist()
-    runs = [comparison.members(row) for row in done.to_dict("records")]
+    done = cells[cells.completed + cells.diverged > 0].reset_index(drop=True)
+    records = done.to_dict("records")
+    samples = [comparison.sample(row) for row in records]
+    finished = [(row["learned"], row["completed"] + row["diverged"]) for row in records]
+    if comparison.asked.against is None:
+        places = chosen_pairs(len(done), MOST_CELLS)
+        family = number_of_pairs(len(done))
+    else:
+        first = baseline(comparison, done)
+        places = [(first, other) for other in range(len(done)) if other != first]
+        family = len(places)
     rows = []
-    for a, b in chosen_pairs(len(runs), MOST_CELLS):
-        found = difference(runs[a][accuracy], runs[b][accuracy])
-        if len(runs[a]) == len(runs[b]) == 1 and comparison.scored == "test":
-            found |= of_two_runs(*(comparison.tables[runs[which].number.iloc[0]] for which in (a, b)))
-        rows.append({"a": labels[a], "b": labels[b]} | found)
-    table = pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "test", "n", "only_a", "only_b"])
-    table["p_corrected"] = corrected(table.p, number_of_pairs(len(runs)))
-    return table
+    for a, b in places:
+        named = {"a": done.label[a], "b": done.label[b]}
+        if comparison.measure.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
+            rows.append(turned(named | of_shares(finished[a], finished[b])))
+            family += 1
+        if samples[a].empty or samples[b].empty:
+            family -= 1
+            continue
+        found = difference(samples[a], samples[b], comparison.margin)
+        if len(samples[a]) == len(samples[b]) == 1 and comparison.measure.column == "test/accuracy":
+            members = (comparison.members(records[place]).number for place in (a, b))
+            found |= of_two_runs(*(comparison.tables[number.iloc[0]] for number in members))
+        rows.append(turned(named | found))
+    return with_verdicts(pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family)
+
+
+def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
+    """The place of the cell asked for, by its label or by key=value words.
+
+    Raises:
+        UserError: none is so called, or several are.
+    """
+    wanted = str(comparison.asked.against)
+    labels: list[str] = cells.label.tolist()
+    if wanted in labels:
+        return labels.index(wanted)
+    fits = pd.Series(True, index=cells.index)
+    try:
+        words = shlex.split(wanted)
+    except ValueError:
+        words = [wanted]
+    for word in words:
+        name, _, value = word.partition("=")
+        keys = [key for key in comparison.keys if name in (key, comparison.names[key])]
+        fits &= cells[keys[0]] == value if keys else False
+    if not words or fits.sum() != 1:
+        raise UserError(
+            f"against={wanted} names {fits.sum() if words else 'none'} of the cells, which are: "
+            f"{joined(cells.label, most=30)}"
+        )
+    return int(np.flatnonzero(fits)[0])
 
 
 def effects(comparison: Comparison) -> pd.DataFrame:
@@ -157,45 +265,59 @@ def effects(comparison: Comparison) -> pd.DataFrame:
 
     Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
     over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
-    pairs of values, compared or not.
+    pairs of values, compared or not. Where finished runs have not learned, the shares that did are compared as well.
 
     Returns:
-        a row per pair of values, the better first: key, a, b, cells, n, difference, low, high, p, test, p_corrected,
-        the number of pairs corrected for, among; the least and most of the cells' own differences, with the cells they
-        are of; and the value that the pair was chosen for, first. Without a cell of two runs nothing can be averaged,
-        and there is no row.
+        a row per comparison, the better first: key, cells, and what `pairs` has; the least and most of the cells' own
+        differences, with the cells they are of; and the value that the pair was chosen for, first. Without a cell of
+        two runs, or where one cell was asked for to compare with, there is no row.
     """
     rows: list[dict[str, Any]] = []
     family = 0
-    for key in comparison.varying if any(len(runs) > 1 for runs in comparison.by_cell.values()) else ():
-        by_value = accuracy_by_value(comparison, key)
+    several = any(len(runs) > 1 for runs in comparison.by_cell.values())
+    for key in comparison.varying if several and comparison.asked.against is None else ():
+        by_value = measured_by_value(comparison, key)
         many = len(by_value) > MOST_VALUES
         order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
+        mine: list[dict[str, Any]] = []
         for a, b in chosen_pairs(len(order), MOST_VALUES):
+            share = shares_by_value(comparison, key, order[a], order[b])
             row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
-            rows += [row | {"first": order[a]}] if row else []
-        family += number_of_pairs(len(order)) if many else 0
-        family += 0 if many else sum(row["key"] == key for row in rows)
-    table = pd.DataFrame(rows, columns=[*EFFECT, "least", "least_in", "most", "most_in", "first"])
-    table["p_corrected"] = corrected(table.p, family)
-    return table.assign(among=family)
+            mine += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
+        rows += mine
+        family += max(len(mine), number_of_pairs(len(order))) if many else len(mine)
+    columns = ["key", "a", "b", "cells", *FOUND, *COUNTS, "least", "least_in", "most", "most_in", "first"]
+    return with_verdicts(pd.DataFrame(rows, columns=columns), family)
 
 
-def accuracy_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
-    """Of each value of a key, accuracy with a row per seed and a column per combination of whatever else varies."""
+def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
+    """Of each value of a key, the measure (more is better) by seed and by combination of whatever else varies."""
     others = [other for other in comparison.varying if other != key]
-    accuracy = f"{comparison.scored}/accuracy"
-    wide = comparison.completed.pivot_table(index="seed", columns=[*others, key], values=accuracy)
+    measured = comparison.learned.assign(better=comparison.measure.sign * comparison.learned[comparison.measure.column])
+    wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
     values = wide.columns.unique(key)
     if others:
         return {value: wide.xs(value, axis=1, level=key) for value in values}
     return {value: wide[[value]].set_axis([""], axis=1) for value in values}
 
 
+def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[str, Any]:
+    """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
+    others = [other for other in comparison.varying if other != key]
+    finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
+    cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
+    shared = cells[0].index.intersection(cells[1].index)
+    both = [rows.loc[shared.unique()].outcome for rows in cells]
+    counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
+    if not comparison.measure.of_learning or not len(shared) or all(learned == of for learned, of in counts):
+        return {}
+    return turned({"a": a, "b": b, "cells": shared.nunique()} | of_shares(*counts))
+
+
 def effect(
     comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """Compare two values of a key, each given with its accuracies as `accuracy_by_value` has them.
+    """Compare two values of a key, each given with its measures as `measured_by_value` has them.
 
     Returns:
         a row of `effects`, empty where they have no cell or no seed in common to average over.
@@ -205,21 +327,41 @@ def effect(
     first, second = first[shared].dropna(), second[shared].dropna()
     if not len(shared) or not len(first) or not len(second):
         return {}
-    found = difference(first.mean(axis=1), second.mean(axis=1))
-    each = (first - second).mean() if found["test"] == "paired t" else first.mean() - second.mean()
-    if found["difference"] < 0:
-        a, b, each = b, a, -each
-        found |= {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+    found = difference(first.mean(axis=1), second.mean(axis=1), comparison.margin)
+    paired = found["test"] == "paired t"
+    each = (first - second).mean() if paired else first.mean() - second.mean()
+    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < SAME)
+    found = turned({"a": a, "b": b} | found)
+    each = each if found["a"] == a else -each
     others = [name for name in comparison.varying if name != key]
     found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}
     found |= {"most": each.max(), "most_in": cell_of(comparison, others, each.idxmax())}
-    return {"key": key, "a": a, "b": b, "cells": len(shared)} | found
+    return {"cells": len(shared)} | found
 
 
 def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
     """The name of a pivoted column: the keys' values."""
     several = values if isinstance(values, tuple) else (values,)
     return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
+
+
+def with_verdicts(table: pd.DataFrame, family: int) -> pd.DataFrame:
+    """Correct both kinds of p by Holm's method, and say what they decide.
+
+    Args:
+        table: comparisons.
+        family: how many to correct for.
+
+    Returns:
+        the table with p_corrected, p_equal_corrected, among (the family), and verdict: "differ", "equal" within the
+        margin, "identical" seed by seed, or "cannot tell".
+    """
+    told = {name: corrected(table[name], family) for name in ("p", "p_equal")}
+    verdict = pd.Series("cannot tell", index=table.index)
+    verdict[told["p_equal"] < ALPHA] = "equal"
+    verdict[table.identical.eq(True)] = "identical"
+    verdict[told["p"] < ALPHA] = "differ"
+    return table.assign(p_corrected=told["p"], p_equal_corrected=told["p_equal"], among=family, verdict=verdict)
 
 
 def corrected(p: pd.Series, family: int) -> pd.Series:
@@ -240,142 +382,18 @@ def corrected(p: pd.Series, family: int) -> pd.Series:
     ).reindex(p.index)
 
 
-def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
-    """Say what the numbers say, and no more."""
-    with_runs = cells[cells.completed > 0]
-    if with_runs.empty:
-        return ["No run is completed yet."]
-    best = with_runs.iloc[0]
-    what = f"{comparison.scored} accuracy"
-    said = [f"The highest {what} is that of {best.label}: {with_interval(best, f'{comparison.scored}/accuracy')} %."]
-    many = with_runs.completed.max() > 1
-    every = number_of_pairs(len(with_runs))
-    if len(with_runs) > 1 and not (many and len(comparison.varying) == 1):  # else it is among the effects
-        second = compared.iloc[0]
-        said.append(one_sentence(second, second.a, second.b, every, ""))
-    if len(compared) < every:
-        said.append(
-            f"Of {len(with_runs):,} cells only the best is compared with each other one: {len(compared):,} of "
-            f"{every:,} pairs; p is corrected for all of them."
-        )
-    for key in comparison.varying if many else ():
-        said += about_key(comparison, by_key, key)
-    said += who_learned(cells)
-    for key in comparison.varying if many else ():
-        if followers := comparison.follows.get(key):
-            said.append(f"{key} also decides {joined(followers)}: its differences are theirs as well.")
-    return said
-
-
-def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[str]:
-    """A sentence per pair of a key's values; of very many values, one on the best of them."""
-    mine = by_key[by_key.key == key]
-    if comparison.completed[key].nunique() > MOST_VALUES:
-        return in_summary(comparison, mine, key)
-    said = []
-    for _, row in mine.iterrows():
-        a, b = (comparison.named(key, value) for value in (row.a, row.b))
-        over = ""
-        if row.cells > 1:
-            ends = f"{points(row.least)} in {row.least_in} to {points(row.most)} in {row.most_in}"
-            over = f", averaged over {row.cells} cells, from {ends}"
-        said.append(one_sentence(row, a, b, row.among, over))
-    return said
-
-
-def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str]:
-    """What the comparisons of a key's best value with every other one say together.
+def detectable(spread: float, seeds: int, comparisons: int) -> float:
+    """The smallest difference that so many seeds, in pairs, would show in 80 of 100 sweeps.
 
     Args:
-        comparison: the runs.
-        rows: those of `effects` that are the key's.
-        key: has more than MOST_VALUES values.
+        spread: standard deviation of one seed's difference.
+        seeds: of the sweep that is planned.
+        comparisons: that p will be corrected for; the first of Holm's steps is by all of them.
+
+    Source: statsmodels.stats.power.TTestPower.
     """
-    if rows.empty:
-        return []
-    values = comparison.completed[key].nunique()
-    best = rows["first"].iloc[0]
-    shown = rows.p_corrected < ALPHA
-    won, lost, open_ = rows[shown & (rows.a == best)], rows[shown & (rows.b == best)], rows[~shown & rows.p.notna()]
-    parts = []
-    if len(won):
-        parts.append(f"beats {len(won)}, by {points(won.difference.min())} to {points(won.difference.max())} points")
-    if len(lost):
-        parts.append(f"is beaten by {named_of(comparison, key, lost.a)} where both have runs")
-    if len(open_):
-        against = named_of(comparison, key, open_.a.where(open_.b == best, open_.b))
-        parts.append(f"is not shown to differ from {len(open_)} ({against})")
-    if untested := values - 1 - len(won) - len(lost) - len(open_):
-        parts.append(f"could not be tested against {untested}")
-    return [
-        f"Of the {values} values of {comparison.names[key]}, {best} is on average the best; compared with each other "
-        f"one it {'; '.join(parts)}. (p is corrected for all pairs of values.)"
-    ]
-
-
-def named_of(comparison: Comparison, key: str, values: Iterable[str]) -> str:
-    """Values of a key as they are called, the first few of many."""
-    return joined([comparison.named(key, value) for value in values], most=5)
-
-
-def who_learned(cells: pd.DataFrame) -> list[str]:
-    """A sentence for each cell of which a run did not learn; of very many such cells, for the first of them."""
-    failing = cells[(cells.at_chance > 0) | (cells.diverged > 0)]
-    said = [how_many_learned(row) for _, row in failing.head(MOST_CELLS).iterrows()]
-    if more := len(failing) - len(said):
-        said.append(f"Of {more} more cells not every run learned: see the table.")
-    return said
-
-
-def how_many_learned(row: Any) -> str:
-    """How many of a cell's finished runs learned, with the exact 95 % interval of the share (Clopper and Pearson).
-
-    Source: scipy.stats.binomtest.
-    """
-    finished = int(row.completed + row.diverged)
-    learned = int(row.completed - row.at_chance)
-    share = stats.binomtest(learned, finished).proportion_ci(LEVEL)
-    return (
-        f"{learned} of {finished} runs of {row.label} learned (95 % interval of the share {share.low:.0%} to "
-        f"{share.high:.0%}); {row.at_chance} stayed at chance, {row.diverged} diverged."
-    )
-
-
-def one_sentence(row: Any, a: str, b: str, comparisons: int, over: str) -> str:
-    """One comparison in words."""
-    by = f"{points(row.difference)} points"
-    if row.test == "McNemar":
-        counts = f"only the first is right on {row.only_a:.0f} test images, only the second on {row.only_b:.0f}"
-        verdict = "differ" if row.p_corrected < ALPHA else "are not shown to differ"
-        return f"These two runs of {a} and {b} {verdict} ({by}; {counts}; McNemar's test, corrected p {p_value(row)})."
-    if row.test != "none" and pd.isna(row.p) and abs(row.difference) < SAME:
-        return f"{a} and {b} are equal, seed by seed ({row.n} seeds each{over})."
-    if row.test == "none" or pd.isna(row.p):
-        return f"{a} is {by} above {b}, with no interval{over}."
-    ends = f"95 % interval {points(row.low)} to {points(row.high)}"
-    seeds = f"{row.n} seeds each"
-    if row.p_corrected < ALPHA:
-        return f"{a} beats {b} by {by} ({ends}, {seeds}{over}; corrected p {p_value(row)})."
-    doubt = ""
-    if row.low > 0:
-        doubt = f"; taken alone the interval excludes zero, among {comparisons} comparisons that proves nothing"
-    return f"No difference between {a} and {b} was found ({by}, {ends}, {seeds}{over}{doubt})."
-
-
-def points(difference: float) -> str:
-    """A difference of accuracies in percentage points, without a minus before zero."""
-    return f"{round(100 * difference, 2) + 0.0:.2f}"
-
-
-def p_value(row: Any) -> str:
-    """A corrected p-value as it is written, with its sign."""
-    return "< 0.001" if row.p_corrected < 0.001 else f"= {row.p_corrected:.3f}"
-
-
-def with_interval(row: Any, name: str, scale: float = 100, digits: int = 2) -> str:
-    """A mean with half the width of its 95 % interval, where there is one."""
-    mean, low = row[name], row[f"{name}.low"]
-    if pd.isna(mean):
-        return ""
-    half = "" if pd.isna(low) else f" ± {scale * (mean - low):.{digits}f}"
-    return f"{scale * mean:.{digits}f}{half}"
+    test, alpha = TTestPower(), ALPHA / max(comparisons, 1) / 2  # one side: the other's part is beyond any digit shown
+    about = (stats.t.ppf(1 - alpha, seeds - 1) + stats.t.ppf(POWER, seeds - 1)) / seeds**0.5
+    # Not solve_power: it starts at 0.5, and ends where the power is 0.07 for 3 seeds and 66 comparisons.
+    size = brentq(lambda size: test.power(size, seeds, alpha, alternative="larger") - POWER, about / 3, 3 * about)
+    return float(size) * spread

@@ -1,0 +1,318 @@
+"""Oracle: textbook formulas in NumPy, Fisher's tea, simulated sweeps, and runs whose differences are known."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import Command
+from handgrad.config import UserError
+from handgrad.report import page, sentences, statistics
+from test_compare import NOISE, everything, leave_configured, leave_run, written
+
+TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
+
+
+def leave_cell(folder: Path, activation: str, accuracies: Any, seeds: Any = None, **changes: Any) -> None:
+    """Leave a run per accuracy, with seeds from 0 on where none are given."""
+    for seed, accuracy in zip(seeds or range(len(accuracies)), accuracies, strict=True):
+        leave_run(folder / f"{activation}{seed}{len(list(folder.glob('*')))}", accuracy, seed, activation, **changes)
+
+
+def leave_history(folder: Path, accuracies: list[float]) -> None:
+    """Leave a history of the test accuracies of epochs."""
+    rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(accuracies))
+    (folder / "history.csv").write_text("epoch,test/accuracy\n" + rows)
+
+
+def test_difference_is_that_of_the_seeds_both_have_whichever_mean_is_higher(tmp_path: Path) -> None:
+    steady = [0.97 + noise / 1e4 for noise in TEN]
+    leave_cell(tmp_path, "relu", [value + 0.005 for value in steady[:5]])
+    leave_cell(
+        tmp_path, "tanh", [*(value + (0.0001 if n % 2 else 0) for n, value in enumerate(steady[:5])), *[0.99] * 5]
+    )
+    _, cells, pairs, effects, said = everything(tmp_path)
+    assert cells.label.tolist() == ["tanh", "relu"]  # by all seeds
+    row = pairs.iloc[0]
+    assert (row.a, row.b, row.n, row.n_a, row.n_b) == ("relu", "tanh", 5, 5, 10)
+    assert (row.difference, effects.difference[0]) == pytest.approx((0.00496, 0.00496))
+    assert "relu beats tanh by 0.50 points" in said
+    assert "the 5 seeds that both have" in said
+    assert "by -" not in said
+
+
+def test_equal_seed_by_seed_is_said_only_of_the_same_seeds(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.97, 0.971, 0.972])
+    leave_cell(tmp_path, "tanh", [0.97, 0.971, 0.972], seeds=[5, 6, 7])
+    assert "equal, seed by seed" not in everything(tmp_path)[-1]
+
+
+def test_effects_that_cancel_are_not_called_equal(tmp_path: Path) -> None:
+    for engine, sign in (("manual", 1), ("autograd", -1)):
+        leave_cell(tmp_path, "relu", [0.97 + 0.005 * sign + noise for noise in NOISE], engine=engine)
+        leave_cell(tmp_path, "tanh", [0.97 - 0.005 * sign + noise for noise in NOISE], engine=engine)
+    said = everything(tmp_path)[-1]
+    assert "On average relu and tanh are equal, with no interval, averaged over 2 cells, from -1.00 in autograd" in said
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_setting_that_two_keys_decide_together_is_named(tmp_path: Path, seeds: int) -> None:
+    for engine in ("manual", "autograd"):
+        for activation in ("relu", "tanh"):
+            for seed in range(seeds):
+                epochs = 25 if (engine, activation) == ("autograd", "relu") else 15
+                config = {"seed": seed, "trainer": {"max_epochs": epochs}}
+                folder = tmp_path / f"{engine}{activation}{seed}"
+                leave_run(folder, 0.97 + NOISE[seed], seed, activation, engine, config=config)
+    comparison, *_, said = everything(tmp_path)
+    assert comparison.follows[("activation", "engine")] == ["trainer.max_epochs"]
+    assert "activation and engine together also decide trainer.max_epochs" in said
+
+
+def test_values_without_a_cell_in_common_are_not_passed_over(tmp_path: Path) -> None:
+    for strength, accuracy in ((None, 0.98), (1e-5, 0.97), (1e-4, 0.96)):
+        for seed, noise in enumerate(NOISE):
+            leave_configured(
+                tmp_path / f"{strength}{seed}",
+                accuracy + noise * (1 if strength else -1),
+                seed,
+                **({"regularizer": {"strength": strength}} if strength else {}),
+            )
+            path = tmp_path / f"{strength}{seed}" / "metrics.json"
+            record = json.loads(path.read_text())
+            record["choices"]["regularizer"] = "l2" if strength else "none"
+            path.write_text(json.dumps(record))
+    *_, pairs, _, said = everything(tmp_path)
+    assert len(pairs) == 3
+    assert re.search(r"Not averaged: (none and l2|l2 and none) have no cell in common in which all else is alike", said)
+
+
+def test_cell_that_was_scored_on_another_set_gets_a_remark_and_no_number(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.97, 0.98])
+    leave_cell(tmp_path, "tanh", [0.97, 0.98], metrics={"train/accuracy": 0.9, "val/accuracy": 0.9, "val/loss": 0.3})
+    comparison, *_, said = everything(tmp_path)
+    assert "nan" not in said
+    assert [remark[-64:] for remark in comparison.remarks][:2] == [
+        "metrics.json is of a completed run but has no test/accuracy, test/loss."[-64:]
+    ] * 2
+
+
+def test_welchs_test_tells_both_numbers_of_seeds(tmp_path: Path) -> None:
+    first, second = [0.970, 0.974], [0.960, 0.967, 0.962, 0.965, 0.961, 0.963]
+    leave_cell(tmp_path, "relu", first)
+    leave_cell(tmp_path, "tanh", second, seeds=[10, 11, 12, 13, 14, 15])
+    _, _, pairs, _, said = everything(tmp_path)
+    variances = [np.var(values, ddof=1) / len(values) for values in (first, second)]
+    t = (np.mean(first) - np.mean(second)) / np.sqrt(sum(variances))
+    freedom = sum(variances) ** 2 / sum(v**2 / (n - 1) for v, n in zip(variances, (2, 6), strict=True))
+    random = np.random.default_rng(0).standard_t(freedom, 400_000)
+    assert pairs.p[0] == pytest.approx((abs(random) >= t).mean(), abs=0.003)
+    assert "2 and 6 seeds, none in common" in said
+
+
+def test_what_became_of_a_run_is_what_its_history_shows(tmp_path: Path) -> None:
+    courses = {"at chance": [0.1, 0.1135, 0.098], "hardly learned": [0.1, 0.12, 0.15], "collapsed": [0.9, 0.97, 0.098]}
+    for seed, accuracies in enumerate(courses.values()):
+        leave_run(tmp_path / str(seed), accuracies[-1], seed)
+        leave_history(tmp_path / str(seed), accuracies)
+    leave_run(tmp_path / "3", 0.97, 3)
+    comparison, cells, *_, said = everything(tmp_path)
+    assert comparison.table.outcome.tolist() == [*courses, "learned"]
+    assert cells.loc[0, ["learned", *courses]].tolist() == [1, 1, 1, 1]
+    assert "1 at chance, 1 hardly learned, 1 collapsed." in said
+    assert "1 of 4 runs collapsed (accuracy below 20%, once above): 2." in comparison.remarks
+
+
+def test_interval_that_leaves_what_an_accuracy_can_be_is_not_printed(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.98, 0.92])
+    assert "The test accuracy of relu manual none is 95.00 (92.00 to 98.00) %." in everything(tmp_path)[-1]
+
+
+def test_equivalence_is_two_one_sided_tests(tmp_path: Path) -> None:
+    a = np.array([0.97 + noise / 1e4 for noise in TEN])
+    b = a - np.array([3, -1, 2, 4, 0, 1, 5, -2, 3, 2]) / 1e4
+    found = statistics.difference(pd.Series(a), pd.Series(b), margin=0.0005)
+    each = a - b
+    error = each.std(ddof=1) / np.sqrt(10)
+    t = min(each.mean() + 0.0005, 0.0005 - each.mean()) / error
+    random = np.random.default_rng(0).standard_t(9, 1_000_000)
+    assert found["p_equal"] == pytest.approx((random >= t).mean(), abs=0.001)
+    assert found["spread"] == pytest.approx(each.std(ddof=1))
+    assert np.isnan(statistics.difference(pd.Series(a), pd.Series(b), margin=None)["p_equal"])
+
+
+def test_three_verdicts(tmp_path: Path) -> None:
+    steady = [0.97 + noise / 1e4 for noise in TEN]
+    leave_cell(tmp_path, "relu", steady)
+    leave_cell(tmp_path, "tanh", [value + 0.0001 * (-1) ** n for n, value in enumerate(steady)])
+    leave_cell(tmp_path, "sigmoid", [value - 0.01 - 0.0001 * (-1) ** n for n, value in enumerate(steady)])
+    leave_cell(tmp_path, "gelu", [value + 0.005 * (-1) ** n for n, value in enumerate(steady)])
+    _, _, pairs, _, said = everything(tmp_path)
+    verdicts = {frozenset((row.a, row.b)): row.verdict for row in pairs.itertuples()}
+    assert verdicts[frozenset(("relu", "tanh"))] == "equal"
+    assert verdicts[frozenset(("relu", "sigmoid"))] == "differ"
+    assert verdicts[frozenset(("relu", "gelu"))] == "cannot tell"
+    assert re.search(r"(relu|tanh) and (relu|tanh) are equal within 0\.2 points \(0\.00 points, 95 % interval", said)
+    assert "neither a difference nor equality within 0.2 points is shown" in said
+    narrow = everything(tmp_path, margin=0.001)[-1]
+    assert "are equal within" not in narrow
+    assert "equality within 0.001 points" in narrow
+
+
+def test_holms_correction_is_by_steps(tmp_path: Path) -> None:
+    p = pd.Series([0.04, np.nan, 0.01, 0.03])  # what cannot be tested is no part of the family
+    found = statistics.corrected(p, 4)
+    assert found.dropna().tolist() == pytest.approx(
+        [0.06, 0.03, 0.06]
+    )  # 3 x 0.01, 2 x 0.03, and never less than before
+    assert statistics.corrected(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more, not made
+
+
+def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) -> None:
+    tea = statistics.of_shares((3, 4), (1, 4))
+    assert tea["p"] == pytest.approx(34 / 70)  # 1935: (16 + 1) of 70 ways, and as many on the other side
+    leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN])
+    leave_cell(tmp_path, "tanh", [0.96 + noise / 2e4 for noise in TEN[:4]] + [0.098] * 6)
+    _, cells, pairs, effects, said = everything(tmp_path)
+    for table in (pairs, effects):
+        assert table.test.tolist() == ["Fisher", "paired t"]
+        assert table.p[0] == pytest.approx(2 * 210 / 38_760)  # both tails: C(10, 6) of C(20, 6) ways each
+        assert (table.difference[1], table.n[1]) == (pytest.approx(0.01 + np.mean(TEN[:4]) / 2e4), 4)
+    assert "relu learns more often than tanh (10 of 10 runs against 4 of 10; Fisher's exact test, corrected p" in said
+    assert "relu beats tanh by 1.00 points" in said
+    assert cells["test/accuracy.low"].notna().tolist() == [True, False]
+
+
+def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> None:
+    random = np.random.default_rng(0)
+    limits = {(30, 1): 2.0452, (10, 5): 3.2498, (5, 5): 4.6041, (3, 50): 31.599}  # any table of Student's t
+    for (seeds, comparisons), limit in limits.items():
+        size = statistics.detectable(2.0, seeds, comparisons)
+        each = random.normal(size, 2.0, (20_000, seeds))
+        t = each.mean(axis=1) / (each.std(axis=1, ddof=1) / seeds**0.5)
+        assert (abs(t) > limit).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
+    steady = [0.97 + noise / 1e4 for noise in TEN[:5]]
+    leave_cell(tmp_path, "relu", steady)
+    leave_cell(tmp_path, "tanh", [value + 0.002 * (-1) ** n for n, value in enumerate(steady)])
+    comparison, cells, pairs, effects, _ = everything(tmp_path)
+    planned = sentences.plan(comparison, pairs, effects)
+    assert planned[["a", "b"]].to_numpy().tolist() == [[pairs.a[0], pairs.b[0]]]
+    assert planned[5][0] == pytest.approx(1.682 * 100 * 0.002 * np.std([1, -1, 1, -1, 1], ddof=1), rel=1e-3)
+    assert (np.diff(planned[list(statistics.PLANNED)].iloc[0]) < 0).all()
+    said, seeds = page.remedy(comparison, cells, planned)
+    assert (said, seeds) == ("20 seeds would show every difference of 0.2 points", 20)
+    assert page.command_for_more_seeds([tmp_path], seeds=20).endswith("'seed=range(0,20)'")
+
+
+def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.98 + noise for noise in NOISE])
+    leave_cell(tmp_path, "tanh", [0.97 + 0.9 * noise for noise in NOISE])
+    for metric in ("loss", "test/loss"):
+        _, cells, pairs, _, said = everything(tmp_path, metric=metric)
+        assert cells.label.tolist() == ["relu", "tanh"]
+        assert (pairs.a[0], pairs.difference[0]) == ("relu", pytest.approx(0.01))
+        assert "The lowest test loss is that of relu: 0.0200 ± 0.0009 nats." in said
+        assert "relu beats tanh by 0.0100 nats" in said
+    for seed in range(3):  # as slow as the better is good
+        path = tmp_path / f"relu{seed}{seed}" / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds_per_epoch": 3.0 + seed / 10}))
+    said = everything(tmp_path, metric="seconds_per_epoch", margin=0.5)[-1]
+    assert "The lowest training time per epoch is that of tanh: 2.00 s." in said
+    assert "tanh beats relu by 1.10 s (" in said
+
+
+def test_every_other_cell_against_one(tmp_path: Path) -> None:
+    for number, activation in enumerate(["relu", "tanh", "sigmoid", "gelu"]):
+        leave_cell(tmp_path, activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
+    for against in ("tanh", "activation=tanh", "activation=tanh engine=manual"):
+        _, _, pairs, effects, said = everything(tmp_path, against=against)
+        assert len(pairs) == 3
+        assert all("tanh" in (row.a, row.b) for row in pairs.itertuples())
+        assert set(pairs.among) == {3}
+        assert effects.empty
+        assert said.count("tanh") >= 3
+    for against in ("softplus", "activation=softplus", "engine=manual", "nonsense=1", "'"):
+        with pytest.raises(
+            UserError, match=r"^against=.* names \S+ of the cells, which are: relu, tanh, sigmoid, gelu$"
+        ):
+            everything(tmp_path, against=against)
+
+
+def test_condition_chooses_runs_and_keys_are_found_anew(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        leave_cell(tmp_path, "relu", [0.97 + noise + lr / 100 for noise in NOISE], lr=lr)
+        leave_cell(tmp_path, "tanh", [0.96 + noise for noise in NOISE], lr=lr)
+    comparison, cells, *_ = everything(tmp_path, where='`optimizer.lr` > 0.15 and seed != 1 and engine == "manual"')
+    assert comparison.varying == ["activation"]
+    assert cells.completed.tolist() == [2, 2]
+    assert "chose 4 of 12 runs." in comparison.remarks[0]
+    for wrong in ("nonsense > 1", "seed", "seed <", "seed = 1", "activation > 1", "seed > 99", "1", "__import__('os')"):
+        with pytest.raises(UserError, match=r"^where=.* (cannot be|holds for none)"):
+            everything(tmp_path, where=wrong)
+
+
+def test_keys_asked_for_pool_the_others_by_seed(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        leave_cell(tmp_path, "relu", [0.97 + noise + lr / 100 for noise in NOISE], lr=lr)
+        leave_cell(tmp_path, "tanh", [0.96 + 2 * noise for noise in NOISE], lr=lr)
+    comparison, cells, pairs, _, _ = everything(tmp_path, group=["activation"])
+    assert cells.label.tolist() == ["relu", "tanh"]
+    assert (cells.completed.tolist(), pairs.n[0]) == ([6, 6], 3)
+    assert pairs.difference[0] == pytest.approx(0.0115)
+    assert cells["test/accuracy.high"][0] - cells["test/accuracy"][0] == pytest.approx(
+        4.302653 * np.std(NOISE, ddof=1) / 3**0.5, rel=1e-5
+    )
+    assert "Pooled over optimizer.lr: of a cell's runs with one seed, the mean counts." in comparison.remarks
+    assert everything(tmp_path, group=["lr", "activation"])[1].label.tolist()[0] == "lr=0.2 relu"
+    with pytest.raises(UserError, match=r"^group=nonsense cannot be: what differs here is activation, engine"):
+        everything(tmp_path, group=["nonsense"])
+
+
+def test_unknown_metric_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.97])
+    with pytest.raises(
+        UserError, match=r"^metric=val/loss cannot be: these runs have gap, seconds_per_epoch, train/accuracy"
+    ):
+        everything(tmp_path, metric="val/loss")
+
+
+def test_table_for_latex_is_escaped(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "my_relu & 5%", [0.97, 0.971])
+    table = (written(tmp_path) / "summary.tex").read_text(encoding="utf-8")
+    assert r"my\_relu \& 5\%" in table
+    assert r"\toprule" in table
+    assert r"test \%" in table
+    assert "97.05 ±" in table
+
+
+def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path: Path) -> None:
+    for number, activation in enumerate(["relu", "tanh", "gelu"]):
+        leave_cell(tmp_path / "s", activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
+    done = command(
+        "compare.py",
+        "sweep=s",
+        "metric=loss",
+        "margin=0.0001",
+        "where=activation != 'gelu' or seed < 2",
+        "against=activation=tanh engine=manual regularizer=none",
+        "group=[activation,engine,regularizer]",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equality within 0.0001 nats is shown" in " ".join(done.stdout.split())
+    assert "chose 8 of 9 runs" in done.stdout
+    html = (tmp_path / "s" / "comparison" / "report.html").read_text(encoding="utf-8")
+    assert "Every other cell against activation=tanh engine=manual regularizer=none" in html
+    assert "How many seeds would tell?" in html
+    assert (tmp_path / "s" / "comparison" / "test_loss.png").exists()
+    for wrong in ("margin=-1", "margin=a", "metric=", "group=[]", "against=nobody", "where=nothing == 1"):
+        done = command("compare.py", "sweep=s", wrong)
+        assert done.returncode == 1
+        assert wrong.split("=")[0] in done.stderr
+        assert "Traceback" not in done.stderr
