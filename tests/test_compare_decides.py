@@ -76,11 +76,9 @@ def test_setting_that_two_keys_decide_together_is_named(tmp_path: Path, seeds: i
 def test_values_without_a_cell_in_common_are_not_passed_over(tmp_path: Path) -> None:
     for strength, accuracy in ((None, 0.98), (1e-5, 0.97), (1e-4, 0.96)):
         for seed, noise in enumerate(NOISE):
+            penalty: dict[str, Any] = {"regularizer": {"strength": strength}} if strength else {}
             leave_configured(
-                tmp_path / f"{strength}{seed}",
-                accuracy + noise * (1 if strength else -1),
-                seed,
-                **({"regularizer": {"strength": strength}} if strength else {}),
+                tmp_path / f"{strength}{seed}", accuracy + noise * (1 if strength else -1), seed, **penalty
             )
             path = tmp_path / f"{strength}{seed}" / "metrics.json"
             record = json.loads(path.read_text())

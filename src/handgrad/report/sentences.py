@@ -37,12 +37,13 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
     said = [about_best(comparison, with_runs)]
     many = with_runs.completed.max() > 1
     if comparison.asked.against is not None:
-        said += [one_sentence(comparison, row, row.a, row.b) for _, row in compared.head(MOST_CELLS).iterrows()]
-        said += more(len(compared) - MOST_CELLS, "comparisons are in pairs.csv")
+        telling = worth_saying(compared)
+        said += [one_sentence(comparison, row, row.a, row.b) for _, row in telling.head(MOST_CELLS).iterrows()]
+        said += [f"{more} more comparisons are in pairs.csv."] if (more := len(telling) - MOST_CELLS) > 0 else []
     elif len(with_runs) > 1:
         if not (many and len(comparison.varying) == 1 and len(by_key)):  # else it is among the effects
             best = compared[compared.a.isin(with_runs.label[:2]) & compared.b.isin(with_runs.label[:2])]
-            said += [one_sentence(comparison, row, row.a, row.b) for _, row in best.iterrows()]
+            said += [one_sentence(comparison, row, row.a, row.b) for _, row in worth_saying(best).iterrows()]
         if len(with_runs) > MOST_CELLS:
             said.append(
                 f"Of {len(with_runs):,} cells only the best is compared with each other one: {len(with_runs) - 1:,} of "
@@ -61,9 +62,9 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
     return said
 
 
-def more(number: int, what: str) -> list[str]:
-    """That there is more to read, if so."""
-    return [f"{number} more {what}."] if number > 0 else []
+def worth_saying(compared: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons but for shares that are not told apart: how many runs of each cell learned is said anyway."""
+    return compared[(compared.test != "Fisher") | (compared.verdict == "differ")]
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
@@ -83,7 +84,7 @@ def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[st
     if len(values) > MOST_VALUES:
         return in_summary(comparison, mine, key)
     said = []
-    for _, row in mine.iterrows():
+    for _, row in worth_saying(mine).iterrows():
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
         over = ""
         if row.cells > 1 and row.test != "Fisher":
@@ -200,7 +201,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
         return f"{a} and {b} are equal{within(comparison)} ({by}, {ends}, {seeds(row)}{over})."
     doubt = ""
     if row.low > 0:
-        doubt = f"; taken alone the interval excludes zero, among {row.among} comparisons that proves nothing"
+        doubt = "; taken alone the interval excludes zero, among so many comparisons that proves nothing"
     neither = ""
     if comparison.margin is not None:
         neither = f"; neither a difference nor equality{within(comparison)} is shown"

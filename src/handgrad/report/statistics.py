@@ -221,7 +221,6 @@ def pairs(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
         named = {"a": done.label[a], "b": done.label[b]}
         if comparison.measure.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
             rows.append(turned(named | of_shares(finished[a], finished[b])))
-            family += 1
         if samples[a].empty or samples[b].empty:
             family -= 1
             continue
@@ -230,7 +229,7 @@ def pairs(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
             members = (comparison.members(records[place]).number for place in (a, b))
             found |= of_two_runs(*(comparison.tables[number.iloc[0]] for number in members))
         rows.append(turned(named | found))
-    return with_verdicts(pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family)
+    return with_verdicts(pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family, tables_of(comparison))
 
 
 def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
@@ -274,20 +273,28 @@ def effects(comparison: Comparison) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     family = 0
-    several = any(len(runs) > 1 for runs in comparison.by_cell.values())
-    for key in comparison.varying if several and comparison.asked.against is None else ():
+    for key in comparison.varying if averages(comparison) else ():
         by_value = measured_by_value(comparison, key)
         many = len(by_value) > MOST_VALUES
         order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
-        mine: list[dict[str, Any]] = []
         for a, b in chosen_pairs(len(order), MOST_VALUES):
             share = shares_by_value(comparison, key, order[a], order[b])
             row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
-            mine += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
-        rows += mine
-        family += max(len(mine), number_of_pairs(len(order))) if many else len(mine)
+            rows += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
+            family += 0 if many or not row else 1
+        family += number_of_pairs(len(order)) if many else 0
     columns = ["key", "a", "b", "cells", *FOUND, *COUNTS, "least", "least_in", "most", "most_in", "first"]
-    return with_verdicts(pd.DataFrame(rows, columns=columns), family)
+    return with_verdicts(pd.DataFrame(rows, columns=columns), family, tables_of(comparison))
+
+
+def averages(comparison: Comparison) -> bool:
+    """Whether values of keys are compared, besides cells."""
+    return comparison.asked.against is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
+
+
+def tables_of(comparison: Comparison) -> int:
+    """How many tables of unlike comparisons there are: of cells, and, where several keys vary, of their values."""
+    return 2 if averages(comparison) and len(comparison.varying) > 1 else 1
 
 
 def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
@@ -345,23 +352,33 @@ def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
     return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
 
 
-def with_verdicts(table: pd.DataFrame, family: int) -> pd.DataFrame:
-    """Correct both kinds of p by Holm's method, and say what they decide.
+def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame:
+    """Correct every kind of p by Holm's method, each for itself, and say what they decide.
+
+    Each of several tables gets an equal part of the 5 % (Bonferroni's method over tables), so that in one of twenty
+    sweeps without a difference one is claimed, and not in one of ten.
 
     Args:
-        table: comparisons.
-        family: how many to correct for.
+        table: comparisons; those of shares answer another question than those of means, and are corrected apart.
+        family: how many comparisons of means to correct for.
+        tables: how many such tables there are.
 
     Returns:
-        the table with p_corrected, p_equal_corrected, among (the family), and verdict: "differ", "equal" within the
-        margin, "identical" seed by seed, or "cannot tell".
+        the table with p_corrected, p_equal_corrected, among (what the smallest p is multiplied by), and verdict:
+        "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
     """
-    told = {name: corrected(table[name], family) for name in ("p", "p_equal")}
+    shares = table.test == "Fisher"
+    kinds = ((shares, int(shares.sum())), (~shares, family))
+    told = {
+        name: (tables * pd.concat([corrected(table[name][rows], number) for rows, number in kinds])).clip(upper=1)
+        for name in ("p", "p_equal")
+    }
     verdict = pd.Series("cannot tell", index=table.index)
     verdict[told["p_equal"] < ALPHA] = "equal"
     verdict[table.identical.eq(True)] = "identical"
     verdict[told["p"] < ALPHA] = "differ"
-    return table.assign(p_corrected=told["p"], p_equal_corrected=told["p_equal"], among=family, verdict=verdict)
+    among = tables * np.where(shares, shares.sum(), family)
+    return table.assign(p_corrected=told["p"], p_equal_corrected=told["p_equal"], among=among, verdict=verdict)
 
 
 def corrected(p: pd.Series, family: int) -> pd.Series:
