@@ -314,3 +314,36 @@ def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path:
         assert done.returncode == 1
         assert wrong.split("=")[0] in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) -> None:
+    sweep = tmp_path / "a b#1"
+    for number, activation in enumerate(["relu", "tanh", "gelu"]):
+        leave_cell(sweep, activation, [0.09 + 0.4 * number + noise for noise in NOISE])
+    (sweep / "tanh03" / "curves.png").touch()
+    said: list[str] = []
+    page = chromium.new_page(viewport={"width": 390, "height": 800})
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(f"{(written(sweep) / 'report.html').as_uri()}#tanh")
+    page.wait_for_selector("input[type=search]")
+    assert page.evaluate("[...document.querySelectorAll('details[open] summary')].map((one) => one.innerText)")[
+        -1:
+    ] == ["tanh: 3 runs"]
+    first = page.locator("table.cells tbody tr")
+    assert first.first.inner_text().startswith("gelu")
+    page.locator("table.cells th", has_text="test %").click()
+    assert first.first.inner_text().startswith("relu")  # 9 before 49
+    page.locator("input[type=search]").first.fill("tan")
+    assert first.count() == 1
+    with page.expect_navigation():
+        page.get_by_role("link", name="curves").click()
+    assert page.url.endswith("/a%20b%231/tanh03/curves.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+    plain = chromium.new_context(java_script_enabled=False).new_page()
+    plain.goto((sweep / "comparison" / "report.html").as_uri())
+    assert plain.locator("table.cells tbody tr").count() == 3
+    plain.context.close()
+    assert said == []

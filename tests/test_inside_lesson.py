@@ -5,7 +5,6 @@ Needs Chromium on the PATH, which `.ci/run` installs; skipped without.
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,9 @@ from handgrad.inside import lesson
 from handgrad.inside.weights import layers_of
 from test_activation import ACTIVATIONS
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 Page = Any
 RIGHT = 1e-4  # of the size of what is compared
 LR = 0.05
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -100,7 +88,6 @@ def near(found: Any, expected: Tensor) -> bool:
     return float((numbers - expected).abs().max()) <= RIGHT * float(expected.abs().max()) + 1e-12
 
 
-@needs_chromium
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_page_computes_what_the_package_computes(opened: Callable[..., Page], phi: Activation) -> None:
     names = {"LeakyReLU": "leaky_relu", "SiLU": "silu", "GELU": "gelu"}
@@ -127,7 +114,6 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
 
 
-@needs_chromium
 def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], small: Path) -> None:
     page = opened("activation=tanh", viewport={"width": 1200, "height": 900})
     x, y = examples_of(small)
@@ -158,7 +144,6 @@ def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], sma
     assert "should be a number above 0" in page.locator("#stepped").inner_text()
 
 
-@needs_chromium
 def test_hurried_reader_sees_everything(opened: Callable[..., Page]) -> None:
     page = opened(reduced_motion="no-preference")
     page.locator("#digits button").first.click()
@@ -166,7 +151,6 @@ def test_hurried_reader_sees_everything(opened: Callable[..., Page]) -> None:
     page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
 
 
-@needs_chromium
 def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark", has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -187,7 +171,6 @@ def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page
     assert page.get_by_role("button", name="backward").is_enabled()
 
 
-@needs_chromium
 def test_page_prepares_a_drawing_as_predict_does(opened: Callable[..., Page]) -> None:
     from handgrad.inside.pictures import boxed, centred
 

@@ -2,14 +2,17 @@
 
 import base64
 import html
+import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
+from itables.utils import find_package_file
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
@@ -164,16 +167,54 @@ def write(report: Report, folder: Path) -> None:
         for kind in ("png", "svg"):
             with replacing(folder / f"{name}.{kind}") as path:
                 draw(figure, path, kind)
-        drawn = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode("ascii")
-        pictures.append({"name": name, "caption": caption, "data": f"data:image/svg+xml;base64,{drawn}"})
+        data = f"data:image/svg+xml;base64,{encoded(folder / f'{name}.svg')}"
+        pictures.append({"name": name, "caption": caption, "data": data})
     environment = Environment(
         loader=PackageLoader("handgrad.report", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
-    environment.filters["md"] = in_markdown
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "most": MOST, "planned": PLANNED}
+    environment.filters |= {"md": in_markdown, "sortable": sortable}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": PLANNED}
+    values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
+    values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, as itables packs it
     for template in ("report.html", "summary.md"):
         with replacing(folder / template) as path:
             path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")
+
+
+def encoded(path: Path) -> str:
+    """A file as it is written into a page."""
+    return base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def anchors(labels: Iterable[str]) -> list[str]:
+    """Of every cell what its part of the page is linked by: its name, with its place where two would read alike."""
+    names = [re.sub(r"[^\w.=-]+", "-", label) for label in labels]
+    return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)]
+
+
+def runs_of_cells(report: Report, folder: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Of every cell its name and its runs, with links from the page's folder to the pictures that they have left."""
+    table = report.comparison.table
+    cells = dict(iter(table.groupby(report.comparison.keys, sort=False)))
+    found = []
+    for row in report.cells.to_dict("records"):
+        runs = cells[tuple(row[key] for key in report.comparison.keys)].to_dict("records")
+        for run in runs:
+            pictures = sorted(Path(run["folder"]).glob("*.png"))
+            run["pictures"] = [(path.stem.replace("_", " "), link(path, folder)) for path in pictures]
+        found.append((row["label"], runs))
+    return found
+
+
+def link(path: Path, folder: Path) -> str:
+    """The address of a file, seen from a folder."""
+    return quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
+
+
+def sortable(text: str) -> str | float:
+    """What a cell of a table is sorted by: the number that it begins with, or its text."""
+    number = re.match(r"-?\d+(\.\d+)?", text.removeprefix("< "))
+    return float(number[0]) if number else text
 
 
 def in_latex(report: Report) -> str:
