@@ -334,9 +334,10 @@ def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) ->
     first = page.locator("table.cells tbody tr")
     assert first.first.inner_text().startswith("gelu")
     page.locator("table.cells th", has_text="test %").first.click()
+    page.wait_for_selector("th[aria-sort=ascending]")
     assert first.first.inner_text().startswith("relu")  # 9 before 49
     page.locator("input[type=search]").first.fill("tan")
-    assert first.count() == 1
+    page.wait_for_function("document.querySelectorAll('table.cells tbody tr').length == 1")
     with page.expect_navigation():
         page.get_by_role("link", name="curves").click()
     assert page.url.endswith("/a%20b%231/tanh03/curves.png")
