@@ -338,10 +338,10 @@ def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) ->
     assert first.first.inner_text().startswith("relu")  # 9 before 49
     page.locator("input[type=search]").first.fill("tan")
     page.wait_for_function("document.querySelectorAll('table.cells tbody tr').length == 1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     with page.expect_navigation():
         page.get_by_role("link", name="curves").click()
     assert page.url.endswith("/a%20b%231/tanh03/curves.png")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
     plain = chromium.new_context(java_script_enabled=False).new_page()
     plain.goto((sweep / "comparison" / "report.html").as_uri())
