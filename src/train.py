@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from handgrad import command, results
-from handgrad.config import Training, UserError, check, check_monitored, resolved
+from handgrad.config import UserError, check_monitored, resolved
+from handgrad.sweep import of_a_run
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     Raises:
         UserError: the configuration cannot be; the run diverged, now or before; or it could not be finished.
     """
-    config = resolved(cfg)
-    check(config, Training)
+    config = of_a_run(resolved(cfg))
     check_monitored(config)
+    if cfg.dry_run:
+        raise UserError("dry_run=true tells what a sweep would do: add -m")
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}

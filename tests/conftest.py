@@ -86,6 +86,7 @@ def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
 
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
         ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
+        ours += ["report=false"] if script == SCRIPT and "-m" in arguments else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         script = str(ROOT / "src" / script)
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])

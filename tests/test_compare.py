@@ -333,6 +333,7 @@ def written(folder: Path) -> Path:
         sentences=sentences.sentences(comparison, cells, pairs, effects),
         planned=sentences.plan(comparison, pairs, effects),
         remedy="",
+        progress="",
         further="",
         figures=list(figures.every(comparison, cells, CURVES)),
     )

@@ -13,17 +13,16 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.errors import HydraException, OverrideParseException
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.config import unusable
 from handgrad.settings import plain
+from handgrad.sweep import Sweep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +48,7 @@ def run(command: Callable[[], None]) -> None:
         leave_output()
         sys.exit(1)
     except Exception as error:
+        Sweep.report()  # at a job that failed Hydra ends a sweep without a word to its callbacks
         sentence = in_words(error)
         if everything or sentence is None:
             raise
@@ -127,21 +127,12 @@ def end_with_parent() -> None:
         end(signal.SIGTERM)
 
 
-class SweepWatch(Callback):
-    """Remembers where a sweep writes: an end by a signal leaves workers no time to record what became of their runs."""
-
-    folder: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepWatch.folder = Path(config.hydra.sweep.dir).absolute()
-
-
 def say_interrupted(name: str) -> None:
     """Say in one line what ended the command and how to go on."""
     from handgrad.results import mark_interrupted
 
-    if SweepWatch.folder:
-        mark_interrupted(SweepWatch.folder)
+    if Sweep.folder:
+        mark_interrupted(Sweep.folder)
     with suppress(OSError):  # the terminal may be what has gone
         print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
 

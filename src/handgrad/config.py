@@ -146,6 +146,8 @@ class Training(Group):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: str | None
+    report: bool
+    dry_run: bool
     threads: Positive | None
     activation: Group
     engine: Group
@@ -177,6 +179,7 @@ class Comparing(Group):
     against: Name | None
     where: Name | None
     group: Annotated[list[Name], Field(min_length=1)] | None
+    watch: Positive | None
     output: Annotated[str, Field(min_length=1)] | None
 
 

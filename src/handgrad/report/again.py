@@ -134,7 +134,7 @@ def words(start: Start, source: Path, here: Path, seeds: int) -> list[str]:
     if start.job.config_name not in (None, "train"):
         flags.append(("--config-name", str(start.job.config_name)))
     options = [word for word in start.overrides.hydra if not re.match(r"[+~]*hydra\.(mode|(sweep|run)\.dir)\b", word)]
-    task = [word for word in start.overrides.task if not re.match(r"\+{0,2}seed=", word)]
+    task = [word for word in start.overrides.task if not re.match(r"\+{0,2}(seed|report|dry_run)=", word)]
     folder = source.relative_to(here) if source.is_relative_to(here) else source
     into = [f"hydra.sweep.dir={for_hydra(str(folder))}"] if (source / "multirun.yaml").exists() else []
     return [*(word for flag in flags for word in flag), *options, *task, option(seeds), *into]

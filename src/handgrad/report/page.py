@@ -36,6 +36,7 @@ class Report:
     planned: what `sentences.plan` made of the comparisons that are undecided.
     remedy: what more seeds would give, in words that end before a command; empty where nothing is to be said.
     further: the command that would give it, if there is one.
+    progress: how far a sweep that is running has come; empty for any other.
     """
 
     sources: Sequence[Path]
@@ -46,6 +47,7 @@ class Report:
     planned: pd.DataFrame
     remedy: str
     further: str
+    progress: str
     figures: Sequence[tuple[str, str, Figure]]
 
     @property
@@ -150,8 +152,8 @@ def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -
     return f"{seeds} seeds would show every difference of {margin(comparison)}", seeds
 
 
-def write(report: Report, folder: Path) -> None:
-    """Write the report's files to a folder.
+def write(report: Report, folder: Path, every: int | None = None) -> None:
+    """Write the report's files to a folder; `every` so many seconds the open page loads itself again.
 
     Leaves table.csv (a row per run), summary.csv and summary.tex (a row per cell), pairs.csv, summary.md, every figure
     as PNG and SVG, report.html.
@@ -173,7 +175,7 @@ def write(report: Report, folder: Path) -> None:
         loader=PackageLoader("handgrad.report", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters |= {"md": in_markdown, "sortable": sortable}
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": PLANNED}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": PLANNED, "every": every}
     values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
     values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, as itables packs it
     for template in ("report.html", "summary.md"):

@@ -1,0 +1,91 @@
+"""A comparison from folders to a report that is written and shown: by src/compare.py, and by a sweep at its end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from handgrad import command
+from handgrad.config import writing_to
+from handgrad.report import figures, page, runs, sentences, statistics
+from handgrad.settings import plain
+
+NOTEBOOK = Path(__file__).parents[3] / "docs" / "notebook"
+
+
+def made(sources: Sequence[Path], asked: runs.Asked, start: Path, progress: str = "") -> page.Report:
+    """Collect, pool, test, draw.
+
+    Args:
+        sources: folders with runs in or below them.
+        asked: what for.
+        start: the directory from which commands are typed.
+        progress: what is still to be done, of a sweep that is running.
+
+    Raises:
+        UserError: there is no run, or what is asked for does not fit them.
+    """
+    comparison = runs.collect(sources, asked)
+    cells = statistics.pooled(comparison, pd.read_csv(NOTEBOOK / "results.csv", encoding="utf-8"))
+    pairs, effects = statistics.pairs(comparison, cells), statistics.effects(comparison)
+    planned = sentences.plan(comparison, pairs, effects)
+    remedy, seeds = page.remedy(comparison, cells, planned)
+    return page.Report(
+        sources=sources,
+        comparison=comparison,
+        cells=cells,
+        pairs=pairs,
+        sentences=sentences.sentences(comparison, cells, pairs, effects),
+        planned=planned,
+        remedy=remedy,
+        further=page.command_for_more_seeds(sources, start, comparison.remarks, seeds) if remedy else "",
+        progress=progress,
+        figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv", encoding="utf-8"))),
+    )
+
+
+def left(report: page.Report, folder: Path, every: int | None = None) -> None:
+    """Write a report and print its table, its sentences and where the rest is.
+
+    Args:
+        report: to be written.
+        folder: where to.
+        every: seconds after which the open page loads itself again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing_to(folder):
+        page.write(report, folder, every)
+    show(report, folder)
+
+
+def show(report: page.Report, folder: Path) -> None:
+    """Print the table, the sentences and where the rest is."""
+    from rich.table import Table
+
+    console = command.table_console()
+    table = Table(title=report.places, title_justify="left")
+    lines = report.lines(page.MOST)
+    keys = len(report.comparison.keys)
+    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
+    for number, heading in enumerate(report.headings):  # where room is short, numbers stay whole
+        whole = widest < 60 if number < keys else "notebook" not in heading
+        table.add_column(heading, no_wrap=whole, overflow="fold")
+    for line in lines:
+        table.add_row(*(runs.shortened(text, 200) for text in line))
+    console.print(table)
+    if (more := len(report.cells) - page.MOST) > 0:
+        console.print(f"and {more:,} more cells, in the report and in summary.csv")
+    for sentence in report.sentences:
+        console.print(f"- {sentence}")
+    if len(report.planned):
+        console.print(sentences.about_seeds(report.comparison, report.planned))
+    if report.remedy:
+        advice = f"{report.remedy}:\n{report.further}" if report.further else f"{report.remedy}."
+        console.print(advice, soft_wrap=True)
+    for remark in report.comparison.remarks:
+        console.print(remark, style="yellow")
+    if report.progress:
+        console.print(report.progress)
+    console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)

@@ -1,0 +1,113 @@
+"""What Hydra calls before and after a sweep: a trial without training, and the report at the end."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+
+from handgrad.config import Training, UserError, check, resolved
+
+log = logging.getLogger(__name__)
+
+
+class Sweep(Callback):
+    """Tells what a sweep would do in place of doing it (`dry_run`), and makes its report (`report`).
+
+    It remembers where a sweep writes, too: a signal leaves workers no time to record what became of their runs.
+    """
+
+    folder: Path | None = None
+    wanted = False
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        Sweep.folder = Path(config.hydra.sweep.dir).absolute()
+        Sweep.wanted = bool(config.get("report"))
+        if config.get("dry_run"):
+            Sweep.wanted = False
+            try:
+                print(tried(config))
+            except Exception as error:  # Hydra would only warn, and begin the sweep
+                raise SystemExit(f"dry_run=true: {error}") from None
+            raise SystemExit(0)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        Sweep.report()
+
+    @classmethod
+    def report(cls) -> None:
+        """Compare the sweep's runs, once; whatever goes wrong with it is a line, for the runs are done."""
+        if cls.folder is None or not cls.wanted:
+            return
+        cls.wanted = False
+        try:
+            from handgrad.report import made, runs  # it takes as long as training a small network
+
+            made.left(made.made([cls.folder], runs.Asked(), Path.cwd()), cls.folder / "comparison")
+        except Exception as error:
+            log.warning("no report: %s", error)
+
+
+def tried(config: DictConfig) -> str:
+    """What a sweep would do, in words: its cells and runs, which are done already, and how long the others take.
+
+    Args:
+        config: Hydra's, of the sweep.
+
+    Raises:
+        UserError: a job's configuration cannot be.
+        HydraException: what was typed cannot be read.
+    """
+    from handgrad import results
+    from handgrad.report import progress
+    from handgrad.report.keys import settings_of
+    from handgrad.report.runs import joined
+    from handgrad.settings import canonical
+
+    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        raise UserError("a search chooses its jobs as it goes")
+    loader = GlobalHydra.instance().config_loader()
+    jobs = progress.jobs_of(config.hydra.overrides.task)
+    known = progress.earlier_runs(Path("outputs"))
+    there = map(progress.readable, sorted(Path(config.hydra.sweep.dir).glob(f"*/{results.METRICS}")))
+    finished = {
+        canonical(record["config"]): record["folder"].name
+        for record in there
+        if record and record["status"] in results.FINISHED
+    }
+    done, cells, seconds = [], set(), list[float | None]()
+    for options in jobs:
+        job = loader.load_sweep_config(config, options)
+        HydraConfig.instance().set_config(job)
+        choices = {group: choice for group, choice in job.hydra.runtime.choices.items() if "/" not in group}
+        with open_dict(job):
+            del job["hydra"]
+        settings = of_a_run(resolved(job))
+        cells.add(canonical(settings_of({"choices": choices, "config": settings})))
+        if canonical(settings) in finished:
+            done.append(finished[canonical(settings)])
+        else:
+            seconds.append(progress.seconds_of(settings, choices, known))
+    said = [f"{len(cells)} cells, {len(jobs)} runs: {len(done)} are done already, {len(seconds)} to run."]
+    said += [f"Done: {joined(done, most=20)}."] if done else []
+    times = [number for number in seconds if number is not None]
+    if times:
+        at_once = progress.workers_of(str(config.hydra.runtime.choices.get("hydra/launcher")))
+        rest = sum(times) / len(times) * len(seconds) / at_once
+        said.append(f"By the times of {len(known)} earlier runs: about {progress.in_time(rest)}.")
+    elif seconds:
+        said.append("No earlier run in outputs/ tells how long that takes.")
+    return "\n".join(said)
+
+
+def of_a_run(config: dict[str, Any]) -> dict[str, Any]:
+    """A checked configuration without what concerns the sweep alone, so that it changes no run.
+
+    Raises:
+        UserError: names each value that cannot be.
+    """
+    check(config, Training)
+    return {key: value for key, value in config.items() if key not in ("report", "dry_run")}

@@ -1,0 +1,117 @@
+"""Oracle: a sweep itself, which does what its trial said, and is where its report says."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Command, Here, start, wait_for
+from handgrad.report import progress
+
+FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
+
+
+def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path: Path) -> None:
+    sweep = ["-m", "activation=relu,tanh", "hydra.sweep.dir=sweep", *FEW]
+    status, said = here(*sweep, "seed=0,1", "dry_run=true")
+    assert (status, "2 cells, 4 runs: 0 are done already, 4 to run." in said) == (0, True)
+    assert "No earlier run in outputs/ tells how long that takes." in said
+    assert not list(tmp_path.iterdir())
+    assert here(*sweep, "seed=0")[0] == 0
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "sweeps").symlink_to(tmp_path)
+    status, said = here(*sweep, "seed=0,1", "dry_run=true")
+    assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
+    assert "By the times of 2 earlier runs: about " in said
+    before = sorted((tmp_path / "sweep").iterdir())
+    assert here(*sweep, "seed=0,1")[0] == 0
+    assert len(set((tmp_path / "sweep").glob("*/metrics.json")) - {path / "metrics.json" for path in before}) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["-m", "activation=relu,tanh", "seed=-1"], "dry_run=true: seed=-1 cannot be"),
+        (["-m", "hydra/sweeper=search", "optimizer.lr=interval(0.1,1)"], "dry_run=true: a search chooses its jobs"),
+        (["activation=relu"], "dry_run=true tells what a sweep would do: add -m"),
+    ],
+    ids=["wrong", "search", "single"],
+)
+def test_trial_that_cannot_be_is_one_sentence(here: Here, options: list[str], answer: str, tmp_path: Path) -> None:
+    status, said = here(*options, "dry_run=true")
+    assert status == 1
+    assert answer in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_estimate_is_made_of_the_runs_most_like_it() -> None:
+    def ran(engine: str, sizes: list[int], per_epoch: float) -> dict[str, Any]:
+        config = {"network": {"hidden_sizes": sizes}, "data": {"batch_size": 64}, "trainer": {"max_epochs": 2}}
+        times = {"seconds": 2 * per_epoch + 3, "epochs": 2, "seconds_per_epoch": per_epoch}
+        return {"config": config, "choices": {"engine": engine, "activation": "relu"}} | times
+
+    known = [ran("manual", [500], 1.0), ran("manual", [500], 1.2), ran("manual", [9], 0.1), ran("autograd", [500], 2.0)]
+    wanted = known[0]["config"] | {"trainer": {"max_epochs": 10}}
+    estimate = progress.seconds_of(wanted, {"engine": "manual", "activation": "relu"}, known)
+    assert estimate == pytest.approx(10 * 1.1 + 3)
+    assert progress.seconds_of(wanted, {"engine": "other"}, known) is None
+
+
+def test_lengths_of_time_are_said_as_people_do() -> None:
+    assert [progress.in_time(seconds) for seconds in (4.4, 59, 61, 3300, 3900)] == [
+        "4 s",
+        "59 s",
+        "1 min",
+        "55 min",
+        "1 h 05 min",
+    ]
+
+
+def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(here: Here, tmp_path: Path) -> None:
+    sweep = ["-m", "optimizer.lr=0.1,1e20", "schedule=constant", "hydra.sweep.dir=sweep", *FEW]
+    status, said = here(*sweep, "report=true")
+    assert status == 1
+    assert "The test accuracy of lr=0.1 is" in said
+    assert f"report: {tmp_path / 'sweep' / 'comparison' / 'report.html'}" in said
+    assert "1 of 2 runs diverged and are part of no mean" in said
+    assert said.count("report: ") == 1
+
+
+def test_sweep_does_not_fail_because_its_report_did(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "comparison").touch()  # where a folder should be
+    status, said = here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
+    assert status == 0
+    assert "no report: cannot use" in said
+    assert "Traceback" not in said
+
+
+def test_no_report_where_none_is_wanted(here: Here, tmp_path: Path) -> None:
+    assert here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=false")[0] == 0
+    assert not (tmp_path / "sweep" / "comparison").exists()
+
+
+def test_sweep_that_is_running_is_watched_to_its_end(small: Path, tmp_path: Path, command: Command) -> None:
+    options = ["-m", "seed=range(0,5)", "trainer.max_epochs=30", "report=false", "hydra.sweep.dir=sweep"]
+    sweep = start(tmp_path, small, *options, "logger=none", "+trainer.log_every_n_steps=5")
+    wait_for(tmp_path, "sweep/*/confusion_test.csv")
+    watching = subprocess.Popen(
+        [sys.executable, ROOT / "src" / "compare.py", "sweep=sweep", "watch=1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    page = tmp_path / "sweep" / "comparison" / "report.html"
+    wait_for(tmp_path, "sweep/comparison/report.html")
+    html = page.read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh" content="1">' in html
+    assert " of 5 runs are done, 1 in hand, " in html
+    sweep.communicate()
+    said, _ = watching.communicate(timeout=60)
+    assert watching.returncode == 0
+    assert "refresh" not in page.read_text(encoding="utf-8")
+    assert " left, about " in said.replace("\n", " ")
+    assert said.count("report: ") >= 2
