@@ -1,9 +1,11 @@
 """Oracle: PyTorch's own activations and their derivatives by autograd, in float64; limits worked out by hand."""
 
+import math
+
 import pytest
 import torch
 
-from handgrad.activation import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from handgrad.activation import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh, normal_distribution
 
 ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
 every_activation = pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
@@ -30,6 +32,14 @@ def test_no_finite_input_overflows(phi: Activation, dtype: torch.dtype) -> None:
     assert a.dtype == derivative.dtype == dtype
     assert a.isfinite().all()
     assert derivative.isfinite().all()
+
+
+def test_normal_distribution_does_not_cancel() -> None:
+    # Abramowitz and Stegun, table 26.2: -log10 of the upper tail
+    tails = {2.0: 1.64302, 4.0: 4.49933, 5.0: 6.54265, 6.0: 9.00586, 8.0: 15.20614, 10.0: 23.11805}
+    for z, logarithm in tails.items():
+        tail = normal_distribution(torch.tensor(-z)).item()
+        assert -math.log10(tail) == pytest.approx(logarithm, abs=2e-5)
 
 
 def test_derivatives_at_zero_by_hand() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -253,6 +254,8 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
     process.kill()
     process.wait()
     assert record(tmp_path / "killed")["status"] == "running"
+    saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["epoch"] < 29  # in the middle, not at the end
     assert here("hydra.run.dir=killed", *arguments)[0] == 0
     assert here("hydra.run.dir=whole", *arguments)[0] == 0
     killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))

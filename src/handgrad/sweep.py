@@ -1,6 +1,7 @@
 """What Hydra calls before and after a sweep: a trial without training, and the report at the end."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class Sweep(Callback):
             try:
                 print(tried(config))
             except Exception as error:  # Hydra would only warn, and begin the sweep
-                raise SystemExit(f"dry_run=true: {error}") from None
+                print(f"dry_run=true: {error}", file=sys.stderr)
+                raise SystemExit(1) from None
             raise SystemExit(0)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
