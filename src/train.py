@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from handgrad import command, results
 from handgrad.config import UserError, check_monitored, resolved
@@ -48,6 +48,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true tells what a sweep would do: add -m")
+    cfg = OmegaConf.masked_copy(cfg, list(config))
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
