@@ -24,7 +24,7 @@ from handgrad.report import again, figures, files, page, runs, sentences, statis
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
-USUAL = dict.fromkeys(["sweep", "metric", "margin", "against", "where", "group", "output"])
+USUAL = dict.fromkeys(["sweep", "metric", "margin", "against", "where", "group", "watch", "output"])
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
 
 

@@ -141,13 +141,11 @@ class Watching(Group):
 
 
 class Training(Group):
-    """The whole of `conf/train.yaml`."""
+    """A run, as `conf/train.yaml` has it."""
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: str | None
-    report: bool
-    dry_run: bool
     threads: Positive | None
     activation: Group
     engine: Group
@@ -168,6 +166,13 @@ def some_names(value: Any) -> Any:
     if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
         raise PydanticCustomError("names", "it should be a name, a pattern of names, or a list of these")
     return value
+
+
+class Sweeping(Training):
+    """The whole of `conf/train.yaml`: a run, and what concerns the sweep that it is part of."""
+
+    report: bool
+    dry_run: bool
 
 
 class Comparing(Group):

@@ -10,9 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import Training, UserError, check, resolved
+from handgrad.config import Sweeping, UserError, check, resolved
 
 log = logging.getLogger(__name__)
+OF_THE_SWEEP = ("report", "dry_run")  # settings that change no run
 
 
 class Sweep(Callback):
@@ -111,5 +112,5 @@ def of_a_run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: names each value that cannot be.
     """
-    check(config, Training)
-    return {key: value for key, value in config.items() if key not in ("report", "dry_run")}
+    check(config, Sweeping)
+    return {key: value for key, value in config.items() if key not in OF_THE_SWEEP}

@@ -87,10 +87,12 @@ def opened(url: str, name: str | None, directions: list[str], folder: Path, argu
     import optuna
 
     from handgrad.config import UserError
+    from handgrad.sweep import OF_THE_SWEEP
 
     optuna.logging.set_verbosity(logging.WARNING)  # what else it says, the sweeper says again
     study = optuna.create_study(storage=url, study_name=name, directions=directions, load_if_exists=True)
-    search = [*sorted(arguments), f"hydra.sweeper.direction={','.join(directions)}"]
+    own = [word for word in sorted(arguments) if word.lstrip("+").split("=")[0] not in OF_THE_SWEEP]
+    search = [*own, f"hydra.sweeper.direction={','.join(directions)}"]
     earlier = study.user_attrs.get("search", search)
     if earlier != search:
         raise UserError(
