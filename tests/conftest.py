@@ -86,7 +86,7 @@ def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
 
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
         ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
-        ours += ["report=false"] if script == SCRIPT and "-m" in arguments else []
+        ours += without_report(arguments) if script == SCRIPT else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         script = str(ROOT / "src" / script)
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
@@ -109,10 +109,15 @@ def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     return call
 
 
+def without_report(arguments: tuple[str, ...]) -> list[str]:
+    """Of a sweep, what leaves out its report, unless a test asks for it: it takes longer than the runs."""
+    return ["report=false"] if "-m" in arguments and not any("report=" in word for word in arguments) else []
+
+
 def start(folder: Path, small: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start a run in a group of its own, as a shell does; its output is read from the process."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
+        [sys.executable, SCRIPT, *arguments, f"data.root={small}", *without_report(arguments)],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,
@@ -151,7 +156,7 @@ def command(tmp_path: Path) -> Command:
 
     def call(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, ROOT / "src" / script, *arguments],
+            [sys.executable, ROOT / "src" / script, *arguments, *without_report(arguments)],
             cwd=tmp_path,
             env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
             capture_output=True,

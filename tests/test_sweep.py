@@ -95,7 +95,7 @@ def test_no_report_where_none_is_wanted(here: Here, tmp_path: Path) -> None:
 
 
 def test_sweep_that_is_running_is_watched_to_its_end(small: Path, tmp_path: Path, command: Command) -> None:
-    options = ["-m", "seed=range(0,5)", "trainer.max_epochs=30", "report=false", "hydra.sweep.dir=sweep"]
+    options = ["-m", "seed=range(0,4)", "trainer.max_epochs=25", "hydra.sweep.dir=sweep"]
     sweep = start(tmp_path, small, *options, "logger=none", "+trainer.log_every_n_steps=5")
     wait_for(tmp_path, "sweep/*/confusion_test.csv")
     watching = subprocess.Popen(
@@ -108,7 +108,7 @@ def test_sweep_that_is_running_is_watched_to_its_end(small: Path, tmp_path: Path
     wait_for(tmp_path, "sweep/comparison/report.html")
     html = page.read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="1">' in html
-    assert " of 5 runs are done, 1 in hand, " in html
+    assert " of 4 runs are done, 1 in hand, " in html
     sweep.communicate()
     said, _ = watching.communicate(timeout=60)
     assert watching.returncode == 0
