@@ -9,12 +9,12 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from handgrad import command
 from handgrad.config import Comparing, check, resolved
+from handgrad.report.again import for_hydra
 
 ASKED = ("metric", "margin", "where", "group", "against")
 
@@ -59,7 +59,7 @@ def in_quotes(word: str) -> str:
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
-        return f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+        return f"{key}={for_hydra(text)}"
     return word
 
 

@@ -147,13 +147,18 @@ def newest(outputs: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    records = [*outputs.glob(f"runs/*/{METRICS}"), *outputs.glob(f"sweeps/*/*/{METRICS}")]
-    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in newest_first(outputs):
         with suppress(UserError):  # a damaged one is passed over
             record = read(path.parent)
             if record and record["status"] == "completed":
                 return path.parent
     raise UserError(f"{outputs} holds no completed run: make one by python src/train.py, or name one with run=...")
+
+
+def newest_first(outputs: Path) -> list[Path]:
+    """The records of all runs, a sweep's among them, the last written first."""
+    records = [*outputs.glob(f"runs/*/{METRICS}"), *outputs.glob(f"sweeps/*/*/{METRICS}")]
+    return sorted(records, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def joined(parts: Sequence[str], most: int = 5) -> str:

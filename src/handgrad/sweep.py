@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from handgrad.config import Sweeping, UserError, check, resolved
+from handgrad.results import FINISHED, METRICS
 
 log = logging.getLogger(__name__)
 OF_THE_SWEEP = ("report", "dry_run")  # settings that change no run
@@ -27,9 +28,8 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir).absolute()
-        Sweep.wanted = bool(config.get("report"))
+        Sweep.wanted = bool(config.get("report")) and not config.get("dry_run")
         if config.get("dry_run"):
-            Sweep.wanted = False
             try:
                 print(tried(config))
             except Exception as error:  # Hydra would only warn, and begin the sweep
@@ -42,8 +42,8 @@ class Sweep(Callback):
 
     @classmethod
     def report(cls) -> None:
-        """Compare the sweep's runs, once; whatever goes wrong with it is a line, for the runs are done."""
-        if cls.folder is None or not cls.wanted:
+        """Compare the sweep's runs, once, if there are any; what goes wrong with it is a line: the runs are done."""
+        if cls.folder is None or not cls.wanted or not any(cls.folder.glob(f"*/{METRICS}")):
             return
         cls.wanted = False
         try:
@@ -64,7 +64,6 @@ def tried(config: DictConfig) -> str:
         UserError: a job's configuration cannot be.
         HydraException: what was typed cannot be read.
     """
-    from handgrad import results
     from handgrad.report import progress
     from handgrad.report.keys import settings_of
     from handgrad.report.runs import joined
@@ -75,11 +74,11 @@ def tried(config: DictConfig) -> str:
     loader = GlobalHydra.instance().config_loader()
     jobs = progress.jobs_of(config.hydra.overrides.task)
     known = progress.earlier_runs(Path("outputs"))
-    there = map(progress.readable, sorted(Path(config.hydra.sweep.dir).glob(f"*/{results.METRICS}")))
+    there = map(progress.readable, sorted(Path(config.hydra.sweep.dir).glob(f"*/{METRICS}")))
     finished = {
         canonical(record["config"]): record["folder"].name
         for record in there
-        if record and record["status"] in results.FINISHED
+        if record and record["status"] in FINISHED
     }
     done, cells, seconds = [], set(), list[float | None]()
     for options in jobs:
@@ -90,8 +89,8 @@ def tried(config: DictConfig) -> str:
             del job["hydra"]
         settings = of_a_run(resolved(job))
         cells.add(canonical(settings_of({"choices": choices, "config": settings})))
-        if canonical(settings) in finished:
-            done.append(finished[canonical(settings)])
+        if name := finished.get(canonical(settings)):
+            done.append(name)
         else:
             seconds.append(progress.seconds_of(settings, choices, known))
     said = [f"{len(cells)} cells, {len(jobs)} runs: {len(done)} are done already, {len(seconds)} to run."]

@@ -16,8 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from handgrad.report import measures
 from handgrad.report.measures import Measure
-from handgrad.report.measures import measure as known_measure
 from handgrad.report.runs import Comparison, shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
@@ -92,7 +92,7 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
             yield (
                 "gap",
                 f"How much is learned by heart? Train minus {scored} accuracy.{only}",
-                measured(comparison, best, look, known_measure("gap", scored, comparison.completed)),
+                measured(comparison, best, look, measures.measure("gap", scored, comparison.completed)),
             )
         first, last = cells.iloc[0], cells.iloc[-1]
         matrices = [mean_confusion(comparison, row) for row in (first, last)]
@@ -262,7 +262,7 @@ def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[t
 def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
     """The measure, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
     number = comparison.values[swept]
-    usual = [known_measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
+    usual = [measures.measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
     metrics = list(dict.fromkeys([comparison.measure, *usual]))
     figure = Figure(figsize=(4.5 * len(metrics), 3.8), layout="constrained")
     every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)

@@ -21,7 +21,7 @@ from handgrad.report.again import command_for_more_seeds as command_for_more_see
 from handgrad.report.measures import Measure, measure
 from handgrad.report.runs import NOT_LEARNED, STATUSES, Comparison, joined
 from handgrad.report.sentences import enough, margin, p_value, with_interval
-from handgrad.report.statistics import PLANNED, number_of_pairs
+from handgrad.report.statistics import MOST_CELLS, PLANNED
 from handgrad.results import replacing
 from handgrad.settings import plain
 
@@ -130,12 +130,10 @@ class Report:
     @property
     def heading_of_tests(self) -> str:
         """What the table of comparisons compares."""
-        many = int((self.cells.completed + self.cells.diverged > 0).sum())
         if self.comparison.asked.against is not None:
             return f"Every other cell against {self.comparison.asked.against}"
-        return (
-            "Every pair of cells" if len(self.pairs) >= number_of_pairs(many) else "The best cell against every other"
-        )
+        many = (self.cells.completed + self.cells.diverged > 0).sum()
+        return "Every pair of cells" if many <= MOST_CELLS else "The best cell against every other"
 
 
 def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -> tuple[str, int]:

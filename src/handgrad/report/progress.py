@@ -125,8 +125,7 @@ def seconds_of(
 
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
     """The newest completed runs below a folder, with their times."""
-    paths = [*outputs.glob(f"runs/*/{results.METRICS}"), *outputs.glob(f"sweeps/*/*/{results.METRICS}")]
-    newest = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST_RECORDS]
+    newest = results.newest_first(outputs)[:MOST_RECORDS]
     records = [record for record in map(readable, newest) if record and record["status"] == "completed"]
     return [
         record for record in records if all(record.get(name) for name in ("seconds", "epochs", "seconds_per_epoch"))

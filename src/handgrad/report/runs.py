@@ -110,7 +110,7 @@ class Comparison:
         done = self.table[self.table.status == "completed"]
         if done.empty:
             return done
-        return done.assign(gap=done["train/accuracy"] - done[f"{self.scored}/accuracy"], number=done.index)
+        return done.assign(gap=gap(done, self.scored), number=done.index)
 
     @cached_property
     def by_cell(self) -> dict[Any, pd.DataFrame]:
@@ -142,6 +142,11 @@ class Comparison:
         if len(runs) > 1:
             values = values[runs.number.isin(self.learned.number)]
         return self.measure.sign * values.groupby(level=0).mean()
+
+
+def gap(table: pd.DataFrame, scored: str) -> pd.Series:
+    """Train accuracy minus the scored set's, of every run."""
+    return table["train/accuracy"] - table[f"{scored}/accuracy"]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -281,7 +286,7 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
     """
     table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
     if f"{scored}/accuracy" in table:
-        table["gap"] = table["train/accuracy"] - table[f"{scored}/accuracy"]
+        table["gap"] = gap(table, scored)
     try:
         holds = table.eval(condition, engine="python")
         if not isinstance(holds, pd.Series) or holds.dtype != bool:
@@ -296,13 +301,18 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
     return [record for record, kept in zip(records, holds, strict=True) if kept]
 
 
+def keys_called(name: str, keys: Sequence[str]) -> list[str]:
+    """The key of that name, given in full or as it is shown; none where there is none."""
+    return [key for key, short in short_names(keys).items() if name in (key, short)]
+
+
 def full_name(name: str, keys: Sequence[str]) -> str:
     """The key of that name, given in full or as it is shown.
 
     Raises:
         UserError: there is none.
     """
-    found = [key for key, short in short_names(keys).items() if name in (key, short)]
+    found = keys_called(name, keys)
     if not found:
         raise UserError(f"group={name} cannot be: what differs here is {joined(keys, most=30)}")
     return found[0]

@@ -252,8 +252,7 @@ def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -
 
 def enough(comparison: Comparison, planned: pd.DataFrame) -> int | None:
     """The fewest of PLANNED seeds that would show every difference as large as the margin; None where none would."""
-    if planned.empty or comparison.margin is None:
-        return None
+    assert comparison.margin is not None
     wanted = comparison.margin * comparison.measure.scale
     return next((seeds for seeds in PLANNED if (planned[seeds] <= wanted).all()), None)
 

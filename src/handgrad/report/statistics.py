@@ -21,7 +21,7 @@ from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 from handgrad.config import UserError
 from handgrad.report.files import Tables
 from handgrad.report.keys import ALWAYS
-from handgrad.report.runs import NOT_LEARNED, STATUSES, Comparison, joined
+from handgrad.report.runs import NOT_LEARNED, STATUSES, Comparison, joined, keys_called
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
@@ -249,7 +249,7 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
         words = [wanted]
     for word in words:
         name, _, value = word.partition("=")
-        keys = [key for key in comparison.keys if name in (key, comparison.names[key])]
+        keys = keys_called(name, comparison.keys)
         fits &= cells[keys[0]] == value if keys else False
     if not words or fits.sum() != 1:
         raise UserError(
@@ -312,11 +312,13 @@ def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[st
     """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
     others = [other for other in comparison.varying if other != key]
     finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
+    if not comparison.measure.of_learning or (finished.outcome == "learned").all():
+        return {}
     cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
     shared = cells[0].index.intersection(cells[1].index)
     both = [rows.loc[shared.unique()].outcome for rows in cells]
     counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
-    if not comparison.measure.of_learning or not len(shared) or all(learned == of for learned, of in counts):
+    if not len(shared) or all(learned == of for learned, of in counts):
         return {}
     return turned({"a": a, "b": b, "cells": shared.nunique()} | of_shares(*counts))
 
