@@ -23,6 +23,16 @@ def test_function_and_derivative_match_pytorch(phi: Activation) -> None:
 
 
 @every_activation
+def test_arguments_are_left_as_they_are(phi: Activation) -> None:
+    z = torch.linspace(-3, 3, 7)
+    z_before, a = z.clone(), phi(z)
+    a_before = a.clone()
+    phi.derivative(z, a)
+    assert z.equal(z_before)
+    assert a.equal(a_before)
+
+
+@every_activation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_finite_input_overflows(phi: Activation, dtype: torch.dtype) -> None:
     largest = torch.finfo(dtype).max
@@ -40,6 +50,12 @@ def test_normal_distribution_does_not_cancel() -> None:
     for z, logarithm in tails.items():
         tail = normal_distribution(torch.tensor(-z)).item()
         assert -math.log10(tail) == pytest.approx(logarithm, abs=2e-5)
+
+
+def test_softplus_does_not_cancel() -> None:
+    """log(1 + x) is x - x^2 / 2 + ..., for x = exp(-40) x to the last digit."""
+    z = torch.tensor(-40.0, dtype=torch.float64)
+    assert Softplus()(z).item() == pytest.approx(math.exp(-40), rel=1e-15)
 
 
 def test_derivatives_at_zero_by_hand() -> None:

@@ -113,6 +113,19 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
 
 
+def test_backward_leaves_what_it_is_given_as_it_is(few: BatchLoader) -> None:
+    network, (x, y) = MLP([6, 5]).double(), batch_of(few, 4)
+    passed = backprop.forward(x, network.weights, network.biases, Tanh())
+    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    derivative = Tanh().derivative(passed.zs[1], passed.activations[2])
+    given = [x, y, delta, derivative, *passed.zs, *passed.activations]
+    before = [tensor.clone() for tensor in given]
+    for gradient in backprop.backward(delta, passed, network.weights, Tanh()):
+        gradient.weight(), gradient.bias()
+    backprop.hidden_delta(delta, network.weights[2], derivative)
+    assert all(map(torch.equal, given, before))
+
+
 def test_no_graph_is_recorded(few: BatchLoader) -> None:
     network = MLP([12, 8]).double()
     x, y = batch_of(few, 7)

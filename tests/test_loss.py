@@ -2,19 +2,26 @@
 
 import math
 
+import pytest
 import torch
 
 from handgrad.loss import cross_entropy, cross_entropy_delta, log_softmax
 
+ONE_HOT = torch.eye(10, dtype=torch.float64)[:7]
+SOFT = torch.softmax(torch.linspace(0, 5, 70, dtype=torch.float64).view(10, 7).T, dim=1)
 
-def test_loss_and_delta_match_autograd() -> None:
+
+@pytest.mark.parametrize("y", [ONE_HOT, SOFT, 0.9 * ONE_HOT + 0.01], ids=["one-hot", "soft", "smoothed"])
+def test_loss_and_delta_match_autograd(y: torch.Tensor) -> None:
     logits = torch.randn(7, 10, dtype=torch.float64, requires_grad=True)
-    y = torch.nn.functional.one_hot(torch.arange(7), 10).double()
     expected = torch.nn.functional.cross_entropy(logits, y)
     (delta,) = torch.autograd.grad(expected, logits)
     log_p = log_softmax(logits.detach())
+    before = log_p.clone(), y.clone()
     torch.testing.assert_close(cross_entropy(log_p, y), expected.detach(), rtol=1e-12, atol=0)
     torch.testing.assert_close(cross_entropy_delta(log_p, y), delta, rtol=1e-12, atol=1e-16)
+    assert log_p.equal(before[0])
+    assert y.equal(before[1])
 
 
 def test_two_classes_by_hand() -> None:

@@ -16,11 +16,12 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
+from handgrad.backprop import LayerGradient
 from handgrad.config import UserError
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule, Scores
 from handgrad.network import MLP
-from handgrad.optim import FactoredSGD, constant, warmup_cosine
+from handgrad.optim import FactoredSGD, constant, grouped_sgd, warmup_cosine
 from handgrad.regularizer import L2, no_penalty
 
 NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
@@ -209,6 +210,42 @@ def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None
         fit(module, short, epochs=1)
     for summed, mean in zip(by_sum.network.weights, by_mean.network.weights, strict=True):
         torch.testing.assert_close(summed, mean, rtol=0, atol=1e-14)
+
+
+def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(few: BatchLoader) -> None:
+    grouped: dict[str, Any] = {"optimizer": partial(grouped_sgd, lr=0.01, weight_factor=64)}
+    modules = [
+        make(ManualModule, optimizer=NOTEBOOK_SGD),
+        make(ManualModule, **grouped),
+        make(AutogradModule, **grouped),
+    ]
+    for module in modules:
+        fit(module, few, epochs=2)
+    for module in modules[1:]:
+        torch.testing.assert_close(module.state_dict(), modules[0].state_dict(), rtol=0, atol=1e-12)
+
+
+def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> None:
+    weight, bias = (torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((3, 2), (3,)))
+    optimizer = FactoredSGD([("weight", weight), ("bias", bias)], lr=0.1)
+    optimizer.param_groups[1]["lr"] = 0.01
+    gradient = LayerGradient(torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 2, dtype=torch.float64))
+    called: list[None] = []
+    optimizer.step(lambda: called.append(None), gradients=[gradient])
+    assert called == [None]
+    torch.testing.assert_close(weight.detach(), torch.full_like(weight, 1 - 0.1 * 4))
+    torch.testing.assert_close(bias.detach(), torch.full_like(bias, 1 - 0.01 * 4))
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_soft_targets_are_taken_as_they_are(few: BatchLoader, engine: Engine) -> None:
+    """Targets that are the network's own probabilities leave it as it is."""
+    module = make(engine, regularizer=no_penalty(), schedule=constant).double()
+    with torch.no_grad():
+        y = torch.softmax(module((few.images / 255).double()), dim=1)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    fit(module, BatchLoader(few.images, y, batch_size=64), epochs=1)
+    torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
 
 
 def test_factored_sgd_is_refused_by_autograd(few: BatchLoader) -> None:
