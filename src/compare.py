@@ -31,14 +31,14 @@ def main(cfg: DictConfig) -> None:
 
 def compared(config: dict[str, Any], start: Path) -> bool:
     """Collect, pool, test, draw, write, show; tell whether a sweep is still to go on."""
-    from handgrad.report import made, progress, runs  # nothing heavy before the configuration is checked
+    from handgrad.report import made, progress, runs, sources  # nothing heavy before the configuration is checked
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
-    sources = runs.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
-    state = progress.of_sweep(sources[0]) if len(sources) == 1 else None
+    folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
+    state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
     asked = runs.Asked(**{name: config[name] for name in ASKED})
-    report = made.made(sources, asked, start, str(state) if state else "")
-    made.left(report, destination(config["output"], sources, start), config["watch"] if state else None)
+    report = made.made(folders, asked, start, str(state) if state else "")
+    made.left(report, destination(config["output"], folders, start), config["watch"] if state else None)
     return state is not None
 
 

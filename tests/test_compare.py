@@ -20,7 +20,7 @@ from PIL import Image
 
 from conftest import ROOT, Command, Here
 from handgrad.config import Comparing, UserError, check
-from handgrad.report import again, figures, files, page, runs, sentences, statistics
+from handgrad.report import again, figures, files, page, runs, sentences, sources, statistics
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
@@ -218,9 +218,9 @@ def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> Non
 
 def test_nothing_to_compare_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no sweep in"):
-        runs.matching([], tmp_path)
+        sources.matching([], tmp_path)
     with pytest.raises(UserError, match="no folder matches sweep="):
-        runs.matching([str(tmp_path / "x*")], tmp_path)
+        sources.matching([str(tmp_path / "x*")], tmp_path)
     with pytest.raises(UserError, match="there is no run to compare in"):
         runs.collect([tmp_path])
     leave_run(tmp_path / "0", 0.9, status="running")
@@ -664,21 +664,24 @@ def test_newest_sweep_is_the_newest_by_time_not_by_name(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "0_x" / "metrics.json", (time, time))
     (tmp_path / "zz_empty").mkdir()
     (tmp_path / "zz_file").write_text("")
-    assert runs.matching([], tmp_path) == [tmp_path / "2026-01-01"]
+    assert sources.matching([], tmp_path) == [tmp_path / "2026-01-01"]
     (tmp_path / "baseline" / "multirun.yaml").write_text("")
     os.utime(tmp_path / "baseline" / "multirun.yaml", (4000, 4000))
-    assert runs.matching([], tmp_path) == [tmp_path / "baseline"]
+    assert sources.matching([], tmp_path) == [tmp_path / "baseline"]
     for name in ("2026-01-02", "2026-01-03"):
         os.utime(tmp_path / name / "0_x" / "metrics.json", (5000, 5000))
-    assert runs.matching([], tmp_path) == [tmp_path / "2026-01-03"]
+    assert sources.matching([], tmp_path) == [tmp_path / "2026-01-03"]
 
 
 def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
     for name in ("results [1]", "results 1", "a*", "ab"):
         (tmp_path / name / "x").mkdir(parents=True)
-    assert runs.matching(["results [1]/x"], Path("sweeps"), tmp_path) == [tmp_path / "results [1]" / "x"]
-    assert runs.matching(["a*"], Path("sweeps"), tmp_path) == [tmp_path / "a*"]
-    assert runs.matching(["a?", str(tmp_path / "ab")], Path("sweeps"), tmp_path) == [tmp_path / "a*", tmp_path / "ab"]
+    assert sources.matching(["results [1]/x"], Path("sweeps"), tmp_path) == [tmp_path / "results [1]" / "x"]
+    assert sources.matching(["a*"], Path("sweeps"), tmp_path) == [tmp_path / "a*"]
+    assert sources.matching(["a?", str(tmp_path / "ab")], Path("sweeps"), tmp_path) == [
+        tmp_path / "a*",
+        tmp_path / "ab",
+    ]
 
 
 @pytest.mark.parametrize("sweep", ["", [], ["a", ""], {"a": 1}, [["a"]], True, [None]])
