@@ -2,12 +2,14 @@
 
 import json
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from conftest import Command
 from handgrad.config import UserError
@@ -193,6 +195,74 @@ def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> Non
         each = random.normal(size, 2.0, (20_000, seeds))
         t = each.mean(axis=1) / (each.std(axis=1, ddof=1) / seeds**0.5)
         assert (abs(t) > limit).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
+    """What is inferred from paired differences whose mean is positive."""
+    error, limits, mean = d.std(ddof=1) / len(d) ** 0.5, stats.t(len(d) - 1), d.mean()
+    half = limits.ppf(0.975) * error
+    found = {"n": len(d), "difference": mean, "low": mean - half, "high": mean + half, "spread": d.std(ddof=1)}
+    return found | {"p": 2 * limits.sf(mean / error), "p_equal": limits.sf((margin - mean) / error)}
+
+
+def holm(p: np.ndarray, tables: int) -> np.ndarray:
+    """Holm's method step by step, in one of several tables that share the 5 %."""
+    told = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
+    return np.minimum(tables * told[np.argsort(np.argsort(p))], 1)
+
+
+def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> None:
+    """Runs in no order, effects that change with the cell, seeds that one cell lacks and seeds that it has alone."""
+    random = np.random.default_rng(3)
+    means = {"relu": (0.9772, 0.9752), "tanh": (0.9738, 0.9755), "gelu": (0.9741, 0.9747)}
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for activation, pair in means.items():
+        for engine, mean in zip(("manual", "autograd"), pair, strict=True):
+            seeds = [0, 1, 2, 3, 9 if (activation, engine) == ("tanh", "autograd") else 4]
+            spread = 2e-4 * (1 + len(values))
+            mine = values[activation, engine] = {seed: mean + random.normal(0, spread) for seed in seeds}
+            for place, seed in enumerate(random.permutation(seeds).tolist()):
+                leave_run(tmp_path / f"{len(values)}_{place}", mine[seed], seed, activation, engine)
+    _, _, pairs, effects, _ = everything(tmp_path)
+
+    table = pd.DataFrame(values)  # by seed; NaN where a cell lacks one
+    in_cells = {
+        two: (table.xs(two[0], axis=1, level=level) - table.xs(two[1], axis=1, level=level)).dropna()
+        for level in (0, 1)
+        for two in permutations(table.columns.unique(level), 2)
+    }
+    differences = {two: each.mean(axis=1).to_numpy() for two, each in in_cells.items()} | {
+        (" ".join(one), " ".join(other)): (table[one] - table[other]).dropna().to_numpy()
+        for one, other in permutations(table.columns, 2)
+    }
+    for found in (pairs, effects):
+        expected = pd.DataFrame([by_formula(differences[row.a, row.b], margin=0.002) for row in found.itertuples()])
+        expected["p_corrected"], expected["p_equal_corrected"] = holm(expected.p, 2), holm(expected.p_equal, 2)
+        pd.testing.assert_frame_equal(
+            found[expected.columns].astype(float), expected, check_dtype=False, rtol=1e-8, atol=1e-12
+        )
+        differ = expected.p_corrected < 0.05
+        equal = (expected.p_equal_corrected < 0.05) & ~differ
+        assert (found.verdict == np.select([differ, equal], ["differ", "equal"], "cannot tell")).all()
+    assert set(pairs.verdict) | set(effects.verdict) == {"differ", "equal", "cannot tell"}
+    assert (len(pairs), len(effects)) == (15, 4)
+    for row in effects.itertuples():
+        each = in_cells[row.a, row.b].mean()
+        assert (row.cells, row.least, row.most) == (len(each), pytest.approx(each.min()), pytest.approx(each.max()))
+        assert (row.least_in, row.most_in) == (each.idxmin(), each.idxmax())
+
+
+def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
+    """Welch and Satterthwaite's degrees of freedom, as in any textbook."""
+    a, b = np.array([0.9700, 0.9703, 0.9698]), np.array([0.9650, 0.9722, 0.9701, 0.9611, 0.9689, 0.9735, 0.9640])
+    found = statistics.difference(pd.Series(a), pd.Series(b, index=range(10, 17)), margin=0.01)
+    parts = np.array([a.var(ddof=1) / 3, b.var(ddof=1) / 7])
+    error, mean = parts.sum() ** 0.5, a.mean() - b.mean()
+    limits = stats.t(parts.sum() ** 2 / (parts**2 / [2, 6]).sum())
+    assert found["p"] == pytest.approx(2 * limits.sf(abs(mean) / error))
+    assert found["p_equal"] == pytest.approx(limits.sf((0.01 - abs(mean)) / error))
+    assert (found["low"], found["high"]) == pytest.approx(mean + limits.ppf([0.025, 0.975]) * error)
+    assert found["spread"] == pytest.approx((a.var(ddof=1) + b.var(ddof=1)) ** 0.5)
 
 
 def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
