@@ -179,6 +179,9 @@ def test_single_runs_get_mcnemars_test_and_no_interval(tmp_path: Path) -> None:
     assert pairs.p[0] == pytest.approx(2 * (1 + 9) / 2**9)  # two-sided: at most 1 of 9 tosses
     assert "These two runs of relu and tanh differ (7.00 points; only the first is right on 8 test images" in said
     assert "interval" not in said
+    leave_run(tmp_path / "x" / "0", 0.97, activation="relu", right=[*both, True, True, False])
+    leave_run(tmp_path / "x" / "1", 0.90, activation="tanh", right=[*both, False, False, True])
+    assert "These two runs of relu and tanh are not shown to differ" in everything(tmp_path / "x")[-1]
 
 
 def test_repeated_run_counts_once(tmp_path: Path) -> None:
@@ -363,6 +366,7 @@ def test_true_and_false_are_labels_like_any_other(tmp_path: Path) -> None:
     assert (
         "Cannot tell nesterov=true from nesterov=false (1.05 points, 95 % interval 0.41 to 1.69, 2 seeds each" in said
     )
+    assert "taken alone the interval excludes zero, among so many comparisons that proves nothing" in said
     assert row.p_corrected == pytest.approx(2 * row.p)  # Holm: the larger of two, in one of two tables
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from conftest import Command
 from handgrad.config import UserError
-from handgrad.report import page, sentences, statistics
+from handgrad.report import figures, page, sentences, statistics
 from test_compare import NOISE, everything, leave_configured, leave_run, written
 
 TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
@@ -175,6 +175,7 @@ def test_holms_correction_is_by_steps(tmp_path: Path) -> None:
 def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) -> None:
     tea = statistics.of_shares((3, 4), (1, 4))
     assert tea["p"] == pytest.approx(34 / 70)  # 1935: (16 + 1) of 70 ways, and as many on the other side
+    assert tea["difference"] == 0.5
     leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN])
     leave_cell(tmp_path, "tanh", [0.96 + noise / 2e4 for noise in TEN[:4]] + [0.098] * 6)
     _, cells, pairs, effects, said = everything(tmp_path)
@@ -185,6 +186,37 @@ def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) 
     assert "relu learns more often than tanh (10 of 10 runs against 4 of 10; Fisher's exact test, corrected p" in said
     assert "relu beats tanh by 1.00 points" in said
     assert cells["test/accuracy.low"].notna().tolist() == [True, False]
+
+
+def test_diverged_runs_count_among_those_that_did_not_learn(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN[:4]])
+    leave_cell(tmp_path, "tanh", [0.96, 0.961])
+    leave_cell(tmp_path, "tanh", [0, 0], seeds=[2, 3], status="diverged")
+    _, _, pairs, effects, _ = everything(tmp_path)
+    for table in (pairs, effects):
+        assert table.loc[0, ["test", "learned_a", "n_a", "learned_b", "n_b"]].tolist() == ["Fisher", 4, 4, 2, 4]
+
+
+def test_gap_order_and_scored_set_are_those_of_the_runs(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate([0.95, 0.951, 0.952]):
+        metrics = {"train/accuracy": accuracy + 0.01 + seed / 100, "val/accuracy": accuracy, "val/loss": 0.1}
+        leave_run(tmp_path / f"{2 * 5**seed}_x", accuracy, seed, metrics=metrics)
+    comparison, cells, *_, said = everything(tmp_path, metric="gap")
+    assert comparison.scored == "val"
+    assert comparison.table.run.tolist() == ["2_x", "10_x", "50_x"]
+    assert cells["gap"][0] == pytest.approx(0.02)
+    assert "The lowest" not in said
+    assert "The gap (train minus val accuracy) of relu manual none is 2.00 ± 2.48 points." in said  # 4.303 / 3^0.5
+
+
+def test_figures_show_the_mean_of_counts_and_dots_in_the_unit(tmp_path: Path) -> None:
+    leave_cell(tmp_path, "relu", [0.97, 0.972])
+    comparison, cells, *_ = everything(tmp_path)
+    matrix = figures.mean_confusion(comparison, cells.iloc[0])
+    assert matrix is not None
+    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # as both have it
+    drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.measure).axes[0]
+    np.testing.assert_allclose(np.asarray(drawn.collections[0].get_offsets())[:, 0], [97, 97.2])
 
 
 def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> None:
@@ -223,7 +255,7 @@ def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> Non
             mine = values[activation, engine] = {seed: mean + random.normal(0, spread) for seed in seeds}
             for place, seed in enumerate(random.permutation(seeds).tolist()):
                 leave_run(tmp_path / f"{len(values)}_{place}", mine[seed], seed, activation, engine)
-    _, _, pairs, effects, _ = everything(tmp_path)
+    comparison, _, pairs, effects, _ = everything(tmp_path)
 
     table = pd.DataFrame(values)  # by seed; NaN where a cell lacks one
     in_cells = {
@@ -246,6 +278,9 @@ def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> Non
         assert (found.verdict == np.select([differ, equal], ["differ", "equal"], "cannot tell")).all()
     assert set(pairs.verdict) | set(effects.verdict) == {"differ", "equal", "cannot tell"}
     assert (len(pairs), len(effects)) == (15, 4)
+    open_ = effects[effects.verdict == "cannot tell"]
+    seeds = [100 * statistics.detectable(spread, 5, 2 * 4) for spread in open_.spread]  # p was corrected for 8
+    assert sentences.plan(comparison, pairs, effects)[5].tolist() == pytest.approx(seeds)
     for row in effects.itertuples():
         each = in_cells[row.a, row.b].mean()
         assert (row.cells, row.least, row.most) == (len(each), pytest.approx(each.min()), pytest.approx(each.max()))
@@ -274,6 +309,8 @@ def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
     assert planned[["a", "b"]].to_numpy().tolist() == [[pairs.a[0], pairs.b[0]]]
     assert planned[5][0] == pytest.approx(1.682 * 100 * 0.002 * np.std([1, -1, 1, -1, 1], ddof=1), rel=1e-3)
     assert (np.diff(planned[list(statistics.PLANNED)].iloc[0]) < 0).all()
+    two = pd.concat([planned, planned[list(statistics.PLANNED)] / 10])
+    assert sentences.enough(comparison, two) == 20  # for the wider of them
     said, seeds = page.remedy(comparison, cells, planned)
     assert (said, seeds) == ("20 seeds would show every difference of 0.2 points", 20)
     assert page.command_for_more_seeds([tmp_path], seeds=20).endswith("'seed=range(0,20)'")
