@@ -11,14 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["activation", "loss", "regularizer", "network", "backprop", "modules"]
 REPORT = ["compare_decides", "compare", "sweep"]
 TESTS = {  # of a module, the likeliest first; of those that are not listed, the mathematics'
-    "artifacts": ["results", "train"],
+    "artifacts": ["train"],
     "assembly": ["modules", "train"],
     "callbacks": ["callbacks", "train"],
     "checkpoint": ["checkpoint", "train"],
@@ -376,9 +376,11 @@ def main(*modules: str) -> None:
     tried = [mutant for mutant in MUTANTS if not modules or mutant[0].startswith(modules)]
     survivors = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for mutant, survived in zip(tried, pool.map(lambda mutant: survives(*mutant[:3]), tried), strict=True):
-            survivors += survived
-            print(f"{'SURVIVED' if survived else 'killed':9} {mutant[0]:18} {mutant[3]}", flush=True)
+        trials = {pool.submit(survives, *mutant[:3]): mutant for mutant in tried}
+        for trial in as_completed(trials):
+            module, _, _, what = trials[trial]
+            survivors += trial.result()
+            print(f"{'SURVIVED' if trial.result() else 'killed':9} {module:18} {what}", flush=True)
     print(f"{len(tried) - survivors} of {len(tried)} killed")
     sys.exit(survivors)
 

@@ -240,7 +240,8 @@ def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
 def holm(p: np.ndarray, tables: int) -> np.ndarray:
     """Holm's method step by step, in one of several tables that share the 5 %."""
     told = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
-    return np.minimum(tables * told[np.argsort(np.argsort(p))], 1)
+    corrected: np.ndarray = np.minimum(tables * told[np.argsort(np.argsort(p))], 1)
+    return corrected
 
 
 def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> None:
@@ -279,8 +280,8 @@ def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> Non
     assert set(pairs.verdict) | set(effects.verdict) == {"differ", "equal", "cannot tell"}
     assert (len(pairs), len(effects)) == (15, 4)
     open_ = effects[effects.verdict == "cannot tell"]
-    seeds = [100 * statistics.detectable(spread, 5, 2 * 4) for spread in open_.spread]  # p was corrected for 8
-    assert sentences.plan(comparison, pairs, effects)[5].tolist() == pytest.approx(seeds)
+    smallest = [100 * statistics.detectable(spread, 5, 2 * 4) for spread in open_.spread]  # p was corrected for 8
+    assert sentences.plan(comparison, pairs, effects)[5].tolist() == pytest.approx(smallest)
     for row in effects.itertuples():
         each = in_cells[row.a, row.b].mean()
         assert (row.cells, row.least, row.most) == (len(each), pytest.approx(each.min()), pytest.approx(each.max()))
