@@ -10,14 +10,15 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch.nn.functional import cross_entropy
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LinearLR
 
 from handgrad.activation import ReLU
 from handgrad.callbacks import DivergenceGuard, History, NoProfiler
 from handgrad.data import BatchLoader
 from handgrad.modules import AutogradModule, Classifier, ManualModule
 from handgrad.network import MLP
-from handgrad.optim import constant
 from handgrad.regularizer import no_penalty
 from handgrad.results import DivergedError
 
@@ -43,7 +44,7 @@ def fit(engine: Engine, few: BatchLoader, *callbacks: Callback, **options: Any) 
         activation=ReLU(),
         regularizer=no_penalty(),
         optimizer=partial(SGD, lr=0.1),
-        schedule=constant,
+        schedule=partial(LinearLR, start_factor=0.5, total_iters=40),
     )
     trainer = Trainer(
         accelerator="cpu",
@@ -83,6 +84,38 @@ def test_seconds_are_of_training_alone(few: BatchLoader, tmp_path: Path) -> None
     fit(ManualModule, few, history, Sleeper())
     assert [row["epoch"] for row in history.rows] == [0, 1]
     assert all(0 < row["seconds"] < 0.5 for row in history.rows)
+
+
+class Bystander(Callback):
+    """Notes every step's loss by epoch, and which checkpoints are there when an epoch starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.losses: list[list[float]] = []
+        self.saved: list[int] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.losses.append([])
+        self.saved.append(len(list(self.folder.glob("checkpoints/last.ckpt"))))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.losses[-1].append(float(pl_module.step_losses[-1]))
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_a_row_is_of_its_own_epoch(few: BatchLoader, tmp_path: Path, engine: Engine) -> None:
+    history, bystander = History(tmp_path), Bystander(tmp_path)
+    trainer = fit(engine, few, history, bystander, check_val_every_n_epoch=2, limit_train_batches=7)
+    assert [row["train/loss"] for row in history.rows] == pytest.approx([sum(of) / 7 for of in bystander.losses])
+    assert [row["batches"] for row in history.rows] == [7, 7]
+    assert [row["lr"] for row in history.rows] == pytest.approx([0.1 * (0.5 + 0.5 * step / 40) for step in (7, 14)])
+    assert [row["test/accuracy"] is None for row in history.rows] == [True, False]
+    module: Any = trainer.lightning_module
+    x, y = few.images[:64] / 255, few.targets[:64]
+    with torch.no_grad():
+        expected = float(cross_entropy(module(x), y))
+    assert history.rows[1]["test/loss"] == pytest.approx(expected, rel=1e-5)
+    assert bystander.saved == [0, 1]  # a run that is killed in its second epoch goes on from there
 
 
 def test_no_profiler_changes_no_number(few: BatchLoader) -> None:
