@@ -1,6 +1,7 @@
 """Oracle: MNIST's published counts, the archives' own bytes, and torch.equal."""
 
 import gzip
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from conftest import ROOT
 from handgrad.config import UserError
-from handgrad.data import MNISTDataModule
+from handgrad.data import EpochSampler, MNISTDataModule
 
 ARCHIVES = ROOT / "data" / "MNIST" / "raw"
 IMAGES = "t10k-images-idx3-ubyte"
@@ -81,6 +82,43 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     first_targets(again, epoch=5)
     torch.manual_seed(7)
     assert torch.equal(first, first_targets(again, epoch=0))
+
+
+def test_no_two_seeds_or_epochs_have_the_same_order() -> None:
+    orders = set()
+    for seed in range(4):
+        sampler = EpochSampler(500, seed)
+        for epoch in range(50):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler.order().tolist()))
+    assert len(orders) == 4 * 50
+
+
+@pytest.mark.parametrize(("part", "name"), [("train", "train"), ("test", "t10k")])
+def test_every_image_comes_with_its_label_as_the_files_have_them(mnist: MNISTDataModule, part: str, name: str) -> None:
+    raw = ROOT / "data" / "MNIST" / "raw"
+    images, labels = (
+        torch.frombuffer(
+            bytearray(gzip.decompress((raw / f"{name}-{kind}-ubyte.gz").read_bytes())[header:]), dtype=torch.uint8
+        )
+        for kind, header in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    loader = mnist.loaders[part]
+    order = loader.sampler.order()
+    if part == "test":
+        assert order.tolist() == list(range(10_000))
+    served = 0
+    for x, y in itertools.islice(loader, 20):
+        now = order[served : served + len(x)]
+        assert torch.equal((255 * x).round().to(torch.uint8), images.view(-1, 784)[now])
+        assert torch.equal(y.argmax(dim=1), labels[now])
+        served += len(x)
+
+
+def test_validation_split_is_drawn_by_the_seed_and_leaves_the_test_set_alone() -> None:
+    splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).loaders for seed in (0, 1)]
+    assert not torch.equal(splits[0]["val"].images, splits[1]["val"].images)
+    assert all(set(loaders) == {"train", "val"} for loaders in splits)
 
 
 def test_validation_split_is_stratified_and_disjoint() -> None:
