@@ -344,21 +344,27 @@ MUTANTS = [
 ]
 
 
-def survives(module: str, text: str, replacement: str) -> bool:
-    """Tell whether every test passes with the change."""
+def tests_of(module: str) -> list[str]:
+    """The tests of a module and its neighbours, the likeliest to notice first."""
+    own = [module] if module in MATHEMATICS else []
+    names = TESTS.get(module, REPORT if "report/" in module else [*own, *MATHEMATICS])
+    return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]
+
+
+def survives(tests: Iterable[str], module: str = "", text: str = "", replacement: str = "") -> bool:
+    """Tell whether the tests pass with the change, or, without a module, as things are."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for name in ("src", "conf", "docs", "tests"):
             shutil.copytree(ROOT / name, copy / name)
         shutil.copy(ROOT / "pyproject.toml", copy)
         (copy / "data").symlink_to(ROOT / "data")
-        path = copy / "src" / "handgrad" / f"{module}.py"
-        assert path.read_text().count(text) == 1, f"{module}.py must hold {text!r} once"
-        path.write_text(path.read_text().replace(text, replacement))
-        own = [module] if module in MATHEMATICS else []
-        likely_first = dict.fromkeys(TESTS.get(module, REPORT if "report/" in module else [*own, *MATHEMATICS]))
+        if module:
+            path = copy / "src" / "handgrad" / f"{module}.py"
+            assert path.read_text().count(text) == 1, f"{module}.py must hold {text!r} once"
+            path.write_text(path.read_text().replace(text, replacement))
         return not subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests_of(likely_first)],
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.DEVNULL,
@@ -366,17 +372,14 @@ def survives(module: str, text: str, replacement: str) -> bool:
         )
 
 
-def tests_of(names: Iterable[str]) -> list[str]:
-    """The files of tests."""
-    return [f"tests/test_{name}.py" for name in names]
-
-
 def main(*modules: str) -> None:
     """Try every mutant, two at a time, and list what became of it."""
     tried = [mutant for mutant in MUTANTS if not modules or mutant[0].startswith(modules)]
+    if not survives(dict.fromkeys(test for module, *_ in tried for test in tests_of(module))):
+        sys.exit("a test fails without any change: mend that first")
     survivors = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
-        trials = {pool.submit(survives, *mutant[:3]): mutant for mutant in tried}
+        trials = {pool.submit(survives, tests_of(mutant[0]), *mutant[:3]): mutant for mutant in tried}
         for trial in as_completed(trials):
             module, _, _, what = trials[trial]
             survivors += trial.result()
