@@ -22,6 +22,7 @@ from handgrad.checkpoint import SealedCheckpointIO
 from handgrad.config import UserError, build, explained, resolved
 from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
+from handgrad.products import choose
 
 # What of a run's Trainer decides how its network is scored.
 REOPENED = ("_target_", "accelerator", "precision", "limit_test_batches", "deterministic", "inference_mode", "profiler")
@@ -87,6 +88,7 @@ def assemble(
         default_root_dir=root,
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
+    choose(cfg.get("matmul", "default"), module.network.weights, data.batch_size, trainer.strategy.root_device)
     return Assembly(trainer, module, data, history)
 
 

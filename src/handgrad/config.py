@@ -147,6 +147,7 @@ class Training(Group):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: str | None
     threads: Positive | None
+    matmul: Literal["default", "fastest", "high", "medium"] = "default"
     activation: Group
     engine: Group
     data: Data

@@ -84,6 +84,7 @@ class Record(BaseModel):
     seconds: float | None = None
     peak_memory_mb: float | None = None
     threads: int | None = None
+    matmul: str | None = None
     versions: dict[str, str] = {}
     commit: str | None = None
 

@@ -26,7 +26,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     Args:
         cfg: a checked configuration.
         folder: where the results go.
-        record: gets the metrics, threads, epochs and seconds per epoch.
+        record: gets the metrics, threads, precision of products, epochs and seconds per epoch.
         show_progress: a bar on a terminal, a line per epoch elsewhere.
 
     Raises:
@@ -53,7 +53,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer.test(module, data, last, verbose=False, weights_only=True)
     settings = record["choices"] | flat(record["config"])
     metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
-    record |= {"metrics": metrics, "threads": torch.get_num_threads()} | results.summarize(history.rows)
+    record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
+    record |= results.summarize(history.rows)
 
 
 def try_out(cfg: DictConfig, folder: Path) -> None:

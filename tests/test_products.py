@@ -1,0 +1,74 @@
+"""Oracle: float64 products, and PyTorch's own switch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Here
+from handgrad import products
+from handgrad.network import MLP
+from handgrad.products import DEFAULT, FASTER, choose, largest_errors
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def switched_back() -> Iterator[None]:
+    """Leaves the other tests PyTorch's default."""
+    yield
+    torch.set_float32_matmul_precision(DEFAULT)
+
+
+def test_an_error_is_that_of_the_worst_entry() -> None:
+    """Of (O, I) = (10, 784) and B = 64: a default product in float32 is off by some units of its last place."""
+    errors = largest_errors(MLP([500, 250, 100]).weights, 64, CPU)
+    assert errors.shape == (4, 3)
+    assert errors.dtype == torch.float64
+    assert ((errors > 0) & (errors < 1e-6)).all()
+
+
+@pytest.mark.parametrize("least", range(3))
+def test_fastest_is_taken_only_where_every_product_is_as_exact(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    def made(factor: float) -> list[Tensor]:
+        """What rounds one of a layer's three products `factor` times as much with the faster switch."""
+        usual = torch.full((2, 3), 1e-7, dtype=torch.float64)
+        faster = usual.clone()
+        faster[1, least] *= factor
+        return [usual, faster]
+
+    for factor, taken in ((3.9, FASTER), (4.1, DEFAULT)):
+        answers = iter(made(factor))
+        monkeypatch.setattr(products, "largest_errors", lambda *_, answers=answers: next(answers))
+        assert choose("fastest", [], 64, CPU) == taken
+        assert torch.get_float32_matmul_precision() == taken
+
+
+def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU has no unit for it, nothing rounds by itself: here the products do."""
+    exact = products.products
+
+    def rounded(*factors: Tensor) -> list[Tensor]:
+        if torch.get_float32_matmul_precision() == FASTER and factors[0].dtype == torch.float32:
+            return exact(*(factor.bfloat16().float() for factor in factors))
+        return exact(*factors)
+
+    monkeypatch.setattr(products, "products", rounded)
+    assert choose("fastest", MLP([20]).weights, 64, CPU) == DEFAULT
+
+
+def test_record_says_which_products_were_made(here: Here, tmp_path: Path) -> None:
+    """All in one process: what a run has switched on, the next one does not inherit."""
+    sweep = ("-m", "matmul=high,default,medium", "hydra.sweep.dir=sweep")
+    assert here(*sweep, "trainer.max_epochs=1", "logger=none")[0] == 0
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/metrics.json"))]
+    assert [record["matmul"] for record in records] == ["high", "highest", "medium"]
+
+
+def test_mistyped_products_are_refused_with_the_choices(here: Here) -> None:
+    code, said = here("matmul=fast")
+    assert code == 1
+    assert "matmul=fast cannot be: it should be 'default', 'fastest', 'high' or 'medium'" in said
