@@ -69,6 +69,27 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_networks_in_one_tensor_are_each_as_alone(few: BatchLoader, phi: Activation) -> None:
+    """Three networks, a batch of its own for each: losses, gradients, and the layout of every product."""
+    torch.manual_seed(0)
+    networks = [MLP([12, 8], init="pytorch").double() for _ in range(3)]
+    x, y = (tensor.view(3, 7, -1) for tensor in batch_of(few, 21))
+    weights = [torch.stack(layer) for layer in zip(*(network.weights for network in networks), strict=True)]
+    biases = [torch.stack(layer) for layer in zip(*(network.biases for network in networks), strict=True)]
+    passed = backprop.forward(x, weights, biases, phi)
+    log_p = loss.log_softmax(passed.logits)
+    losses = loss.cross_entropy(log_p, y)
+    together = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
+    assert all(z.mT.is_contiguous() for z in passed.zs)
+    for s, network in enumerate(networks):
+        alone = gradients_by_hand(network, x[s], y[s], phi, no_penalty())
+        ours = [tensor[s] for gradient in together for tensor in (gradient.weight(), gradient.bias())]
+        torch.testing.assert_close(ours, [gradient.detach() for gradient in alone], rtol=1e-12, atol=1e-15)
+        expected = objective(network, x[s], y[s], phi, strength=0).detach()
+        torch.testing.assert_close(losses[s], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_a_units_values_lie_side_by_side_in_memory(few: BatchLoader, phi: Activation) -> None:
     """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
     network = MLP([12, 8])

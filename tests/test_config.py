@@ -103,7 +103,7 @@ def test_impossible_value_is_one_sentence(override: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "node", "message"),
     [
-        (["trainer.accelerator=gpu"], "trainer", "trainer: .*gpu"),
+        (["trainer.accelerator=tpu"], "trainer", "trainer: .*torch_xla"),
         (["+trainer.patience=3"], "trainer", "trainer: .*patience"),
         (["trainer.precision=17"], "trainer", "trainer: .*17"),
     ],

@@ -188,7 +188,7 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: Command, tmp_path: Path) 
         (["outputs/runs/1"], "Write 'outputs/runs/1' as key=value (--help lists the keys)"),
         (["data.batch_size=0"], "data.batch_size=0 cannot be: it should be greater than 0"),
         # found by a library, after the imports
-        (["trainer.accelerator=gpu"], "trainer: "),
+        (["trainer.accelerator=tpu"], "trainer: "),
         (
             ["+optimizer.momentum=0.9"],
             "optimizer: FactoredSGD.__init__() got an unexpected keyword argument 'momentum'",

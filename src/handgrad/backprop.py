@@ -9,7 +9,10 @@ Pure functions of tensors. With a_0 = x and layers l = 1 ... L:
     dLoss/db_l = sum of delta_l over the batch                      (BP3, 7)
     dLoss/dW_l = delta_l.T @ a_(l-1)                                (BP4, 8)
 
-No autograd graph is recorded anywhere. Products are computed as their transposes, `(W @ a.T).T` for `a @ W.T`: then a
+All of it broadcasts over a dimension in front: inputs (S, B, I) of S networks with weights (S, O, I) and biases (S, O)
+give (S, B, O), each network's numbers what they would be alone.
+
+No autograd graph is recorded anywhere. Products are computed as their transposes, `(W @ a.mT).mT` for `a @ W.T`: then a
 unit's B values lie side by side in memory, which a CPU multiplies faster (docs/scaling.md). Equation numbers:
 docs/derivation.md.
 """
@@ -51,11 +54,11 @@ class LayerGradient(NamedTuple):
 
     def weight(self) -> Tensor:
         """(O, I) dLoss/dW = delta.T @ input.   (BP4, 8)"""
-        return self.delta.T @ self.input
+        return self.delta.mT @ self.input
 
     def bias(self) -> Tensor:
         """(O,) dLoss/db = sum of delta over the batch.   (BP3, 7)"""
-        return self.delta.sum(dim=0)
+        return self.delta.sum(dim=-2)
 
     def squared_norm(self, weight: Tensor, decay: float) -> Tensor:
         """() squared length of the layer's gradient, bias and the penalty's decay * W included.   (22, 23)
@@ -123,7 +126,8 @@ def pre_activation(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (B, O) pre-activations.
     """
-    return torch.addmm(bias[:, None], weight, a.T).T
+    shifted_product = torch.addmm if weight.dim() == 2 else torch.baddbmm  # rounded once, of one network or of several
+    return shifted_product(bias[..., None], weight, a.mT).mT
 
 
 def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) -> Tensor:
@@ -141,7 +145,7 @@ def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) ->
 
     Source: Nielsen, Neural Networks and Deep Learning, ch. 2, BP2.
     """
-    return (weight_next.T @ delta_next.T).T.mul_(derivative)
+    return (weight_next.mT @ delta_next.mT).mT.mul_(derivative)
 
 
 @torch.no_grad()

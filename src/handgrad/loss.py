@@ -1,4 +1,7 @@
-"""Softmax cross-entropy and its delta, side by side. Equation numbers: docs/derivation.md."""
+"""Softmax cross-entropy and its delta, side by side; over S networks at once where the tensors have S in front.
+
+Equation numbers: docs/derivation.md.
+"""
 
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ def log_softmax(logits: Tensor) -> Tensor:
     Returns:
         (B, C) log-probabilities; exp of a row sums to 1.
     """
-    return torch.log_softmax(logits, dim=1)
+    return torch.log_softmax(logits, dim=-1)
 
 
 def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
@@ -33,7 +36,7 @@ def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tens
     Returns:
         () the mean over the batch, or this part's share of it.
     """
-    return torch.vdot(y.flatten(), log_p.flatten()) / -(examples or len(y))
+    return (y * log_p).sum(dim=(-2, -1)) / -(examples or y.shape[-2])
 
 
 def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
@@ -51,4 +54,4 @@ def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -
 
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 5.18 and 4.109, divided by B for the mean.
     """
-    return log_p.exp().sub_(y).div_(examples or len(y))
+    return log_p.exp().sub_(y).div_(examples or y.shape[-2])
