@@ -21,10 +21,10 @@ TESTS = {  # of a module, the likeliest first; of those that are not listed, the
     "artifacts": ["train"],
     "assembly": ["modules", "train"],
     "callbacks": ["callbacks", "train"],
-    "checkpoint": ["checkpoint", "train"],
+    "checkpoint": ["checkpoint", "train", "inside_layers"],
     "command": ["command", "options"],
     "config": ["config", "options"],
-    "data": ["data", "train", "processes"],
+    "data": ["data", "train", "processes", "options"],
     "inside/checking": ["inside_checking"],
     "inside/exported": ["inside_opened"],
     "inside/layers": ["inside_layers"],
@@ -38,7 +38,7 @@ TESTS = {  # of a module, the likeliest first; of those that are not listed, the
     "results": ["results", "train", "sweep"],
     "settings": ["settings", "results", "compare"],
     "sweep": ["sweep"],
-    "training": ["train"],
+    "training": ["train", "inside_layers"],
 }
 
 MUTANTS = [

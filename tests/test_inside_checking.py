@@ -73,6 +73,11 @@ def test_gradient_that_is_not_finite_is_wrong(few: BatchLoader) -> None:
     assert rows[0].verdict == "wrong"
 
 
+def test_difference_is_a_share_of_the_largest_entry() -> None:
+    assert checking.apart(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, 4.0])) == 2 / 4
+    assert checking.apart(torch.tensor([3.0]), torch.tensor([0.0])) == 3
+
+
 def checked(here: Here, small: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
     status, printed = here(*arguments, f"data.root={small}", "output=found", script="check.py")
     return status, printed, json.loads(Path("found", "check.json").read_text(encoding="utf-8"))

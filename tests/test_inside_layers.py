@@ -2,6 +2,8 @@
 
 import csv
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +92,24 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(here: Here, engine: str) -> None:
+def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
+    here: Here, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
     options = [*RUN, f"engine={engine}", "activation=tanh", "regularizer=l2"]
-    status, printed = here(*options, "hydra.run.dir=run")
+    sound, looks = History.paused, []
+
+    @contextmanager
+    def counted(history: History) -> Iterator[None]:
+        with sound(history):
+            yield
+        looks.append(history)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "paused", counted)
+        status, printed = here(*options, "hydra.run.dir=run")
     assert status == 0, printed
     assert "diagnostics=layers took" in printed
+    assert len(looks) >= 3  # after every epoch, the clock stands still
     assert here(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
     assert record_of(Path("run"))["metrics"] == record_of(Path("plain"))["metrics"]
     rows = rows_of(Path("run"))

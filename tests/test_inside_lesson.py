@@ -193,6 +193,12 @@ def test_what_no_page_can_be_made_of_is_refused(here: Here, monkeypatch: pytest.
     assert (status, "23,860 weights make a page of 0 MB" in printed) == (1, True)
 
 
+def test_no_text_in_a_page_ends_its_script() -> None:
+    page = lesson.embedded({"classes": ["</script><script>alert(1)"]})
+    assert "<" not in page
+    assert json.loads(page) == {"classes": ["</script><script>alert(1)"]}
+
+
 def test_page_of_the_full_network_is_small_and_its_name_is_text(here: Here) -> None:
     name = "</script><script>alert(1)</script>"
     status, printed = here("trainer.max_epochs=1", "logger=none", f"name='{name}'", "hydra.run.dir=run")

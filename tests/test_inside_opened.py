@@ -16,7 +16,8 @@ from conftest import Here, record_of
 from handgrad import checkpoint
 from handgrad.config import UserError
 from handgrad.data import MNISTDataModule
-from handgrad.inside.weights import layers_of
+from handgrad.inside.weights import for_notebook, layers_of
+from handgrad.network import MLP
 
 SHAPES = [(30, 784), (20, 30), (10, 20)]
 Trained = Callable[..., dict[str, Any]]
@@ -221,11 +222,18 @@ def test_onnx_gives_the_same_logits(here: Here, trained: Trained) -> None:
 
 def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     trained()
-    monkeypatch.setattr("handgrad.inside.exported.for_notebook", lambda network: notebook())
-    status, printed = here("run=run", "format=notebook", script="export.py")
-    assert status == 1
-    assert "was not written: read back, its logits are" in printed
-    assert not list(Path("run", "exported").iterdir())
+
+    def rescaled(network: MLP) -> dict[str, Tensor]:
+        """The same predictions, and other logits."""
+        return {name: tensor * (1.001 if name.endswith("3") else 1) for name, tensor in for_notebook(network).items()}
+
+    for written in (lambda network: notebook(), rescaled):
+        with monkeypatch.context() as patch:
+            patch.setattr("handgrad.inside.exported.for_notebook", written)
+            status, printed = here("run=run", "format=notebook", script="export.py")
+        assert status == 1
+        assert "was not written: read back, its logits are" in printed
+        assert not list(Path("run", "exported").iterdir())
 
 
 def test_read_says_that_a_file_is_missing_or_unsound(tmp_path: Path) -> None:

@@ -339,6 +339,16 @@ def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(here: Here, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("callback", ["early_stopping", "best_checkpoint"])
+def test_nothing_chooses_an_epoch_by_the_test_set(here: Here, callback: str) -> None:
+    for monitor, remedy in (
+        ("test/loss", "monitor val/loss and hold images out with data.val_size=6000"),
+        ("val/loss", "needs images held out: data.val_size=6000"),
+    ):
+        status, said = here(f"callbacks={callback}", f"callbacks.{callback}.monitor={monitor}")
+        assert (status, remedy in said) == (1, True)
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(here: Here) -> None:
     options = [
         "callbacks=early_stopping",

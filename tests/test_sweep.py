@@ -1,5 +1,7 @@
 """Oracle: a sweep itself, which does what its trial said, and is where its report says."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +120,22 @@ def test_sweep_that_is_running_is_watched_and_so_is_its_death(small: Path, tmp_p
     watching.terminate()
     watching.communicate()
     assert watching.returncode == 128 + signal.SIGTERM
+
+
+def test_rest_of_a_sweep_is_what_has_not_ended_shared_by_those_at_work(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert here("-m", "optimizer.lr=1e30,0.01,0.02,0.03", "hydra.sweep.dir=sweep", *FEW)[0] == 1  # the first diverges
+    for place in (2, 3):
+        shutil.rmtree(tmp_path / "sweep" / f"{place}_relu-manual-none-s0")
+    for path in tmp_path.glob("sweep/*/metrics.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 7200.0}))
+    said = here("sweep=sweep", script="compare.py")[1]
+    assert "2 of 4 runs are done, 0 in hand, 2 left, about 4 h 00 min to go." in said
+    start = tmp_path / "sweep" / "multirun.yaml"
+    start.write_text(start.read_text().replace("hydra/launcher: basic", "hydra/launcher: parallel"))
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert "2 left, about 30 min to go." in here("sweep=sweep", script="compare.py")[1]
 
 
 def test_watch_ends_with_the_sweep(here: Here, tmp_path: Path) -> None:

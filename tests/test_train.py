@@ -243,7 +243,7 @@ def test_repeated_sweep_runs_only_what_is_missing(here: Here, tmp_path: Path) ->
 
 def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp_path: Path) -> None:
     arguments = ["trainer.max_epochs=30", "engine=autograd", "schedule=warmup", f"data.root={small}"]
-    arguments += ["+trainer.log_every_n_steps=5"]
+    arguments += ["trainer.precision=64-true", "+trainer.log_every_n_steps=5"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "src" / "train.py", "hydra.run.dir=killed", *arguments],
         cwd=tmp_path,
@@ -256,7 +256,8 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
     assert record(tmp_path / "killed")["status"] == "running"
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["epoch"] < 29  # in the middle, not at the end
-    assert here("hydra.run.dir=killed", *arguments)[0] == 0
+    status, printed = here("hydra.run.dir=killed", *arguments)
+    assert (status, "epoch 1/30" in printed) == (0, False)
     assert here("hydra.run.dir=whole", *arguments)[0] == 0
     killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))
     assert killed["metrics"] == whole["metrics"]
