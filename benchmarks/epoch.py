@@ -63,7 +63,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     data = MNISTDataModule(root=str(ROOT / "data"), batch_size=options.batch_size)
     data.prepare_data()
     data.setup()
-    loader = data.train_dataloader()
+    loader = data.loaders["train"]
     hidden = options.hidden_sizes
     sizes = [INPUTS, *hidden, CLASSES]
 

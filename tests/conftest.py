@@ -54,7 +54,7 @@ def mnist() -> MNISTDataModule:
 @pytest.fixture(scope="session")
 def few(mnist: MNISTDataModule) -> BatchLoader:
     """The first 640 training images in ten batches of 64, the order of each epoch drawn with seed 0."""
-    train = mnist.train_dataloader()
+    train = mnist.loaders["train"]
     return BatchLoader(train.images[:640], train.targets[:640], batch_size=64, seed=0)
 
 

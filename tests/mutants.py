@@ -19,7 +19,7 @@ MATHEMATICS = ["activation", "loss", "regularizer", "network", "backprop", "modu
 REPORT = ["compare_decides", "compare", "sweep"]
 TESTS = {  # of a module, the likeliest first; of those that are not listed, the mathematics'
     "artifacts": ["train"],
-    "assembly": ["modules", "train"],
+    "assembly": ["assembly", "modules", "train"],
     "callbacks": ["callbacks", "train"],
     "checkpoint": ["checkpoint", "train", "inside_layers"],
     "command": ["command", "options"],
@@ -32,10 +32,11 @@ TESTS = {  # of a module, the likeliest first; of those that are not listed, the
     "inside/pictures": ["inside_pictures"],
     "inside/predictions": ["inside_pictures"],
     "inside/weights": ["inside_opened"],
+    "modules": ["modules", "callbacks", "train", "option_pairs"],
     "optim": ["modules", "train"],
     "processes": ["processes"],
     "products": ["products"],
-    "results": ["results", "train", "sweep"],
+    "results": ["results", "train", "sweep", "options"],
     "settings": ["settings", "results", "compare"],
     "sweep": ["sweep"],
     "training": ["train", "inside_layers"],

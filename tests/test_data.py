@@ -52,7 +52,7 @@ def load(root: Path, **options: Any) -> MNISTDataModule:
 
 
 def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
-    x, y = next(iter(mnist.train_dataloader()))
+    x, y = next(iter(mnist.loaders["train"]))
     assert (x.shape, y.shape) == ((64, 784), (64, 10))
     assert x.dtype == y.dtype == torch.float32
     assert (x.min().item(), x.max().item()) == (0, 1)
@@ -61,15 +61,15 @@ def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
 
 
 def test_an_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
-    batches = list(mnist.train_dataloader())
-    assert len(batches) == len(mnist.train_dataloader()) == 938
+    batches = list(mnist.loaders["train"])
+    assert len(batches) == len(mnist.loaders["train"]) == 938
     assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT  # type: ignore[union-attr]
     served = sum(x.double().sum().item() for x, _ in batches)
-    assert served == pytest.approx(mnist.train_dataloader().images.long().sum().item() / 255, rel=1e-6)
+    assert served == pytest.approx(mnist.loaders["train"].images.long().sum().item() / 255, rel=1e-6)
 
 
 def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
-    loader = data.train_dataloader()
+    loader = data.loaders["train"]
     loader.sampler.set_epoch(epoch)
     return torch.cat([y for _, y in loader])
 

@@ -29,6 +29,9 @@ def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path:
     status, said = here(*sweep, "seed=0,1", "dry_run=true")
     assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
     assert "By the times of 2 earlier runs: about " in said
+    path = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))
+    assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in here(*sweep, "seed=0,1", "dry_run=true")[1]
     before = sorted((tmp_path / "sweep").iterdir())
     assert here(*sweep, "seed=0,1")[0] == 0
     assert len(set((tmp_path / "sweep").glob("*/metrics.json")) - {path / "metrics.json" for path in before}) == 2
@@ -91,6 +94,12 @@ def test_sweep_does_not_fail_because_its_report_did(here: Here, tmp_path: Path) 
     assert status == 0
     assert "no report: cannot use" in said
     assert "Traceback" not in said
+
+
+def test_what_concerns_a_sweep_alone_changes_no_run(here: Here) -> None:
+    assert here("report=false", "hydra.run.dir=run", *FEW)[0] == 0
+    status, said = here("report=true", "hydra.run.dir=run", *FEW)
+    assert (status, "completed before, skipped" in said) == (0, True)
 
 
 def test_no_report_where_none_is_wanted(here: Here, tmp_path: Path) -> None:

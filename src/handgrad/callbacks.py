@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from handgrad import results
+from handgrad.data import BlockLoader
 from handgrad.modules import Classifier
 
 log = logging.getLogger(__name__)
@@ -25,18 +26,30 @@ CHECK_EVERY = 50  # steps between looks at the loss on an accelerator
 class DivergenceGuard(Callback):
     """Stops the run at the step whose loss is not finite.
 
-    On a CPU it looks after every step, which costs 0.2 microseconds there; on an accelerator, where a look makes the
-    processor wait, after every 50th and at the end of the epoch. It names the first step whose loss was not finite.
+    On a CPU it looks at every step, which costs 0.2 microseconds there; on an accelerator, where a look makes the
+    processor wait, after 50 of them and at the end of the epoch. It names the first step whose loss was not finite.
 
     Raises:
         DivergedError: out of `Trainer.fit`.
     """
 
+    looked_at = 0  # so many of this epoch's steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.looked_at = 0
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        latest = pl_module.step_losses[-1]
-        if (latest.is_cpu or (batch_idx + 1) % CHECK_EVERY == 0) and not math.isfinite(latest):
+        latest = pl_module.step_losses[self.looked_at :]
+        if latest[-1].is_cpu:
+            finite = all(map(math.isfinite, latest))
+        elif len(latest) >= CHECK_EVERY:
+            finite = bool(torch.stack(latest).isfinite().all())
+        else:
+            return
+        self.looked_at += len(latest)
+        if not finite:
             self._stop(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
@@ -138,11 +151,27 @@ class OwnSignals(Callback):
 
 
 class EpochBar(TQDMProgressBar):
-    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn."""
+    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn.
+
+    It counts batches, of which a call may have several.
+    """
 
     def __init__(self, history: History) -> None:
         super().__init__(refresh_rate=50)
         self.history = history
+
+    @property
+    def total_train_batches(self) -> int | float:
+        loader = self.trainer.train_dataloader
+        return len(loader.loader) if isinstance(loader, BlockLoader) else super().total_train_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = len(pl_module.step_losses)
+        shown = done if done == self.total_train_batches else done - done % self.refresh_rate
+        if shown > self.train_progress_bar.n:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, shown - 1)
 
     def get_metrics(self, trainer: Trainer, pl_module: Classifier) -> dict[str, Any]:
         shown = {"loss": f"{float(pl_module.step_losses[-1]):.3f}"} if pl_module.step_losses else {}

@@ -71,6 +71,7 @@ class Data(Group):
     batch_size: Positive
     val_size: Count
     score_test: bool
+    block: Positive | None = None
 
 
 class Network(Group):

@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
@@ -19,12 +20,11 @@ from handgrad import backprop, loss
 from handgrad.activation import Activation
 from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
+from handgrad.data import Batch, BlockLoader
 from handgrad.network import CLASSES, MLP
 from handgrad.optim import FactoredSGD, planned, rehearse
 from handgrad.processes import gathered, gathered_factors, summed, summed_each, together
 from handgrad.regularizer import L2
-
-Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
 
 
 def single_precision(numbers: Tensor) -> Tensor:
@@ -243,11 +243,14 @@ class ManualModule(Classifier):
 
     @property
     def planned_steps(self) -> float:
-        every_batch = super().planned_steps
-        if self.batches_per_step == 1:
-            return every_batch
-        of_an_epoch = math.ceil(self.trainer.num_training_batches / self.batches_per_step)
-        return min(of_an_epoch * (self.trainer.max_epochs or 1), every_batch)
+        steps, trainer = super().planned_steps, self.trainer  # which reads the data, and counts calls
+        loader, batches = trainer.train_dataloader, trainer.num_training_batches
+        if isinstance(loader, BlockLoader):
+            batches = len(loader.loader)
+        elif self.batches_per_step == 1:
+            return steps
+        steps = math.ceil(batches / self.batches_per_step) * (trainer.max_epochs or 1)
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def configure_optimizers(self) -> Any:
         """Refuse what only a gradient that is multiplied out allows.
@@ -272,9 +275,32 @@ class ManualModule(Classifier):
         """Map images (B, 784) to logits (B, 10)."""
         return backprop.forward(x, self.network.weights, self.network.biases, self.activation).logits
 
+    def training_step(self, batch: Batch | list[Batch]) -> None:
+        """Learn from a batch, or from several, one after the other, as far as Lightning would go on after each."""
+        several = batch if isinstance(batch, list) else [batch]
+        for number, (x, y) in enumerate(several, start=1):
+            self.learn(x, y)
+            latest = self.step_losses[-1]
+            if self.trainer.global_step == self.trainer.max_steps or (latest.is_cpu and not math.isfinite(latest)):
+                return
+            if number < len(several):
+                self.between_batches()
+
+    def between_batches(self) -> None:
+        """Do within a call what Lightning does between two: count the batch, and let the next one's rate be logged."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateMonitor):
+                callback.on_train_batch_start(self.trainer)
+
     @torch.no_grad()
-    def training_step(self, batch: Batch) -> None:
-        x, y = batch
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """Append a batch's loss to `step_losses`, and take a step where its gradient completes one.
+
+        Args:
+            x: (B, 784) images.
+            y: (B, 10) targets.
+        """
         weights = self.network.weights
         passed = backprop.forward(x, weights, self.network.biases, self.activation)
         log_p = loss.log_softmax(single_precision(passed.logits))

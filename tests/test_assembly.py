@@ -1,0 +1,32 @@
+"""Oracle: what a seed and a number of threads are for."""
+
+from pathlib import Path
+
+import hydra
+import torch
+from torch import Tensor
+
+from conftest import ROOT
+from handgrad.assembly import assemble
+
+
+def begun(small: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
+    """The first layer's weights and the order of the first epoch's images, as a run begins with them."""
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={small}", *options])
+    _, module, data, _ = assemble(cfg, folder, show_progress=False)
+    return module.network.weights[0].detach(), data.loaders["train"].sampler.order()
+
+
+def test_a_seed_decides_weights_and_order_for_either_engine(small: Path, tmp_path: Path) -> None:
+    for engine in ("manual", "autograd"):
+        first, again, other = (begun(small, tmp_path, f"engine={engine}", f"seed={seed}") for seed in (1, 1, 2))
+        assert all(map(torch.equal, first, again))
+        assert not any(map(torch.equal, first, other))
+
+
+def test_threads_are_those_asked_for(small: Path, tmp_path: Path) -> None:
+    begun(small, tmp_path, "threads=2")
+    assert torch.get_num_threads() == 2
+    begun(small, tmp_path, "threads=1")
+    assert torch.get_num_threads() == 1
