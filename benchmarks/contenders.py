@@ -26,10 +26,24 @@ from handgrad.network import CLASSES, INPUTS, MLP
 ROOT = Path(__file__).parents[1]
 
 
+def switched(precision: str, epoch: Callable[[], Any]) -> Callable[[], Any]:
+    """Run an epoch with PyTorch's products at a precision ("highest", "high" or "medium")."""
+
+    def run() -> Any:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        try:
+            return epoch()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return run
+
+
 def matrix_products(
     sizes: list[int], batch: int, steps: int, device: torch.device, units_in_rows: bool = False
 ) -> Epoch:
-    """The bound: each step's products and nothing else, into buffers that are there already.
+    """Each step's products and nothing else, into buffers that are there already.
 
     Either an image's values lie side by side in memory or, as in `backprop.py`, a unit's.
     """
@@ -55,6 +69,30 @@ def matrix_products(
     for tensor in (*inputs, *weights):
         tensor.mul_(1e-3)
     return timed(epoch, device)
+
+
+def jax_products(sizes: list[int], batch: int, steps: int) -> Epoch:
+    """The same products by JAX's dot."""
+    import jax
+    import jax.numpy as jnp
+
+    inputs = [jnp.ones((batch, size)) for size in sizes[:-1]]
+    weights = [jnp.ones((o, i)) for i, o in itertools.pairwise(sizes)]
+    deltas = [jnp.ones((batch, size)) for size in sizes[1:]]
+
+    @jax.jit
+    def step(inputs: Any, weights: Any, deltas: Any) -> Any:
+        forward = [a @ weight.T for a, weight in zip(inputs, weights, strict=True)]
+        gradients = [delta.T @ a for delta, a in zip(deltas, inputs, strict=True)]
+        return forward, gradients, [delta @ weight for delta, weight in zip(deltas[1:], weights[1:], strict=True)]
+
+    def epoch() -> None:
+        for _ in range(steps):
+            made = step(inputs, weights, deltas)
+        jax.block_until_ready(made)
+
+    step(inputs, weights, deltas)  # compiles
+    return timed(epoch, torch.device("cpu"))
 
 
 def by_hand(network: MLP, loader: BatchLoader, device: torch.device) -> Epoch:

@@ -65,13 +65,14 @@ def show(report: page.Report, folder: Path) -> None:
     from rich.table import Table
 
     console = command.table_console()
-    table = Table(title=report.places, title_justify="left")
+    table = Table(title=report.places, title_justify="left", collapse_padding=True)
     lines = report.lines(page.MOST)
     keys = len(report.comparison.keys)
     widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
-    for number, heading in enumerate(report.headings):  # where room is short, numbers stay whole
-        whole = widest < 60 if number < keys else "notebook" not in heading
-        table.add_column(heading, no_wrap=whole, overflow="fold")
+    for number, heading in enumerate(report.headings):  # where room is short, numbers and words stay whole
+        texts = number >= keys and heading.startswith(("remarks", "notebook"))
+        whole = widest < 60 if number < keys else not texts
+        table.add_column(heading, no_wrap=whole, overflow="fold", min_width=len("diverged") if texts else None)
     for line in lines:
         table.add_row(*(runs.shortened(text, 200) for text in line))
     console.print(table)
