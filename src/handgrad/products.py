@@ -11,9 +11,7 @@ from handgrad.backprop import LayerGradient, hidden_delta, pre_activation
 log = logging.getLogger(__name__)
 
 DEFAULT = "highest"  # PyTorch's name for it
-FASTER = (
-    "medium"  # lets a library round to bfloat16; which does, and which only takes faster float32 kernels, is its own
-)
+FASTER = "medium"  # lets a library round to bfloat16, or take another way that rounds nothing
 MOST = 4.0  # times the default's error
 
 
