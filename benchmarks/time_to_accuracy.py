@@ -3,7 +3,7 @@
     python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the extra `bench`)
 
 Scoring after every epoch is not counted. All get the same recipe, initial weights and order of the data, but for the
-notebook's own loops, written anew, which draw theirs. The test set tells when to stop: what is reported is a time, not an
+notebook's own loops, written anew, which draw theirs. The test set tells when to stop: what is reported is a time, no
 accuracy.
 """
 
