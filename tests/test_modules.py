@@ -44,8 +44,15 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
     return engine(activation=phi or Tanh(), **(parts | changes))
 
 
-def fit(module: Classifier, loader: BatchLoader, epochs: int, ckpt: Path | None = None, **options: Any) -> Trainer:
-    """Train in float64 with nothing but Lightning's own parts."""
+def fit(
+    module: Classifier,
+    loader: BatchLoader,
+    epochs: int,
+    ckpt: Path | None = None,
+    watched: str = "test",
+    **options: Any,
+) -> Trainer:
+    """Train in float64 with nothing but Lightning's own parts, the first 64 images scored as a set of that name."""
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(
         accelerator="cpu",
@@ -56,7 +63,7 @@ def fit(module: Classifier, loader: BatchLoader, epochs: int, ckpt: Path | None 
     )
     module.double()  # Lightning restores a checkpoint before it converts the module, and would round it to float32
     scored = BatchLoader(loader.images[:64], loader.targets[:64], batch_size=64)
-    trainer.fit(module, loader, {"test": scored}, ckpt_path=ckpt, weights_only=True)
+    trainer.fit(module, loader, {watched: scored}, ckpt_path=ckpt, weights_only=True)
     return trainer
 
 
@@ -311,6 +318,20 @@ def test_plateau_schedule_goes_on_as_if_never_interrupted(few: BatchLoader, engi
     trainer = fit(rest, few, epochs=4, ckpt=tmp_path / "x.ckpt", **options)
     torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05
+
+
+@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
+def test_plateau_is_one_of_the_loss_on_the_validation_set(
+    few: BatchLoader, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(ReduceLROnPlateau, "step", lambda _, number: seen.append(number))
+    module = make(engine, schedule=ReduceLROnPlateau)
+    fit(module, few, epochs=3, watched="val")
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(module(few.images[:64].double() / 255), few.targets[:64].double())
+    assert len(seen) == 1 + 3  # once in rehearsal
+    assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
 
 def by_hand(module: Classifier, **options: Any) -> dict[str, Any]:
