@@ -1,9 +1,10 @@
-"""Oracle: the code itself: what the documents name must exist."""
+"""Oracle: the code itself: what the documents and the mutants name must exist."""
 
 import importlib
 import re
 from operator import attrgetter
 
+import mutants
 from conftest import ROOT
 
 ROW = re.compile(r"^\| ([\d, ]+) \| `(\w+)\.([\w.]+)` \| `(test_\w+)` \|$", re.MULTILINE)
@@ -21,3 +22,10 @@ def test_every_equation_names_its_function_and_its_test() -> None:
             source = f"{described.__doc__} {importlib.import_module(f'handgrad.{module}').__doc__}"
             assert re.search(rf"\((BP\d, )?(\d+, )?{number}(, \d+)*\)", source), f"{function} does not cite ({number})"
     assert sorted(set(numbers)) == list(range(1, 26))
+
+
+def test_every_mutant_changes_what_stands_once_in_its_module_and_has_tests() -> None:
+    for module, text, replacement, _ in mutants.MUTANTS:
+        source = (ROOT / "src" / "handgrad" / f"{module}.py").read_text(encoding="utf-8")
+        assert (source.count(text), text != replacement) == (1, True), f"{module}: {text}"
+        assert all((ROOT / name).exists() for name in mutants.tests_of(module))
