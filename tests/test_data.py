@@ -319,7 +319,9 @@ def test_unpacked_file_of_the_users_own_is_kept_beside_the_archives(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"garbage", gzip.compress(b"no IDX"), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc")]
+    "content",
+    [b"", b"garbage", gzip.compress(b"no IDX"), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc")],
+    ids=["empty", "garbage", "no IDX", "cut"],
 )
 def test_unsound_archive_of_the_users_own_is_refused_and_left_as_it_is(root: Path, content: bytes) -> None:
     archive = root / "MNIST" / "raw" / f"{LABELS}.gz"
