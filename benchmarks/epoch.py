@@ -37,6 +37,7 @@ from rich.table import Table
 
 from handgrad.data import MNISTDataModule
 from handgrad.network import CLASSES, INPUTS, MLP
+from handgrad.products import DEFAULT, FASTER, choose
 
 
 def main() -> None:
@@ -77,13 +78,16 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     def adam_fused(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=0.001, fused=True)
 
+    # oneDNN's products only where they round nothing (on a CPU with units for bfloat16 they do).
+    taken = choose("fastest", MLP(hidden).weights, options.batch_size, device)
+    kinds = {kind: precision for kind, precision in KINDS.items() if precision in (DEFAULT, taken)}
     # A quarter of an epoch's products beside every contender: the fastest of them is the bound.
     few = {
         f"products{layout}{kind}": switched(
             precision, matrix_products(sizes, options.batch_size, steps // 4, device, units_in_rows=bool(layout))
         )
         for layout in ("", ", a unit's values side by side")
-        for kind, precision in KINDS.items()
+        for kind, precision in kinds.items()
     }
     if find_spec("jax") and options.device == "cpu":
         few[JAX_PRODUCTS] = jax_products(sizes, options.batch_size, steps // 4)
@@ -97,10 +101,10 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     raced: dict[str, Callable[[], Any]] = {
         name: lambda epoch=epoch: epoch() / (steps // 4) * steps for name, epoch in few.items()
     }
-    for kind, precision in KINDS.items():
+    for kind, precision in kinds.items():
 
         def trained(*overrides: str, empty: bool = False, precision: str = precision) -> Callable[[], Any]:
-            matmul = "default" if precision == "highest" else precision
+            matmul = "default" if precision == DEFAULT else precision
             return switched(precision, under_trainer(options, bound, *overrides, f"matmul={matmul}", empty=empty))
 
         bare = {
@@ -123,15 +127,19 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     if find_spec("jax"):
         raced[JAX] = jax_scan(sizes, loader)
     print(f"the fastest products, to which all is compared: {fastest}")
+    if taken == DEFAULT:
+        print("oneDNN's products round to bfloat16 here, so they are left out")
     return raced, bound
 
 
-KINDS = {", default": "highest", ", oneDNN": "medium"}  # of PyTorch's float32 products: matmul=default and fastest
+BY_DEFAULT, ONEDNN = ", default", ", oneDNN"
+KINDS = {BY_DEFAULT: DEFAULT, ONEDNN: FASTER}  # of PyTorch's float32 products: matmul=default and fastest
 JAX_PRODUCTS, JAX = "products, JAX", "JAX, a whole epoch compiled"
 BY_HAND = "by hand, in place, bare loop"
 BARE_SGD, BARE_ADAM = "autograd, fused SGD, bare loop", "autograd, fused Adam, bare loop"
 MANUAL = "manual module under the Trainer"
-# What the project promises: ratio of two lines, the bar it must meet and the one it aims for.
+# What the project promises: ratio of two lines, the bar it must meet and the one it aims for. Where oneDNN rounds, its
+# lines are the default's.
 BARS = [
     (f"{BY_HAND}, default", f"{BY_HAND}, oneDNN", ">=", 1.4, 1.7),
     (f"{MANUAL}, oneDNN", "products, default", "<=", 0.95, 0.75),
@@ -167,7 +175,9 @@ def show(rows: dict[str, list[Measured]], options: argparse.Namespace) -> None:
 
     table = Table("ratio", "measured", "must be", "aim", title="what the project promises", title_justify="left")
     for upper, lower, sign, bar, aim in BARS:
-        if not {upper, lower} <= set(rows):
+        if f"{BY_HAND}{ONEDNN}" not in rows:
+            upper, lower = (name.replace(ONEDNN, BY_DEFAULT) for name in (upper, lower))
+        if upper == lower or not {upper, lower} <= set(rows):
             continue
         measured = ratio(rows, upper, lower)
         met = measured <= bar if sign == "<=" else measured >= bar

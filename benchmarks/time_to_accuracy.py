@@ -37,6 +37,7 @@ from handgrad.config import build
 from handgrad.data import MNISTDataModule
 from handgrad.network import CLASSES, INPUTS, MLP
 from handgrad.optim import planned
+from handgrad.products import DEFAULT, choose
 
 TARGETS = (0.97, 0.98, 0.985)
 RECIPES = {
@@ -93,7 +94,7 @@ def main() -> None:
                 with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
                     times.append(reached(course(cfg)))
             table.add_row(recipe, name, *map(told, zip(*times, strict=True)))
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(DEFAULT)
     times = [reached(by_notebook(seed)) for seed in range(options.seeds)]
     table.add_row("the notebook's", "the notebook's own loops", *map(told, zip(*times, strict=True)))
     Console(width=120).print(table)
@@ -159,7 +160,7 @@ def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
 def by_autograd(cfg: DictConfig) -> Course:
     """A bare loop of torch's SGD."""
     network, data, _, sums, decay = recipe = recipe_of(cfg)
-    torch.set_float32_matmul_precision("medium" if cfg.matmul == "fastest" else "highest")
+    choose(cfg.matmul, network.weights, data.batch_size, torch.device("cpu"))
     groups = [{"params": network.weights, "weight_decay": decay}, {"params": network.biases}]
     optimizer = torch.optim.SGD(groups, lr=1.0, fused=True)
     phi, test = nn.ReLU(), data.loaders["test"]

@@ -3,7 +3,6 @@
 import logging
 import math
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from handgrad import results
 from handgrad.data import BlockLoader
+from handgrad.meeting import clock
 from handgrad.modules import Classifier
 
 log = logging.getLogger(__name__)
@@ -95,25 +95,25 @@ class History(Checkpoint):
         self.started = self.seconds = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started, self.seconds = time.perf_counter(), 0.0
+        self.started, self.seconds = clock(), 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let what another callback does within an epoch not count as the epoch's time."""
-        began = time.perf_counter()
+        began = clock()
         yield
-        self.started += time.perf_counter() - began
+        self.started += clock() - began
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.seconds += time.perf_counter() - self.started
+        self.seconds += clock() - self.started
 
     def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started = time.perf_counter()
+        self.started = clock()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        seconds = self.seconds + time.perf_counter() - self.started
+        seconds = self.seconds + clock() - self.started
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
         if pl_module.freshly_validated:
             row |= pl_module.numbers_of(pl_module.validated)

@@ -21,8 +21,10 @@ from handgrad.activation import Activation
 from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
 from handgrad.data import Batch, BlockLoader
+from handgrad.meeting import Meeting, here
 from handgrad.network import CLASSES, MLP
-from handgrad.optim import FactoredSGD, planned, rehearse
+from handgrad.optim import FactoredSGD, planned, rates_of, rehearse
+from handgrad.population import Lesson
 from handgrad.processes import gathered, gathered_factors, summed, summed_each, together
 from handgrad.regularizer import L2
 
@@ -278,6 +280,9 @@ class ManualModule(Classifier):
     def training_step(self, batch: Batch | list[Batch]) -> None:
         """Learn from a batch, or from several, one after the other, as far as Lightning would go on after each."""
         several = batch if isinstance(batch, list) else [batch]
+        if population := here.get():
+            self.learn_in(population, several)
+            return
         for number, (x, y) in enumerate(several, start=1):
             self.learn(x, y)
             latest = self.step_losses[-1]
@@ -285,6 +290,29 @@ class ManualModule(Classifier):
                 return
             if number < len(several):
                 self.between_batches()
+
+    def learn_in(self, population: Meeting, several: list[Batch]) -> None:
+        """Take the steps of several batches together with other networks, which `population` has in hand."""
+        if self.trainer.max_steps >= 0:
+            several = several[: self.trainer.max_steps - self.trainer.global_step]
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        rates = []
+        for number, (x, _) in enumerate(several, start=1):
+            optimizer._on_before_step()
+            rates.append(rates_of(optimizer.optimizer, len(x)))
+            optimizer.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedules look for it
+            self.step_schedule()
+            optimizer._on_after_step()
+            if number < len(several):
+                self.between_batches()
+        decay = self.regularizer.decay
+        lesson = Lesson(self.network, optimizer.optimizer, self.activation, decay, several, rates)
+        dtype = torch.get_default_dtype()  # Lightning sets it to float64 for the time of a step
+        torch.set_default_dtype(torch.float32)  # others may begin meanwhile
+        try:
+            self.step_losses += population.ask(lesson)
+        finally:
+            torch.set_default_dtype(dtype)
 
     def between_batches(self) -> None:
         """Do within a call what Lightning does between two: count the batch, and let the next one's rate be logged."""
@@ -332,6 +360,10 @@ class ManualModule(Classifier):
                 layer.weight.grad = weight + decay * layer.weight
                 layer.bias.grad = bias
             optimizer.step()
+        self.step_schedule()
+
+    def step_schedule(self) -> None:
+        """Let the schedule, where there is one, set the next step's rate."""
         schedule = cast(LRScheduler | None, self.lr_schedulers())
         if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
             schedule.step()

@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handgrad.config import UserError, in_a_sentence, unusable
+from handgrad.meeting import clock
 from handgrad.settings import differences, same
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     """
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {"versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")}, "commit": commit()}
-    started = time.perf_counter()
+    started = clock()
     try:
         with explained_writes(folder):
             write_record(folder, record)
@@ -240,7 +240,7 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         raise
     finally:
         with uninterrupted(), explained_writes(folder) if record["status"] == "completed" else suppress(OSError):
-            record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
+            record |= {"seconds": clock() - started, "peak_memory_mb": peak_memory_mb()}
             write_record(folder, record)
 
 

@@ -2,13 +2,17 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.config import Sweeping, UserError, check, resolved
 from handgrad.results import FINISHED, METRICS
@@ -71,7 +75,6 @@ def tried(config: DictConfig) -> str:
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("a search chooses its jobs as it goes")
-    loader = GlobalHydra.instance().config_loader()
     jobs = progress.jobs_of(config.hydra.overrides.task)
     known = progress.earlier_runs(Path("outputs"))
     there = map(progress.readable, sorted(Path(config.hydra.sweep.dir).glob(f"*/{METRICS}")))
@@ -82,12 +85,7 @@ def tried(config: DictConfig) -> str:
     }
     done, cells, seconds = [], set(), list[float | None]()
     for options in jobs:
-        job = loader.load_sweep_config(config, options)
-        HydraConfig.instance().set_config(job)
-        choices = {group: choice for group, choice in job.hydra.runtime.choices.items() if "/" not in group}
-        with open_dict(job):
-            del job["hydra"]
-        settings = of_a_run(resolved(job))
+        settings, choices = composed(config, options)
         cells.add(canonical(settings_of({"choices": choices, "config": settings})))
         if name := finished.get(canonical(settings)):
             done.append(name)
@@ -103,6 +101,32 @@ def tried(config: DictConfig) -> str:
     elif seconds:
         said.append("No earlier run in outputs/ tells how long that takes.")
     return "\n".join(said)
+
+
+def composed(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A job's settings and the choices of its config groups.
+
+    Args:
+        config: Hydra's, of the sweep.
+        options: of the job.
+
+    Raises:
+        UserError: the settings cannot be.
+        HydraException: what was typed cannot be read.
+    """
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(options))
+    HydraConfig.instance().set_config(job)
+    choices = {group: choice for group, choice in job.hydra.runtime.choices.items() if "/" not in group}
+    with open_dict(job):
+        del job["hydra"]
+    return of_a_run(resolved(job)), choices
+
+
+def configured(config: DictConfig, options: Sequence[str]) -> dict[str, Any] | None:
+    """A job's settings, None where they cannot be: the job will say why."""
+    with suppress(UserError, HydraException, OmegaConfBaseException):
+        return composed(config, options)[0]
+    return None
 
 
 def of_a_run(config: dict[str, Any]) -> dict[str, Any]:

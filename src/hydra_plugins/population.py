@@ -1,0 +1,205 @@
+"""`hydra/launcher=population`: a sweep's runs that differ only in seed, rate or penalty train in one tensor."""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+log = logging.getLogger(__name__)
+Job = tuple[int, Sequence[str]]  # its number and its options
+
+
+class PopulationLauncher(Launcher):
+    """Trains groups of networks, several groups at once, each run in the folder and to the numbers it has alone.
+
+    Args:
+        networks: at most so many in a tensor; None for what is fastest, 4 on a CPU, 64 on an accelerator.
+        processes: groups at once; None for one per core, on an accelerator one.
+    """
+
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+
+    def __init__(self, networks: int | None = None, processes: int | None = None) -> None:
+        self.networks = networks
+        self.processes = processes
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from joblib import Parallel, delayed
+
+        from handgrad.sweep import configured
+
+        setup_globals()
+        hydra = self.config.hydra
+        configure_log(hydra.hydra_logging, hydra.verbose)
+        Path(str(hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        jobs: list[Job] = list(enumerate(job_overrides, start=initial_job_idx))
+        settings = {job[0]: configured(self.config, job[1]) for job in jobs}
+        on_cpu = not any(map(accelerated, settings.values()))
+        processes = self.processes or (os.cpu_count() or 1 if on_cpu else 1)
+        most = min(self.networks or (4 if on_cpu else 64), -(-len(jobs) // processes))
+        groups = grouped(jobs, settings, most)
+        log.info("%d runs, those that can together: %s", len(jobs), "; ".join(map(named, groups)))
+        together = partial(
+            train, self.hydra_context, self.config, self.task_function, Singleton.get_state(), os.getpid()
+        )
+        found = Parallel(n_jobs=min(processes, len(groups)), backend="loky", batch_size=1, verbose=11)(
+            delayed(together)(group) for group in groups
+        )
+        configure_log(hydra.hydra_logging, hydra.verbose)
+        returned = dict(pair for pairs in found for pair in pairs)
+        return [returned[number] for number, _ in jobs]
+
+
+def grouped(jobs: Sequence[Job], settings: dict[int, dict[str, Any] | None], most: int) -> list[list[Job]]:
+    """Jobs in groups of at most so many, the members of each alike but for seed, learning rate and strength.
+
+    Args:
+        jobs: of a sweep.
+        settings: of each job by its number, None where they cannot be.
+        most: networks in a group.
+    """
+    from handgrad.settings import canonical
+
+    kinds: dict[str, list[Job]] = {}
+    known = set()
+    for job in jobs:
+        config = settings[job[0]]
+        reason = "its configuration cannot be" if config is None else obstacle(config)
+        if reason is None and canonical(config) in known:
+            reason = "it stands twice"
+        if reason:
+            log.info("#%d is trained alone: %s", job[0], reason)
+        known.add(canonical(config))
+        kinds.setdefault(str(job[0]) if reason else canonical(shared(config or {})), []).append(job)
+    return [kind[first : first + most] for kind in kinds.values() for first in range(0, len(kind), most)]
+
+
+def shared(config: dict[str, Any]) -> dict[str, Any]:
+    """What the members of a group have in common."""
+    common = {key: value for key, value in config.items() if key not in ("seed", "name")}
+    for part, key in (("optimizer", "lr"), ("regularizer", "strength")):
+        common[part] = {name: value for name, value in config[part].items() if name != key}
+    return common
+
+
+# Optimizers whose step is written for several networks, with the options that it knows.
+SGD = {"_target_", "_partial_", "lr", "fused", "foreach", "weight_reduction", "weight_factor"}
+MOVED = {
+    "handgrad.optim.FactoredSGD": SGD,
+    "handgrad.optim.grouped_sgd": SGD,
+    "torch.optim.SGD": SGD,
+    "torch.optim.Adam": {"_target_", "_partial_", "lr", "fused", "foreach", "betas", "eps"},
+}
+WHOLE = (None, 32, 64, "32", "64", "32-true", "64-true")
+
+
+def obstacle(config: dict[str, Any]) -> str | None:
+    """Why a run cannot share a tensor with others, None if it can.
+
+    Args:
+        config: a checked configuration.
+    """
+    optimizer, trainer = config["optimizer"], config["trainer"]
+    if not config["engine"]["_target_"].endswith("ManualModule"):
+        return "its gradients are not by hand"
+    if not set(optimizer) <= MOVED.get(optimizer["_target_"], set()):
+        return f"optimizer {optimizer['_target_']} with {', '.join(optimizer)} is not written for several networks"
+    if trainer.get("devices", 1) != 1 or trainer.get("num_nodes", 1) != 1:
+        return "it has several devices"
+    if trainer.get("precision") not in WHOLE:
+        return f"trainer.precision={trainer['precision']}"
+    for key, usual in (("accumulate_grad_batches", 1), ("gradient_clip_val", None), ("fast_dev_run", False)):
+        if trainer.get(key, usual) not in (usual, 0):
+            return f"trainer.{key}={trainer[key]}"
+    return None
+
+
+def accelerated(config: dict[str, Any] | None) -> bool:
+    """Whether a run is trained on something else than the CPU."""
+    accelerator = config["trainer"].get("accelerator", "auto") if config else "cpu"
+    if accelerator != "auto":
+        return bool(accelerator != "cpu")
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def named(group: Sequence[Job]) -> str:
+    """A group by its jobs' numbers."""
+    return " ".join(f"#{number}" for number, _ in group)
+
+
+def train(
+    hydra_context: HydraContext,
+    config: DictConfig,
+    task_function: TaskFunction,
+    state: dict[Any, Any],
+    launcher: int,
+    group: Sequence[Job],
+) -> list[tuple[int, JobReturn]]:
+    """Run a group's jobs, each in a thread that waits for the others wherever its network learns.
+
+    Args:
+        hydra_context: Hydra's.
+        config: of the sweep.
+        task_function: what a job runs.
+        state: of Hydra's singletons in the launching process.
+        launcher: that process's number.
+        group: of jobs.
+
+    Returns:
+        of every job, its number and what came of it.
+    """
+    from handgrad import command
+    from handgrad.meeting import Meeting
+    from handgrad.population import learn
+
+    setup_globals()
+    Singleton.set_state(state)
+    command.prepare()
+    if os.getpid() != launcher:
+        command.end_with_parent()
+    meeting = Meeting(len(group), learn)
+
+    def run(job: Job) -> tuple[int, JobReturn]:
+        number, overrides = job
+        with meeting.attended():
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            cfg = hydra_context.config_loader.load_sweep_config(config, list(overrides))
+            with open_dict(cfg):
+                cfg.hydra.job.id = cfg.hydra.job.num = number
+            HydraConfig.instance().set_config(cfg)
+            return number, run_job(
+                hydra_context=hydra_context,
+                task_function=task_function,
+                config=cfg,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+
+    before = HydraConfig.instance().cfg
+    with ThreadPoolExecutor(len(group)) as threads:
+        running = [threads.submit(run, job) for job in group]
+        try:
+            ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+            return [each.result() for each in ended]
+        except BaseException:  # a signal
+            meeting.end()
+            raise
+        finally:
+            HydraConfig.instance().cfg = before

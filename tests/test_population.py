@@ -1,0 +1,322 @@
+"""Oracle: the same run alone, by PyTorch's own optimizers and by the launcher that Hydra has; Adam by hand: torch's."""
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from conftest import Here, record_of, start, wait_for
+from handgrad import backprop, loss
+from handgrad.activation import Activation
+from handgrad.callbacks import History
+from handgrad.data import BatchLoader
+from handgrad.meeting import Meeting, clock
+from handgrad.network import MLP
+from handgrad.optim import FactoredSGD, adam_step, grouped_sgd, rates_of
+from handgrad.population import Lesson, learn
+from hydra_plugins.population import grouped
+from test_activation import ACTIVATIONS
+from test_blocks import everything
+
+POPULATION = ["hydra/launcher=population", "hydra.launcher.processes=1"]
+RUN = ["network.hidden_sizes=[30,20]", "trainer.precision=64-true", "logger=tensorboard"]
+OPTIMIZERS: dict[str, Any] = {
+    "factored_sgd": FactoredSGD,
+    "notebook_sgd": partial(FactoredSGD, weight_reduction="sum"),
+    "sgd": torch.optim.SGD,
+    "grouped_sgd": partial(grouped_sgd, weight_factor=64),
+    "adam": torch.optim.Adam,
+    "adam, fused": partial(torch.optim.Adam, fused=True, betas=(0.8, 0.99), eps=1e-6),
+}
+RATES, DECAYS = (0.003, 0.001, 0.002), (0.0, 1e-3, 1e-4)
+
+
+def close(ours: Any, theirs: Any) -> bool:
+    """Whether all numbers are the same to the rounding of float64, and all else is equal."""
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(close(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(theirs) and all(map(close, ours, theirs))
+    try:
+        return math.isclose(float(ours), float(theirs), rel_tol=1e-6, abs_tol=1e-9) or ours == theirs
+    except (TypeError, ValueError):
+        return bool(ours == theirs)
+
+
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_networks_learn_in_one_tensor_as_each_does_alone(few: BatchLoader, name: str, phi: Activation) -> None:
+    lessons, alone = [], []
+    for seed, (rate, decay) in enumerate(zip(RATES, DECAYS, strict=True)):
+        torch.manual_seed(seed)
+        ours, theirs = MLP([12, 8]).double(), MLP([12, 8]).double()
+        theirs.load_state_dict(ours.state_dict())
+        lessons.append((ours, OPTIMIZERS[name](ours.named_parameters(), lr=rate), decay))
+        alone.append((theirs, OPTIMIZERS[name](theirs.named_parameters(), lr=rate), decay))
+    batches: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+    for number, its in enumerate(batches):
+        loader = BatchLoader(few.images, few.targets, batch_size=64, seed=number)
+        for epoch in range(20):
+            loader.sampler.set_epoch(epoch)
+            its += [(x.double(), y.double()) for x, y in loader]
+    for first in range(0, 200, 40):  # what an optimizer remembers goes on
+        these = [
+            Lesson(network, optimizer, phi, decay, some[first : first + 40], [rates_of(optimizer, 64)] * 40)
+            for (network, optimizer, decay), some in zip(lessons, batches, strict=True)
+        ]
+        losses = learn(these)
+    assert [len(its) for its in losses] == [40, 40, 40]
+    for (network, optimizer, decay), some in zip(alone, batches, strict=True):
+        last = [step_alone(network, optimizer, phi, decay, x, y) for x, y in some][-40:]
+        torch.testing.assert_close(torch.stack(losses.pop(0)), torch.stack(last), rtol=1e-11, atol=0)
+    for (ours, kept, _), (theirs, remembered, _) in zip(lessons, alone, strict=True):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert float((one - other).detach().abs().max() / other.detach().abs().max()) < 1e-12
+            assert kept.state[one].keys() == remembered.state[other].keys() - {"momentum_buffer"}
+            for key, value in kept.state[one].items():
+                torch.testing.assert_close(value, remembered.state[other][key], rtol=1e-9, atol=1e-18)
+
+
+@torch.no_grad()
+def step_alone(network: MLP, optimizer: Any, phi: Activation, decay: float, x: Tensor, y: Tensor) -> Tensor:
+    """A batch's loss, and a step of torch's optimizer on its gradient multiplied out."""
+    passed = backprop.forward(x, network.weights, network.biases, phi)
+    log_p = loss.log_softmax(passed.logits)
+    gradients = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, network.weights, phi)
+    if isinstance(optimizer, FactoredSGD):
+        optimizer.step(gradients=gradients, decay=decay)
+    else:
+        for linear, gradient in zip(network.linear, gradients, strict=True):
+            linear.weight.grad = gradient.weight() + decay * linear.weight
+            linear.bias.grad = gradient.bias()
+        optimizer.step()
+    return loss.cross_entropy(log_p, y)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6)], ids=str)
+def test_adam_by_hand_is_torchs(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = Parameter(torch.randn(5, 4, generator=generator, dtype=dtype))
+    ours, moments = theirs.detach().clone(), (torch.zeros(5, 4, dtype=dtype), torch.zeros(5, 4, dtype=dtype))
+    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.8, 0.999))
+    for step in range(1, 101):
+        theirs.grad = torch.randn(5, 4, generator=generator, dtype=dtype)
+        optimizer.step()
+        rate, steps = torch.tensor(0.01, dtype=dtype), torch.tensor(float(step), dtype=dtype)
+        adam_step(ours, theirs.grad, moments, rate, steps, betas=(0.8, 0.999), eps=1e-8)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
+
+
+def test_adam_by_hand_in_a_first_step_goes_as_far_as_its_rate_by_hand() -> None:
+    # m / (1 - 0.9) = g and v / (1 - 0.999) = g^2: the step is rate * g / |g|.
+    weight = torch.tensor([1.0, 2.0])
+    moments = torch.zeros(2), torch.zeros(2)
+    rate, steps = torch.tensor(0.25), torch.tensor(1.0)
+    adam_step(weight, torch.tensor([3.0, -5.0]), moments, rate, steps, betas=(0.9, 0.999), eps=0.0)
+    torch.testing.assert_close(weight, torch.tensor([0.75, 2.25]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "seed=0,1 activation=tanh regularizer=l2 regularizer.strength=1e-3,1e-4 schedule.total_iters=30",
+        "seed=0,1,2 optimizer=adam schedule=warmup_cosine schedule.warmup_steps=9 +trainer.max_steps=33",
+        "seed=0,1 optimizer.lr=0.01,1e9 callbacks=early_stopping data.val_size=100",
+    ],
+    ids=["rates", "adam", "one diverges"],
+)
+def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
+    expected, _ = here("-m", *RUN, *options.split(), "trainer.max_epochs=2", "hydra.sweep.dir=alone")
+    together = ["trainer.max_epochs=2", "hydra.sweep.dir=together", *POPULATION]
+    assert here("-m", *RUN, *options.split(), *together)[0] == expected
+    folders = [sorted(file.parent for file in Path(name).glob("*/metrics.json")) for name in ("alone", "together")]
+    assert [folder.name for folder in folders[0]] == [folder.name for folder in folders[1]]
+    assert len(folders[0]) >= 3
+    for one, other in zip(*folders, strict=True):
+        ours, theirs = everything(other), everything(one)
+        if ours["status"] == "diverged":  # the block's later rates are logged already
+            assert (ours["epoch"], ours["step"]) == (theirs["epoch"], theirs["step"])
+        else:
+            assert ours.pop("optimizer")[2] == theirs.pop("optimizer")[2]
+            assert close(ours, theirs), one
+        files = [{path.relative_to(folder).as_posix() for path in folder.rglob("*.[cjyp]*")} for folder in (one, other)]
+        assert files[0] == files[1]
+        assert record_of(one)["config"] == record_of(other)["config"]
+
+
+def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
+    sweep = ["-m", *RUN, *POPULATION, "seed=0,1,2", "optimizer=adam", "optimizer.lr=0.001", "trainer.max_epochs=4"]
+    assert here(*sweep, "hydra.sweep.dir=whole")[0] == 0
+    sound, calls = History.on_validation_end, []
+
+    def ended_in_the_second_epoch(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise SystemExit(143)
+        sound(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_validation_end", ended_in_the_second_epoch)
+        assert here(*sweep, "hydra.sweep.dir=killed")[0] == 143
+    folders = sorted(path.parent for path in Path("killed").glob("*/metrics.json"))
+    assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 3
+    time.sleep(1)  # TensorBoard puts a run's files in order by the second
+    assert here(*sweep, "hydra.sweep.dir=killed")[0] == 0
+    for folder in folders:
+        assert everything(folder) == everything(Path("whole", folder.name))
+
+
+def test_signal_ends_every_member_and_the_same_command_goes_on(tmp_path: Path, small: Path) -> None:
+    sweep = ["-m", "hydra/launcher=population", "seed=range(0,4)", "trainer.max_epochs=400", "hydra.sweep.dir=sweep"]
+    options = ["network.hidden_sizes=[20]", "logger=none"]
+    process = start(tmp_path, small, *sweep, *options)
+    wait_for(tmp_path, "sweep/*/checkpoints/last.ckpt", count=4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert "interrupted (SIGTERM)" in process.communicate()[1]
+    folders = [path.parent for path in (tmp_path / "sweep").glob("*/metrics.json")]
+    deadline = time.monotonic() + 20
+    while any(record_of(folder)["status"] == "running" for folder in folders):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 4
+
+
+def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    def job(engine: str = "Manual", seed: int = 0, strength: float = 0.0, **others: Any) -> dict[str, Any]:
+        optimizer = {"_target_": "torch.optim.Adam", "lr": 0.1 * (seed + 1)} | others.pop("optimizer", {})
+        return {
+            "engine": {"_target_": f"handgrad.modules.{engine}Module"},
+            "optimizer": optimizer,
+            "regularizer": {"_target_": "handgrad.regularizer.L2", "strength": strength},
+            "trainer": {"devices": 1, "precision": "32-true"} | others,
+            "seed": seed,
+            "name": f"run-{seed}",
+        }
+
+    settings: list[dict[str, Any] | None] = [
+        job(seed=0),
+        job(seed=1, strength=1e-3),
+        job("Autograd", seed=2),
+        job(seed=3),
+        job(seed=4, max_epochs=3),
+        job(seed=5, max_epochs=3),
+        job(seed=6, gradient_clip_val=1.0),
+        job(seed=7, optimizer={"amsgrad": True}),
+        job(seed=8, precision="bf16-mixed"),
+        job(seed=0),
+        None,
+        job(seed=9),
+        job(seed=10, accumulate_grad_batches=2),
+        job(seed=11, optimizer={"_target_": "torch.optim.RMSprop"}),
+        job(seed=12, devices=2),
+        job(seed=13, fast_dev_run=True),
+    ]
+    groups = grouped([(number, []) for number in range(len(settings))], dict(enumerate(settings)), most=3)
+    assert [[number for number, _ in group] for group in groups] == [
+        *([0, 1, 3], [11], [2], [4, 5], [6], [7], [8], [9], [10], [12], [13], [14], [15]),
+    ]
+    said = caplog.text
+    for sentence in (
+        "#2 is trained alone: its gradients are not by hand",
+        "#6 is trained alone: trainer.gradient_clip_val=1.0",
+        "#7 is trained alone: optimizer torch.optim.Adam with _target_, lr, amsgrad is not written",
+        "#8 is trained alone: trainer.precision=bf16-mixed",
+        "#9 is trained alone: it stands twice",
+        "#10 is trained alone: its configuration cannot be",
+        "#12 is trained alone: trainer.accumulate_grad_batches=2",
+        "#13 is trained alone: optimizer torch.optim.RMSprop",
+        "#14 is trained alone: it has several devices",
+        "#15 is trained alone: trainer.fast_dev_run=True",
+    ):
+        assert sentence in said
+    assert said.count("is trained alone") == 10
+
+
+def in_meeting(work: Any, *runs: Any) -> list[Any]:
+    """What every run returned or raised."""
+    meeting = Meeting(len(runs), work)
+
+    def attend(run: Any) -> Any:
+        with meeting.attended():
+            try:
+                return run(meeting)
+            except (Exception, SystemExit) as error:
+                return error
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return [each.result(timeout=20) for each in [threads.submit(attend, run) for run in runs]]
+
+
+def test_runs_meet_as_often_as_they_ask_and_those_that_leave_are_not_waited_for() -> None:
+    asked = []
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        asked.append(sorted(numbers))
+        return [10 * number for number in numbers]
+
+    def run(number: int, times: int, meeting: Meeting) -> list[int]:
+        return [meeting.ask(number + time) for time in range(times)]
+
+    found = in_meeting(work, partial(run, 1, 3), partial(run, 5, 1), partial(run, 7, 2))
+    assert found == [[10, 20, 30], [50], [70, 80]]
+    assert asked == [[1, 5, 7], [2, 8], [3]]
+
+
+def test_a_failure_of_the_common_work_reaches_every_run() -> None:
+    def work(_: Sequence[int]) -> list[int]:
+        raise MemoryError("no room")
+
+    found = in_meeting(work, *[lambda meeting: meeting.ask(1)] * 3)
+    assert [str(error) for error in found] == ["no room"] * 3
+
+
+def test_an_ended_meeting_sends_everyone_home() -> None:
+    def work(numbers: Sequence[int]) -> Sequence[int]:
+        return numbers
+
+    meeting = Meeting(3, work)
+
+    def attend() -> None:
+        with meeting.attended():
+            while True:
+                meeting.ask(1)
+
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(attend) for _ in range(3)]
+        meeting.end()
+        assert [type(each.exception(timeout=20)) for each in running] == [SystemExit] * 3
+
+
+def test_a_runs_clock_leaves_out_what_it_waits_for_others() -> None:
+    def run(seconds: float, meeting: Meeting) -> float:
+        began = clock()
+        for _ in range(2):
+            time.sleep(seconds)
+            meeting.ask(None)
+        return clock() - began
+
+    def work(questions: Sequence[None]) -> Sequence[None]:
+        time.sleep(0.3)
+        return questions
+
+    began = time.perf_counter()
+    slow, fast = in_meeting(work, partial(run, 0.2), partial(run, 0.0))
+    whole = time.perf_counter() - began
+    # Each has its own time and half of the common one; a busy machine only adds to that.
+    assert 0.7 <= slow <= whole
+    assert 0.3 <= fast < slow
+    assert slow + fast <= whole + 0.2
