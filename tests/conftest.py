@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from handgrad.data import BatchLoader, MNISTDataModule
 
@@ -27,6 +28,8 @@ SCRIPT = str(ROOT / "src" / "train.py")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 torch.set_num_threads(1)  # two test processes share two cores
+# TensorBoard counts a process's event files and reads them in the order of their names: no number may have one digit more.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 @pytest.fixture(scope="module")

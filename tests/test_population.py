@@ -171,7 +171,6 @@ def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.M
         assert here(*sweep, "hydra.sweep.dir=killed")[0] == 143
     folders = sorted(path.parent for path in Path("killed").glob("*/metrics.json"))
     assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 3
-    time.sleep(1)  # TensorBoard puts a run's files in order by the second
     assert here(*sweep, "hydra.sweep.dir=killed")[0] == 0
     for folder in folders:
         assert everything(folder) == everything(Path("whole", folder.name))
@@ -244,6 +243,14 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
     ):
         assert sentence in said
     assert said.count("is trained alone") == 10
+
+
+@pytest.mark.parametrize("option", ["networks=0", "processes=-1", "networks=many", "processes=1.5"])
+def test_a_number_of_networks_that_cannot_be_is_one_sentence(here: Here, tmp_path: Path, option: str) -> None:
+    status, said = here("-m", "hydra/launcher=population", f"hydra.launcher.{option}", "seed=0,1")
+    assert status == 1
+    assert said == f"hydra.launcher.{option} cannot be: it should be a number from 1 on, or null\n"
+    assert not list(tmp_path.rglob("metrics.json"))
 
 
 def in_meeting(work: Any, *runs: Any) -> list[Any]:

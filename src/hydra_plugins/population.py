@@ -36,6 +36,16 @@ class PopulationLauncher(Launcher):
         self.processes = processes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over.
+
+        Raises:
+            UserError: a number is none.
+        """
+        from handgrad.config import UserError
+
+        for name, value in (("networks", self.networks), ("processes", self.processes)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise UserError(f"hydra.launcher.{name}={value} cannot be: it should be a number from 1 on, or null")
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -53,7 +63,9 @@ class PopulationLauncher(Launcher):
         processes = self.processes or (os.cpu_count() or 1 if on_cpu else 1)
         most = min(self.networks or (4 if on_cpu else 64), -(-len(jobs) // processes))
         groups = grouped(jobs, settings, most)
-        log.info("%d runs, those that can together: %s", len(jobs), "; ".join(map(named, groups)))
+        log.info("Launching %d jobs, those of a group together: %s", len(jobs), "; ".join(map(named, groups)))
+        for number, overrides in jobs:
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         together = partial(
             train, self.hydra_context, self.config, self.task_function, Singleton.get_state(), os.getpid()
         )
@@ -179,7 +191,6 @@ def train(
     def run(job: Job) -> tuple[int, JobReturn]:
         number, overrides = job
         with meeting.attended():
-            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
             cfg = hydra_context.config_loader.load_sweep_config(config, list(overrides))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number
