@@ -28,7 +28,7 @@ SCRIPT = str(ROOT / "src" / "train.py")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 torch.set_num_threads(1)  # two test processes share two cores
-# TensorBoard counts a process's event files and reads them in the order of their names: no number may have one digit more.
+# TensorBoard counts a process's event files and reads them in the order of their names: all get seven digits.
 event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
