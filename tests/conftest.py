@@ -128,8 +128,8 @@ def start(folder: Path, small: Path, *arguments: str, **environment: str) -> sub
         text=True,
         encoding="utf-8",
         start_new_session=True,
-        # A shell's background jobs, this test's perhaps, ignore the signal and hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A shell's background jobs, this test's perhaps, ignore SIGINT, nohup's SIGHUP, and hand that on.
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],
     )
 
 
