@@ -201,6 +201,8 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
             "engine": {"_target_": f"handgrad.modules.{engine}Module"},
             "optimizer": optimizer,
             "regularizer": {"_target_": "handgrad.regularizer.L2", "strength": strength},
+            "callbacks": others.pop("group", None),
+            "schedule": others.pop("schedule", {"_target_": "torch.optim.lr_scheduler.LinearLR"}),
             "trainer": {"devices": 1, "precision": "32-true"} | others,
             "seed": seed,
             "name": f"run-{seed}",
@@ -223,10 +225,16 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
         job(seed=11, optimizer={"_target_": "torch.optim.RMSprop"}),
         job(seed=12, devices=2),
         job(seed=13, fast_dev_run=True),
+        job(seed=14, strategy="ddp"),
+        job(seed=15, callbacks={"_target_": "their.Watcher"}),
+        job(seed=16, group={"theirs": {"_target_": "their.Averaging"}}),
+        job(seed=17, schedule={"_target_": "torch.optim.lr_scheduler.OneCycleLR"}),
+        job(seed=18, gradient_clip_val=0, accumulate_grad_batches=1, strategy="auto", callbacks=[]),
     ]
     groups = grouped([(number, []) for number in range(len(settings))], dict(enumerate(settings)), most=3)
     assert [[number for number, _ in group] for group in groups] == [
         *([0, 1, 3], [11], [2], [4, 5], [6], [7], [8], [9], [10], [12], [13], [14], [15]),
+        *([16], [17], [18], [19], [20]),
     ]
     said = caplog.text
     for sentence in (
@@ -240,9 +248,13 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
         "#13 is trained alone: optimizer torch.optim.RMSprop",
         "#14 is trained alone: it has several devices",
         "#15 is trained alone: trainer.fast_dev_run=True",
+        "#16 is trained alone: trainer.strategy=ddp",
+        "#17 is trained alone: their.Watcher may look at an optimizer's steps",
+        "#18 is trained alone: their.Averaging may look",
+        "#19 is trained alone: its schedule moves more than the rate",
     ):
         assert sentence in said
-    assert said.count("is trained alone") == 10
+    assert said.count("is trained alone") == 14
 
 
 @pytest.mark.parametrize("option", ["networks=0", "processes=-1", "networks=many", "processes=1.5"])

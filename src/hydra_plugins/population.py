@@ -15,6 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from handgrad.settings import canonical
+
 log = logging.getLogger(__name__)
 Job = tuple[int, Sequence[str]]  # its number and its options
 
@@ -85,8 +87,6 @@ def grouped(jobs: Sequence[Job], settings: dict[int, dict[str, Any] | None], mos
         settings: of each job by its number, None where they cannot be.
         most: networks in a group.
     """
-    from handgrad.settings import canonical
-
     kinds: dict[str, list[Job]] = {}
     known = set()
     for job in jobs:
@@ -118,6 +118,8 @@ MOVED = {
     "torch.optim.Adam": {"_target_", "_partial_", "lr", "fused", "foreach", "betas", "eps"},
 }
 WHOLE = (None, 32, 64, "32", "64", "32-true", "64-true")
+USUAL = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "fast_dev_run": 0, "strategy": "auto", "plugins": None}
+KNOWN = "lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.callbacks.ModelCheckpoint"
 
 
 def obstacle(config: dict[str, Any]) -> str | None:
@@ -135,9 +137,15 @@ def obstacle(config: dict[str, Any]) -> str | None:
         return "it has several devices"
     if trainer.get("precision") not in WHOLE:
         return f"trainer.precision={trainer['precision']}"
-    for key, usual in (("accumulate_grad_batches", 1), ("gradient_clip_val", None), ("fast_dev_run", False)):
-        if trainer.get(key, usual) not in (usual, 0):
+    for key, usual in USUAL.items():
+        if trainer.get(key, usual) not in (usual, None):
             return f"trainer.{key}={trainer[key]}"
+    theirs = trainer.get("callbacks") or []
+    for callback in [*(config["callbacks"] or {}).values(), *(theirs if isinstance(theirs, list) else [theirs])]:
+        if callback["_target_"] not in KNOWN:
+            return f"{callback['_target_']} may look at an optimizer's steps"
+    if any(name in canonical(config["schedule"]) for name in ("OneCycleLR", "CyclicLR")):
+        return "its schedule moves more than the rate"
     return None
 
 
