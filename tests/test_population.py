@@ -226,7 +226,7 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
         job(seed=12, devices=2),
         job(seed=13, fast_dev_run=True),
         job(seed=14, strategy="ddp"),
-        job(seed=15, callbacks={"_target_": "their.Watcher"}),
+        job(seed=15, callbacks=["their.Watcher"]),
         job(seed=16, group={"theirs": {"_target_": "their.Averaging"}}),
         job(seed=17, schedule={"_target_": "torch.optim.lr_scheduler.OneCycleLR"}),
         job(seed=18, gradient_clip_val=0, accumulate_grad_batches=1, strategy="auto", callbacks=[]),

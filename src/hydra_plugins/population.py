@@ -142,8 +142,9 @@ def obstacle(config: dict[str, Any]) -> str | None:
             return f"trainer.{key}={trainer[key]}"
     theirs = trainer.get("callbacks") or []
     for callback in [*(config["callbacks"] or {}).values(), *(theirs if isinstance(theirs, list) else [theirs])]:
-        if callback["_target_"] not in KNOWN:
-            return f"{callback['_target_']} may look at an optimizer's steps"
+        name = callback.get("_target_") if isinstance(callback, dict) else callback
+        if name not in KNOWN:
+            return f"{name} may look at an optimizer's steps"
     if any(name in canonical(config["schedule"]) for name in ("OneCycleLR", "CyclicLR")):
         return "its schedule moves more than the rate"
     return None
