@@ -128,11 +128,10 @@ def test_adam_by_hand_in_a_first_step_goes_as_far_as_its_rate_by_hand() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "seed=0,1 activation=tanh regularizer=l2 regularizer.strength=1e-3,1e-4 schedule.total_iters=30",
-        "seed=0,1,2 optimizer=adam schedule=warmup_cosine schedule.warmup_steps=9 +trainer.max_steps=33",
-        "seed=0,1 optimizer.lr=0.01,1e9 callbacks=early_stopping data.val_size=100",
+        "seed=0,1 regularizer=l2 optimizer=adam schedule=warmup_cosine schedule.warmup_steps=9 +trainer.max_steps=33",
+        "optimizer.lr=0.01,1e9 callbacks=early_stopping data.val_size=100 schedule.total_iters=30",
     ],
-    ids=["rates", "adam", "one diverges"],
+    ids=["adam", "one diverges"],
 )
 def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
@@ -141,7 +140,7 @@ def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: py
     assert here("-m", *RUN, *options.split(), *together)[0] == expected
     folders = [sorted(file.parent for file in Path(name).glob("*/metrics.json")) for name in ("alone", "together")]
     assert [folder.name for folder in folders[0]] == [folder.name for folder in folders[1]]
-    assert len(folders[0]) >= 3
+    assert len(folders[0]) == 2
     for one, other in zip(*folders, strict=True):
         ours, theirs = everything(other), everything(one)
         if ours["status"] == "diverged":  # the block's later rates are logged already
@@ -156,13 +155,13 @@ def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: py
 
 def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
-    sweep = ["-m", *RUN, *POPULATION, "seed=0,1,2", "optimizer=adam", "optimizer.lr=0.001", "trainer.max_epochs=4"]
+    sweep = ["-m", *RUN, *POPULATION, "seed=0,1", "optimizer=adam", "optimizer.lr=0.001", "trainer.max_epochs=3"]
     assert here(*sweep, "hydra.sweep.dir=whole")[0] == 0
     sound, calls = History.on_validation_end, []
 
     def ended_in_the_second_epoch(*arguments: Any) -> None:
         calls.append(arguments)
-        if len(calls) == 5:
+        if len(calls) == 3:
             raise SystemExit(143)
         sound(*arguments)
 
@@ -170,7 +169,7 @@ def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.M
         patch.setattr(History, "on_validation_end", ended_in_the_second_epoch)
         assert here(*sweep, "hydra.sweep.dir=killed")[0] == 143
     folders = sorted(path.parent for path in Path("killed").glob("*/metrics.json"))
-    assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 3
+    assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 2
     assert here(*sweep, "hydra.sweep.dir=killed")[0] == 0
     for folder in folders:
         assert everything(folder) == everything(Path("whole", folder.name))
