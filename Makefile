@@ -19,7 +19,7 @@ lesson: $(INSTALLED)
 	$(BIN)/python src/train.py diagnostics=layers trainer.max_epochs=1 hydra.run.dir=outputs/lesson
 	$(BIN)/python src/explain.py run=outputs/lesson
 
-# The program broken in every way that matters, once each; a test must notice. Half an hour.
+# The program broken in every way that matters, once each; a test must notice. An hour.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 from tensorboard.summary.writer import event_file_writer
 
+from handgrad.callbacks import History
 from handgrad.data import BatchLoader, MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +133,22 @@ def start(folder: Path, small: Path, *arguments: str, **environment: str) -> sub
         # A shell's background jobs, this test's perhaps, ignore SIGINT, nohup's SIGHUP, and hand that on.
         preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],
     )
+
+
+@contextmanager
+def ended_at_scoring(number: int) -> Iterator[None]:
+    """End the process, as SIGTERM does, where a scoring ends that is the so manieth in it."""
+    sound, calls = History.on_validation_end, []
+
+    def end(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise SystemExit(143)
+        sound(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(History, "on_validation_end", end)
+        yield
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:

@@ -1,6 +1,6 @@
 """Break the program once in every way that matters; each change must make a test fail.
 
-Run by `make mutants` (half an hour on two cores). Each mutant replaces one piece of text in one module of a copy of the
+Run by `make mutants` (an hour on two cores). Each mutant replaces one piece of text in one module of a copy of the
 project and runs the tests of that module and its neighbours there; the first that fails is named. Exits with the number
 of mutants that no test noticed. `python tests/mutants.py report/ data` tries those of some modules alone.
 """

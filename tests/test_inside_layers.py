@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from conftest import Here, record_of
+from conftest import Here, ended_at_scoring, record_of
 from handgrad.activation import Activation, ReLU
 from handgrad.callbacks import History
 from handgrad.data import BatchLoader
@@ -179,16 +178,7 @@ def test_run_that_goes_on_has_every_row_and_step_once(here: Here, monkeypatch: p
     options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
     assert here(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
 
-    sound, calls = History.on_validation_end, []
-
-    def ended_the_third_time(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise SystemExit(143)
-        sound(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "on_validation_end", ended_the_third_time)
+    with ended_at_scoring(3):
         assert here(*options)[0] == 143
     assert len(rows_of(Path("run"))) == 9
     assert here(*options)[0] == 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any
 
 _elsewhere = ContextVar("_elsewhere", default=0.0)
 
@@ -52,7 +52,7 @@ class Meeting:
             SystemExit: the meeting was ended.
         """
         if self.ended:
-            leave()
+            raise SystemExit(1)
         asked = time.perf_counter()
         answer = Future[Any]()
         self.waiting.append((question, answer))
@@ -90,8 +90,3 @@ class Meeting:
 
 
 here: ContextVar[Meeting | None] = ContextVar("here", default=None)  # the meeting that this thread's run takes part in
-
-
-def leave() -> NoReturn:
-    """End a run as a signal does."""
-    raise SystemExit(1)

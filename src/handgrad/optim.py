@@ -67,8 +67,8 @@ class FactoredSGD(Optimizer):
         if max_norm is not None:  # as torch.nn.utils.clip_grad_norm_ has it
             squares = torch.stack([gradient.squared_norm(weight, decay) for weight, _, gradient in layers])
             share = min(1.0, max_norm / (float(squares.sum().sqrt()) + 1e-6))
+        rate, of_biases = (share * each for each in rates_of(self, len(gradients[0].delta)))
         for weight, bias, gradient in layers:
-            rate, of_biases = (share * each for each in rates_of(self, len(gradient.delta)))
             delta, a = gradient
             if delta.dtype != weight.dtype or a.dtype != weight.dtype:  # less with mixed precision
                 delta, a = delta.to(weight.dtype), a.to(weight.dtype)

@@ -203,7 +203,6 @@ def train(
             cfg = hydra_context.config_loader.load_sweep_config(config, list(overrides))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number
-            HydraConfig.instance().set_config(cfg)
             return number, run_job(
                 hydra_context=hydra_context,
                 task_function=task_function,
