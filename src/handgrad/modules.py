@@ -1,7 +1,7 @@
 """The two engines as LightningModules: the same network, loss and metrics, the gradients by hand or by autograd."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -280,39 +280,46 @@ class ManualModule(Classifier):
     def training_step(self, batch: Batch | list[Batch]) -> None:
         """Learn from a batch, or from several, one after the other, as far as Lightning would go on after each."""
         several = batch if isinstance(batch, list) else [batch]
-        if population := here.get():
-            self.learn_in(population, several)
-            return
-        for number, (x, y) in enumerate(several, start=1):
-            self.learn(x, y)
+        population = here.get()
+        steps = self.taken_together(population, several) if population else (self.learn(x, y) for x, y in several)
+        for number, _ in enumerate(steps, start=1):
             latest = self.step_losses[-1]
             if self.trainer.global_step == self.trainer.max_steps or (latest.is_cpu and not math.isfinite(latest)):
                 return
             if number < len(several):
                 self.between_batches()
 
-    def learn_in(self, population: Meeting, several: list[Batch]) -> None:
-        """Take the steps of several batches together with other networks, which `population` has in hand."""
+    def taken_together(self, population: Meeting, several: list[Batch]) -> Iterator[None]:
+        """Take the steps of several batches together with other networks, and count them one after the other.
+
+        Args:
+            population: has the other networks in hand.
+            several: batches; those beyond `max_steps` are left.
+        """
         if self.trainer.max_steps >= 0:
             several = several[: self.trainer.max_steps - self.trainer.global_step]
         optimizer = cast(LightningOptimizer, self.optimizers())
-        rates = []
-        for number, (x, _) in enumerate(several, start=1):
-            optimizer._on_before_step()
+        groups, rates, next_lrs = optimizer.optimizer.param_groups, [], []
+        for x, _ in several:
             rates.append(rates_of(optimizer.optimizer, len(x)))
             optimizer.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedules look for it
             self.step_schedule()
-            optimizer._on_after_step()
-            if number < len(several):
-                self.between_batches()
+            next_lrs.append([group["lr"] for group in groups])
         decay = self.regularizer.decay
         lesson = Lesson(self.network, optimizer.optimizer, self.activation, decay, several, rates)
         dtype = torch.get_default_dtype()  # Lightning sets it to float64 for the time of a step
         torch.set_default_dtype(torch.float32)  # others may begin meanwhile
         try:
-            self.step_losses += population.ask(lesson)
+            losses = population.ask(lesson)
         finally:
             torch.set_default_dtype(dtype)
+        for step_loss, lrs in zip(losses, next_lrs, strict=True):
+            optimizer._on_before_step()
+            optimizer._on_after_step()
+            self.step_losses.append(step_loss)
+            for group, lr in zip(groups, lrs, strict=True):
+                group["lr"] = lr  # for what logs it
+            yield
 
     def between_batches(self) -> None:
         """Do within a call what Lightning does between two: count the batch, and let the next one's rate be logged."""
@@ -347,7 +354,7 @@ class ManualModule(Classifier):
         """Move the parameters by the gradient of the batches that wait."""
         share = len(self.waiting) / self.batches_per_step  # of an epoch's last step, less than one
         gradients = self.waiting[0] if self.batches_per_step == 1 else stacked(self.waiting, self.batches_per_step)
-        self.waiting = []
+        self.waiting.clear()
         decay = self.regularizer.decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
         optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
         if isinstance(optimizer.optimizer, FactoredSGD):
