@@ -34,6 +34,13 @@ torch.set_num_threads(1)  # two test processes share two cores
 event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Leaves the other tests the numbers below 1e-38 that a run flushes."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser without a window; a test that needs one is skipped where there is none."""

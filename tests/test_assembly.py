@@ -1,5 +1,7 @@
 """Oracle: what a seed and a number of threads are for."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -30,3 +32,17 @@ def test_threads_are_those_asked_for(small: Path, tmp_path: Path) -> None:
     assert torch.get_num_threads() == 2
     begun(small, tmp_path, "threads=1")
     assert torch.get_num_threads() == 1
+
+
+def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(small: Path, tmp_path: Path) -> None:
+    """In a process of its own, as a run is: threads that are there already would not learn of it."""
+    code = f"""
+import pathlib, hydra, torch
+from handgrad.assembly import assemble
+with hydra.initialize_config_dir({str(ROOT / "conf")!r}, version_base="1.3"):
+    cfg = hydra.compose("train", ["name=x", "logger=none", "threads=2", "data.root={small}"])
+assert float(torch.full((1,), 1e-30) * 1e-10)
+assemble(cfg, pathlib.Path(), show_progress=False)
+assert not (torch.full((4_000_000,), 1e-30) * 1e-10).any()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
