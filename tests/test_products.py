@@ -17,8 +17,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def switched_back() -> Iterator[None]:
-    """Leaves the other tests PyTorch's default."""
+def switched_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On a CPU that is not Intel's; leaves the other tests PyTorch's default."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC"})
     yield
     torch.set_float32_matmul_precision(DEFAULT)
 
@@ -45,6 +46,19 @@ def test_fastest_is_taken_only_where_every_product_is_as_exact(monkeypatch: pyte
         monkeypatch.setattr(products, "largest_errors", lambda *_, answers=answers: next(answers))
         assert choose("fastest", [], 64, CPU) == taken
         assert torch.get_float32_matmul_precision() == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("Intel Xeon", DEFAULT), ("AMD EPYC", FASTER), (None, FASTER)],
+)
+def test_fastest_is_the_default_on_a_cpu_of_intels(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, taken: str
+) -> None:
+    """Where both are as exact; what is not a CPU has no name for it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name} if name else {})
+    monkeypatch.setattr(products, "largest_errors", lambda *_: torch.ones(1, 3))
+    assert choose("fastest", [], 64, CPU) == taken
 
 
 def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

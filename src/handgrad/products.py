@@ -19,11 +19,12 @@ def choose(matmul: str, weights: Sequence[Tensor], batch_size: int, device: torc
     """Set PyTorch's switch for products in float32, for the whole process.
 
     On a CPU without units for bfloat16 matrices, "medium" rounds nothing: PyTorch then takes oneDNN's kernels in place
-    of MKL's, which use AVX-512 on any maker's CPU. Elsewhere it rounds; so "fastest" tries it before it takes it.
+    of MKL's, which use AVX-512 on any maker's CPU. Elsewhere it rounds; so "fastest" tries it before it takes it. On
+    Intel's CPUs MKL uses AVX-512 itself, and is the faster of the two (docs/scaling.md).
 
     Args:
-        matmul: "default"; "fastest": "medium" where no product's error, against float64, is above 4 times the
-            default's; or PyTorch's "high" or "medium" untried.
+        matmul: "default"; "fastest": "medium" where the CPU is not Intel's and no product's error, against float64, is
+            above 4 times the default's; or PyTorch's "high" or "medium" untried.
         weights: L matrices, each (O, I), whose shapes the products have.
         batch_size: B.
         device: where the products will be made.
@@ -32,7 +33,9 @@ def choose(matmul: str, weights: Sequence[Tensor], batch_size: int, device: torc
         what was set: PyTorch's "highest", "high" or "medium".
     """
     torch.set_float32_matmul_precision(DEFAULT)
-    if matmul == "fastest":
+    if matmul == "fastest" and device.type == "cpu" and "Intel" in str(torch.cpu.get_capabilities().get("cpu_name")):
+        log.info("matmul=fastest: the default is, on a CPU of Intel's")
+    elif matmul == "fastest":
         usual = largest_errors(weights, batch_size, device)
         torch.set_float32_matmul_precision(FASTER)
         worst = float((largest_errors(weights, batch_size, device) / usual).max())
