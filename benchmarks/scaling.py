@@ -63,7 +63,7 @@ def measure(train: BatchLoader, batch: int, hidden: list[int], threads: int, rou
         settings,
         bound,
         "optimizer=factored_sgd",
-        f"+trainer.limit_train_batches={steps}",
+        f"data.val_size={len(train.images) - steps * batch}",  # limit_train_batches would mean a call per batch
         "+trainer.limit_val_batches=1",
     )
     with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):

@@ -96,6 +96,7 @@ MUTANTS = [
     ("processes", "joined = summed(", "joined = 0.5 * summed(", "two processes: mean of the sums"),
     ("processes", "torch.cat(gather_all_tensors(rows.contiguous()))", "rows", "two processes: each its own factors"),
     ("products", "if not taken:", "if False:", "inexact products are taken"),
+    ("products", '"Intel" in', '"Nobody" in', "oneDNN on Intel's CPUs"),
     ("products", "in (weight.shape for weight in weights)", "in [weights[-1].shape]", "one layer's products tried"),
     (
         "products",
@@ -164,6 +165,8 @@ MUTANTS = [
     ("modules", " or self.trainer.is_last_batch", "", "last batches of an epoch wait for the next"),
     ("modules", "_batches_that_stepped += 1", "_batches_that_stepped += 0", "a block counts as one step"),
     ("modules", "self.trainer.global_step == self.trainer.max_steps or", "", "a block goes on beyond max_steps"),
+    ("modules", "several = several[: self", "several = several[: 1000 * self", "a population goes on beyond max_steps"),
+    ("modules", 'group["lr"] = lr  #', "pass  #", "a population logs its block's last rate"),
     ("modules", " or (latest.is_cpu and not math.isfinite(latest))", "", "a block goes on after it diverged"),
     ("modules", 'self.scores_of("val").numbers()["loss"]', 'self.scores_of("val").numbers()["accuracy"]', "plateau of"),
     ("modules", "return mean_loss + self.regularizer.penalty(self.network.weights)", "return mean_loss", "no penalty"),
@@ -259,6 +262,7 @@ MUTANTS = [
     ("assembly", "seed_everything(cfg.seed,", "seed_everything(0,", "the same weights for every seed"),
     ("assembly", "build(cfg.data, seed=cfg.seed)", "build(cfg.data, seed=0)", "the same order for every seed"),
     ("assembly", "    if cfg.threads:\n", "    if False:\n", "threads ignored"),
+    ("assembly", "torch.set_flush_denormal(True)", "pass", "numbers below the normal ones are kept"),
     # statistics
     (
         "report/statistics",

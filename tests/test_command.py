@@ -65,7 +65,8 @@ def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker
 ) -> None:
     """Ctrl-C reaches the whole group; the others the parent alone."""
     options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
-    process = start(tmp_path, small, "-m", *options)
+    # At 0.01 relu may diverge on so few images, by the last digit of a product.
+    process = start(tmp_path, small, "-m", *options, "optimizer.lr=0.001")
     wait_for(tmp_path, "sweep/*/history.csv", count=2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
