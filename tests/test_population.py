@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -159,6 +161,35 @@ def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: py
         assert record_of(one)["config"] == record_of(other)["config"]
 
 
+def test_run_alone_is_trained_as_without_the_launcher(here: Here) -> None:
+    """With options that no population knows; and what is left over of a group, in float32."""
+    options = "optimizer=sgd +optimizer.momentum=0.9 +trainer.gradient_clip_val=0.05 +trainer.accumulate_grad_batches=3"
+    left_over = "seed=0,1,2 hydra.launcher.networks=2 trainer.precision=32-true"
+    for name, these, numbers in (("options", options, [0]), ("left over", left_over, [2])):
+        rest = [word for word in [*RUN, *these.split(), "trainer.max_epochs=1"] if "launcher" not in word]
+        assert here("-m", *rest, f"hydra.sweep.dir={name}/alone")[0] == 0
+        theirs = [word for word in these.split() if "launcher" in word]
+        assert here("-m", *rest, *POPULATION, *theirs, f"hydra.sweep.dir={name}/together")[0] == 0
+        for number in numbers:
+            one, other = (next(Path(name, kind).glob(f"{number}_*")) for kind in ("alone", "together"))
+            assert everything(one) == everything(other)
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("hydra/job_logging=default", "hydra/job_logging writes a file of each process, not of each run"),
+        ("+hydra.job.env_set.A=b", "hydra.job.env_set is one for a whole process"),
+    ],
+)
+def test_what_a_process_has_but_once_keeps_its_runs_apart(here: Here, option: str, reason: str) -> None:
+    sweep = ["-m", *RUN[:1], "logger=none", "seed=0,1", "trainer.max_epochs=1", *POPULATION, option]
+    status, said = here(*sweep)
+    assert status == 0
+    assert f"Every run is trained alone: {reason}" in said
+    assert "those of a group together: #0; #1" in said
+
+
 def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
     sweep = ["-m", *RUN, *POPULATION, "seed=0,1", "optimizer=adam", "optimizer.lr=0.001", "trainer.max_epochs=3"]
@@ -186,6 +217,18 @@ def test_signal_ends_every_member(tmp_path: Path, small: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert [record_of(folder)["reason"] for folder in folders] == ["interrupted"] * 4
+
+
+def test_signal_ends_a_member_that_waits_for_another_process(tmp_path: Path, small: Path) -> None:
+    sweep = ["-m", *POPULATION, "seed=0,1", "trainer.max_epochs=4000", "optimizer.lr=0.001", "hydra.sweep.dir=sweep"]
+    (tmp_path / "sweep" / "s0").mkdir(parents=True)
+    with FileLock(tmp_path / "sweep" / "s0" / ".lock"):
+        process = start(tmp_path, small, *sweep, *RUN[:1], "logger=none", "hydra.sweep.subdir=s${seed}")
+        wait_for(tmp_path, "sweep/s1/checkpoints/last.ckpt")  # the other goes on meanwhile
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert record_of(tmp_path / "sweep" / "s1")["reason"] == "interrupted"
+    process.communicate()
 
 
 def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplog: pytest.LogCaptureFixture) -> None:
@@ -226,11 +269,18 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
         job(seed=16, group={"theirs": {"_target_": "their.Averaging"}}),
         job(seed=17, schedule={"_target_": "torch.optim.lr_scheduler.OneCycleLR"}),
         job(seed=18, gradient_clip_val=0, accumulate_grad_batches=1, strategy="auto", callbacks=[]),
+        job(seed=19, max_time="00:00:00:03"),
+        job(seed=20, profiler="simple"),
+        job(seed=21, profiler={"_target_": "handgrad.callbacks.NoProfiler"}),
+        job("their.handgrad.modules.Noisy", seed=22),
+        job(seed=23, schedule={"_target_": "their.cycle"}),
+        {key: value for key, value in job(seed=24).items() if key != "callbacks"},
+        job(seed=25) | {"optimizer": {"lr": 0.1}},
     ]
     groups = grouped([(number, []) for number in range(len(settings))], dict(enumerate(settings)), most=3)
     assert [[number for number, _ in group] for group in groups] == [
         *([0, 1, 3], [11], [2], [4, 5], [6], [7], [8], [9], [10], [12], [13], [14], [15]),
-        *([16], [17], [18], [19], [20]),
+        *([16], [17], [18], [19], [20], [21], [22], [23], [24], [25], [26], [27]),
     ]
     said = caplog.text
     for sentence in (
@@ -242,15 +292,23 @@ def test_jobs_are_grouped_where_they_differ_only_in_seed_rate_and_strength(caplo
         "#10 is trained alone: its configuration cannot be",
         "#12 is trained alone: trainer.accumulate_grad_batches=2",
         "#13 is trained alone: optimizer torch.optim.RMSprop",
-        "#14 is trained alone: it has several devices",
+        "#14 is trained alone: trainer.devices=2",
         "#15 is trained alone: trainer.fast_dev_run=True",
         "#16 is trained alone: trainer.strategy=ddp",
         "#17 is trained alone: their.Watcher may look at an optimizer's steps",
         "#18 is trained alone: their.Averaging may look",
-        "#19 is trained alone: its schedule moves more than the rate",
+        "#19 is trained alone: schedule torch.optim.lr_scheduler.OneCycleLR may move more than the rate",
+        "#20 is trained alone: no other run differs from it only in seed, rate and strength",
+        "#21 is trained alone: trainer.max_time=00:00:00:03",
+        "#22 is trained alone: trainer.profiler=simple",
+        "#23 is trained alone: no other run differs",
+        "#24 is trained alone: its gradients are not by hand, or not by ours",
+        "#25 is trained alone: schedule their.cycle may move",
+        "#26 is trained alone: no other run differs",
+        "#27 is trained alone: optimizer None with lr",
     ):
         assert sentence in said
-    assert said.count("is trained alone") == 14
+    assert said.count("is trained alone") == 22
 
 
 @pytest.mark.parametrize("option", ["networks=0", "processes=-1", "networks=many", "processes=1.5"])
@@ -297,6 +355,22 @@ def test_a_failure_of_the_common_work_reaches_every_run() -> None:
 
     found = in_meeting(work, *[lambda meeting: meeting.ask(1)] * 3)
     assert [str(error) for error in found] == ["no room"] * 3
+
+
+def test_a_run_that_waits_for_something_else_is_not_waited_for() -> None:
+    free = threading.Event()
+
+    def waits(meeting: Meeting) -> int:
+        with meeting.away():
+            assert free.wait(20)
+        return int(meeting.ask(1))
+
+    def goes_on(meeting: Meeting) -> int:
+        answer = int(meeting.ask(2))
+        free.set()
+        return answer
+
+    assert in_meeting(lambda numbers: numbers, waits, goes_on) == [1, 2]
 
 
 def test_an_ended_meeting_sends_everyone_home() -> None:

@@ -62,6 +62,24 @@ class Meeting:
         _elsewhere.set(_elsewhere.get() + time.perf_counter() - asked - seconds)
         return found
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Let the others go on without this thread's run, while it waits for what is not theirs.
+
+        Raises:
+            SystemExit: the meeting was ended meanwhile.
+        """
+        self.present -= 1
+        self._proceed()
+        self.turn.release()
+        try:
+            yield
+        finally:
+            self.turn.acquire()
+            self.present += 1
+            if self.ended:
+                raise SystemExit(1)
+
     def end(self) -> None:
         """Send every run home, as a signal would."""
         self.ended = True  # before the runs let anyone else have a turn

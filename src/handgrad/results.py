@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handgrad.config import UserError, in_a_sentence, unusable
-from handgrad.meeting import clock
+from handgrad.meeting import clock, here
 from handgrad.settings import differences, same
 
 if TYPE_CHECKING:
@@ -196,7 +196,9 @@ def claimed(folder: Path, patiently: bool = False) -> Iterator[None]:
                 f"{folder} is being written by another process: wait for it or choose another folder"
             ) from None
         log.info("%s is being written by another process: waiting for it", folder)
-        lock.acquire(timeout=-1)
+        population = here.get()
+        with population.away() if population else nullcontext():
+            lock.acquire(timeout=-1, cancel_check=lambda: population is not None and population.ended)
     try:
         for half in folder.rglob(f".*{HALF}"):
             half.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ class PopulationLauncher(Launcher):
         on_cpu = not any(map(accelerated, settings.values()))
         processes = self.processes or (os.cpu_count() or 1 if on_cpu else 1)
         most = min(self.networks or (4 if on_cpu else 64), -(-len(jobs) // processes))
+        if any("filename" in handler for handler in (hydra.job_logging.get("handlers") or {}).values()):
+            log.info("Every run is trained alone: hydra/job_logging writes a file of each process, not of each run")
+            most = 1
+        elif hydra.job.env_set:
+            log.info("Every run is trained alone: hydra.job.env_set is one for a whole process")
+            most = 1
         groups = grouped(jobs, settings, most)
         log.info("Launching %d jobs, those of a group together: %s", len(jobs), "; ".join(map(named, groups)))
         for number, overrides in jobs:
@@ -98,6 +105,9 @@ def grouped(jobs: Sequence[Job], settings: dict[int, dict[str, Any] | None], mos
             log.info("#%d is trained alone: %s", job[0], reason)
         known.add(canonical(config))
         kinds.setdefault(str(job[0]) if reason else canonical(shared(config or {})), []).append(job)
+    for key, kind in kinds.items():
+        if len(kind) == 1 < most and key != str(kind[0][0]):
+            log.info("#%d is trained alone: no other run differs from it only in seed, rate and strength", kind[0][0])
     return [kind[first : first + most] for kind in kinds.values() for first in range(0, len(kind), most)]
 
 
@@ -105,7 +115,7 @@ def shared(config: dict[str, Any]) -> dict[str, Any]:
     """What the members of a group have in common."""
     common = {key: value for key, value in config.items() if key not in ("seed", "name")}
     for part, key in (("optimizer", "lr"), ("regularizer", "strength")):
-        common[part] = {name: value for name, value in config[part].items() if name != key}
+        common[part] = {name: value for name, value in (config.get(part) or {}).items() if name != key}
     return common
 
 
@@ -118,7 +128,19 @@ MOVED = {
     "torch.optim.Adam": {"_target_", "_partial_", "lr", "fused", "foreach", "betas", "eps"},
 }
 WHOLE = (None, 32, 64, "32", "64", "32-true", "64-true")
-USUAL = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "fast_dev_run": 0, "strategy": "auto", "plugins": None}
+USUAL = {
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": 0,
+    "fast_dev_run": 0,
+    "strategy": "auto",
+    "plugins": None,
+    "devices": 1,
+    "num_nodes": 1,
+    "max_time": None,  # its clock counts what the others take
+    "profiler": {"_target_": "handgrad.callbacks.NoProfiler"},  # so does another's
+}
+SCHEDULES = "torch.optim.lr_scheduler.", "handgrad.optim."
+MOMENTUM = "OneCycleLR", "CyclicLR"  # which they move with the rate
 KNOWN = "lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.callbacks.ModelCheckpoint"
 
 
@@ -128,26 +150,30 @@ def obstacle(config: dict[str, Any]) -> str | None:
     Args:
         config: a checked configuration.
     """
-    optimizer, trainer = config["optimizer"], config["trainer"]
-    if not config["engine"]["_target_"].endswith("ManualModule"):
-        return "its gradients are not by hand"
-    if not set(optimizer) <= MOVED.get(optimizer["_target_"], set()):
-        return f"optimizer {optimizer['_target_']} with {', '.join(optimizer)} is not written for several networks"
-    if trainer.get("devices", 1) != 1 or trainer.get("num_nodes", 1) != 1:
-        return "it has several devices"
+    optimizer, trainer = config.get("optimizer") or {}, config.get("trainer") or {}
+    if target(config.get("engine")) != "handgrad.modules.ManualModule":
+        return "its gradients are not by hand, or not by ours"
+    if not set(optimizer) <= MOVED.get(target(optimizer), set()):
+        return f"optimizer {target(optimizer)} with {', '.join(optimizer)} is not written for several networks"
     if trainer.get("precision") not in WHOLE:
         return f"trainer.precision={trainer['precision']}"
     for key, usual in USUAL.items():
         if trainer.get(key, usual) not in (usual, None):
             return f"trainer.{key}={trainer[key]}"
     theirs = trainer.get("callbacks") or []
-    for callback in [*(config["callbacks"] or {}).values(), *(theirs if isinstance(theirs, list) else [theirs])]:
-        name = callback.get("_target_") if isinstance(callback, dict) else callback
+    ours = (config.get("callbacks") or {}).values()
+    for name in map(target, [*ours, *(theirs if isinstance(theirs, list) else [theirs])]):
         if name not in KNOWN:
             return f"{name} may look at an optimizer's steps"
-    if any(name in canonical(config["schedule"]) for name in ("OneCycleLR", "CyclicLR")):
-        return "its schedule moves more than the rate"
+    schedule = config.get("schedule")
+    if not target(schedule).startswith(SCHEDULES) or any(name in canonical(schedule) for name in MOMENTUM):
+        return f"schedule {target(schedule)} may move more than the rate"
     return None
+
+
+def target(node: Any) -> str:
+    """The class or function that a node of a configuration names."""
+    return str(node.get("_target_") if isinstance(node, dict) else node)
 
 
 def accelerated(config: dict[str, Any] | None) -> bool:
@@ -173,7 +199,7 @@ def train(
     launcher: int,
     group: Sequence[Job],
 ) -> list[tuple[int, JobReturn]]:
-    """Run a group's jobs, each in a thread that waits for the others wherever its network learns.
+    """Run a group's jobs, each in a thread that waits for the others wherever its network learns; one alone as it is.
 
     Args:
         hydra_context: Hydra's.
@@ -195,11 +221,11 @@ def train(
     command.prepare()
     if os.getpid() != launcher:
         command.end_with_parent()
-    meeting = Meeting(len(group), learn)
+    meeting = Meeting(len(group), learn) if len(group) > 1 else None
 
     def run(job: Job) -> tuple[int, JobReturn]:
         number, overrides = job
-        with meeting.attended():
+        with meeting.attended() if meeting else nullcontext():
             cfg = hydra_context.config_loader.load_sweep_config(config, list(overrides))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number
@@ -212,13 +238,16 @@ def train(
             )
 
     before = HydraConfig.instance().cfg
-    with ThreadPoolExecutor(len(group)) as threads:
-        running = [threads.submit(run, job) for job in group]
-        try:
-            ended, _ = wait(running, return_when=FIRST_EXCEPTION)
-            return [each.result() for each in ended]
-        except BaseException:  # a signal
-            meeting.end()
-            raise
-        finally:
-            HydraConfig.instance().cfg = before
+    try:
+        if meeting is None:  # in this thread, as any launcher has it
+            return [run(group[0])]
+        with ThreadPoolExecutor(len(group)) as threads:
+            running = [threads.submit(run, job) for job in group]
+            try:
+                ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+                return [each.result() for each in ended]
+            except BaseException:  # a signal
+                meeting.end()
+                raise
+    finally:
+        HydraConfig.instance().cfg = before
