@@ -59,7 +59,7 @@ def assemble(
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes twenty times as slowly.
+    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
     # A thread takes this from the one that starts it, so it comes before the first product.
     torch.set_flush_denormal(True)
     data = data_of(cfg)

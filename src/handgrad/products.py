@@ -34,13 +34,13 @@ def choose(matmul: str, weights: Sequence[Tensor], batch_size: int, device: torc
     """
     torch.set_float32_matmul_precision(DEFAULT)
     if matmul == "fastest" and device.type == "cpu" and "Intel" in str(torch.cpu.get_capabilities().get("cpu_name")):
-        log.info("matmul=fastest: the default is, on a CPU of Intel's")
+        log.debug("matmul=fastest: the default is, on a CPU of Intel's")
     elif matmul == "fastest":
         usual = largest_errors(weights, batch_size, device)
         torch.set_float32_matmul_precision(FASTER)
         worst = float((largest_errors(weights, batch_size, device) / usual).max())
         taken = worst <= MOST
-        log.info("matmul=fastest: %.1f times the default's error: %s", worst, "taken" if taken else "not taken")
+        log.debug("matmul=fastest: %.1f times the default's error: %s", worst, "taken" if taken else "not taken")
         if not taken:
             torch.set_float32_matmul_precision(DEFAULT)
     elif matmul != "default":
