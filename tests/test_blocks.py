@@ -82,7 +82,7 @@ def test_run_in_blocks_is_that_of_single_batches_bit_for_bit(
 
 
 @pytest.mark.parametrize("block", [1, 7])
-def test_run_in_blocks_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_run_in_blocks_goes_on_bit_for_bit(here: Here, block: int) -> None:
     assert here(*RUN, "data.block=1", "hydra.run.dir=whole")[0] == 0
     with ended_at_scoring(2):
         assert here(*RUN, f"data.block={block}", "hydra.run.dir=run")[0] == 143

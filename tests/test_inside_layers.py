@@ -174,7 +174,7 @@ def test_trial_run_leaves_nothing(here: Here) -> None:
     assert not Path("run").exists()
 
 
-def test_run_that_goes_on_has_every_row_and_step_once(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_goes_on_has_every_row_and_step_once(here: Here) -> None:
     options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
     assert here(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
 
