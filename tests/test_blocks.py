@@ -59,10 +59,10 @@ def test_block_loader_serves_the_same_batches_and_the_last_one_alone(few: BatchL
     ],
     ids=["warm-up", "adam", "accumulated", "clipped", "cut", "diverged"],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_run_in_blocks_is_that_of_single_batches_bit_for_bit(
     here: Here, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
-    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
     sound, calls = ManualModule.training_step, []
 
     def counted(module: ManualModule, batch: Any) -> None:
@@ -82,6 +82,7 @@ def test_run_in_blocks_is_that_of_single_batches_bit_for_bit(
 
 
 @pytest.mark.parametrize("block", [1, 7])
+@pytest.mark.usefixtures("undrawn")
 def test_run_in_blocks_goes_on_bit_for_bit(here: Here, block: int) -> None:
     assert here(*RUN, "data.block=1", "hydra.run.dir=whole")[0] == 0
     with ended_at_scoring(2):
@@ -104,6 +105,7 @@ def test_run_in_blocks_goes_on_bit_for_bit(here: Here, block: int) -> None:
     ],
 )
 @pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("undrawn")
 def test_block_is_one_where_batches_are_counted_or_watched(
     here: Here, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:

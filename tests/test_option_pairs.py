@@ -40,10 +40,8 @@ CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(F
 
 @pytest.mark.filterwarnings("default")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
-def test_engines_agree_under_options_in_pairs(
-    here: Here, monkeypatch: pytest.MonkeyPatch, case: dict[str, str]
-) -> None:
-    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)  # no option changes them
+@pytest.mark.usefixtures("undrawn")
+def test_engines_agree_under_options_in_pairs(here: Here, case: dict[str, str]) -> None:
     precision, *deterministic = case["precision"].split()
     shared = ["trainer.max_epochs=2", "regularizer=l2", "network.hidden_sizes=[30]", "network.init=pytorch"]
     shared += [f"trainer.precision={precision}", *(f"+trainer.{option}=true" for option in deterministic)]

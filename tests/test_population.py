@@ -142,8 +142,8 @@ def test_adam_by_hand_in_a_first_step_goes_as_far_as_its_rate_by_hand() -> None:
     ],
     ids=["adam", "one diverges"],
 )
-def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
-    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
+@pytest.mark.usefixtures("undrawn")
+def test_population_leaves_what_its_runs_leave_alone(here: Here, options: str) -> None:
     expected, _ = here("-m", *RUN, *options.split(), "trainer.max_epochs=2", "hydra.sweep.dir=alone")
     together = ["trainer.max_epochs=2", "hydra.sweep.dir=together", *POPULATION]
     assert here("-m", *RUN, *options.split(), *together)[0] == expected
@@ -161,6 +161,7 @@ def test_population_leaves_what_its_runs_leave_alone(here: Here, monkeypatch: py
         assert record_of(one)["config"] == record_of(other)["config"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_alone_is_trained_as_without_the_launcher(here: Here) -> None:
     """With options that no population knows; and what is left over of a group, in float32."""
     options = "optimizer=sgd +optimizer.momentum=0.9 +trainer.gradient_clip_val=0.05 +trainer.accumulate_grad_batches=3"
@@ -189,8 +190,8 @@ def test_what_a_process_has_but_once_keeps_its_runs_apart(here: Here, option: st
     assert "those of a group together: #0; #1" in said
 
 
-def test_killed_population_goes_on_bit_for_bit(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handgrad.results.write_figure", lambda *_, **__: None)
+@pytest.mark.usefixtures("undrawn")
+def test_killed_population_goes_on_bit_for_bit(here: Here) -> None:
     sweep = ["-m", *RUN, *POPULATION, "seed=0,1", "optimizer=adam", "optimizer.lr=0.001", "trainer.max_epochs=3"]
     assert here(*sweep, "hydra.sweep.dir=whole")[0] == 0
     with ended_at_scoring(3):  # of two members: in the second epoch

@@ -23,7 +23,9 @@ PROCESSES = 2
 BATCH = 64  # of all processes together
 WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
-CASES = list(product(("sigmoid", "relu", "tanh"), ("none", "l2"), WAYS))
+PENALTIES = ("none", "l2")
+# Every pair of two options, not every three.
+CASES = [(phi, PENALTIES[n % 2], way) for n, (phi, way) in enumerate(product(("sigmoid", "relu", "tanh"), WAYS))]
 HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves a process with none
 
 
@@ -100,7 +102,7 @@ def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str,
 
 
 def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here, small: Path, tmp_path: Path) -> None:
-    usual = ("trainer.max_epochs=12", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
+    usual = ("trainer.max_epochs=6", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
     together = (*usual, "trainer.devices=2", "data.batch_size=32", "hydra.run.dir=together")
     process = start(tmp_path, small, *together)
     wait_for(tmp_path, "together/history.csv")
@@ -113,7 +115,7 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here
     process = start(tmp_path, small, *together)
     output = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, output
-    assert output.count("epoch 12/12") == 1
+    assert output.count("epoch 6/6") == 1
     assert here(*usual, "hydra.run.dir=alone")[0] == 0
     record, expected = (record_of(tmp_path / name) for name in ("together", "alone"))
     for name, value in expected["metrics"].items():

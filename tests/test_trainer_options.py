@@ -17,12 +17,10 @@ ROWS = ROW.findall(TABLE)
 
 @pytest.mark.filterwarnings("default")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
-def test_option_does_what_the_table_says(
-    here: Here, monkeypatch: pytest.MonkeyPatch, options: str, verdict: str, what: str
-) -> None:
-    for drawing in ("handgrad.results.write_figure", "torch.utils.tensorboard.SummaryWriter.add_figure"):
-        monkeypatch.setattr(drawing, lambda *_, **__: None)  # no option changes them, and they take half of the time
-    status, printed = here("trainer.max_epochs=2", "hydra.run.dir=run", *words(options))
+@pytest.mark.usefixtures("undrawn")
+def test_option_does_what_the_table_says(here: Here, options: str, verdict: str, what: str) -> None:
+    small = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=2"]
+    status, printed = here(*small, "hydra.run.dir=run", *words(options))
     assert "Traceback" not in printed
     assert (status == 0) == (verdict == "works"), printed
     if verdict == "refused":
