@@ -19,7 +19,7 @@ def living(group: int) -> list[str]:
     return [state for number, state in rows if int(number) == group and not state.startswith("Z")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
     tmp_path: Path, small: Path, number: signal.Signals
 ) -> None:

@@ -24,7 +24,7 @@ BATCH = 64  # of all processes together
 WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
-# Every pair of two options, not every three.
+# Every activation, engine and penalty together; of the optimizers, every pair with one of these.
 CASES = [(phi, PENALTIES[n % 2], way) for n, (phi, way) in enumerate(product(("sigmoid", "relu", "tanh"), WAYS))]
 HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves a process with none
 
