@@ -28,6 +28,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -68,15 +69,16 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """`src/train.py` in a process forked from this one.
+    """A script of `src/` in a process forked from this one.
 
     Args:
         arguments: of the command line.
         home: its working directory.
         prepare: called in the process before anything else, to arrange for a fault.
+        script: its path.
     """
 
-    def __init__(self, arguments: list[str], home: Path, prepare: Prepare = lambda: None) -> None:
+    def __init__(self, arguments: list[str], home: Path, prepare: Prepare = lambda: None, script: str = TRAIN) -> None:
         sys.stdout.flush()
         pipes = [os.pipe(), os.pipe()]
         self.pid = os.fork()
@@ -84,14 +86,15 @@ class Child:
             for number, (_, writing) in enumerate(pipes, start=1):
                 os.dup2(writing, number)
             os.closerange(3, 64)
-            become_train(arguments, home, prepare)
+            become(script, arguments, home, prepare)
         for _, writing in pipes:
             os.close(writing)
         self.reading = [reading for reading, _ in pipes]
 
     def end(self) -> Ended:
         """Wait for its end."""
-        said = [read_all(reading) for reading in self.reading]
+        with ThreadPoolExecutor(2) as readers:  # at once: a pipe that nobody reads stops its writer
+            said = list(readers.map(read_all, self.reading))
         _, status = os.waitpid(self.pid, 0)
         return Ended(os.waitstatus_to_exitcode(status), *said)
 
@@ -102,7 +105,7 @@ def read_all(reading: int) -> str:
         return pipe.read().decode(errors="replace")
 
 
-def become_train(arguments: list[str], home: Path, prepare: Prepare) -> NoReturn:
+def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> NoReturn:
     """Run the script as Python would, and end this process as Python would."""
     status = 0
     try:
@@ -111,9 +114,9 @@ def become_train(arguments: list[str], home: Path, prepare: Prepare) -> NoReturn
         signal.alarm(LONGEST)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(home)
-        sys.argv = [TRAIN, *arguments]
+        sys.argv = [script, *arguments]
         prepare()
-        runpy.run_path(TRAIN, run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
         threading._shutdown()  # type: ignore[attr-defined]
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -23,12 +23,12 @@ def main(cfg: DictConfig) -> None:
     check(config, Checking)
     from handgrad.inside import checking  # nothing heavy before the configuration is checked
 
-    network, phi, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
+    network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
     train = data.loaders["train"]
     if len(train.images) < config["batch"]:
         raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
     x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
-    rows = checking.check(network, phi, build(cfg.regularizer), x, y, config["entries"], config["break"])
+    rows = checking.check(network, phi, penalty, x, y, config["entries"], config["break"])
     folder = Path(config["output"]) if config["output"] else source
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def fresh(cfg: DictConfig) -> tuple[Any, ...]:
-    """A network as it is before training, its activation, its data, and a folder of its own."""
+    """A network as it is before training, its activation, its penalty, its data, and a folder of its own."""
     import torch
 
     from handgrad.assembly import data_of
@@ -47,11 +47,11 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
     folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-    return build(cfg.network), build(cfg.activation), data, folder
+    return build(cfg.network), build(cfg.activation), build(cfg.regularizer), data, folder
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
-    """A run's network, activation, data and folder; its penalty goes into cfg where none was typed.
+    """A run's network, activation, penalty (or the one that was typed), data and folder.
 
     Raises:
         UserError: something was typed that the run decides.
@@ -61,11 +61,11 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & {"activation", "network", "seed"}:
         raise UserError(f"{', '.join(sorted(decided))}: with run=... the run decides that: leave it out")
-    wanted = {"run": config["run"], "checkpoint": None, "data": config["data"] if "data" in typed else {}}
-    (_, module, data, _), source, record = reopened(wanted)
-    if record and "regularizer" not in typed:
-        cfg.regularizer = record["config"]["regularizer"]
-    return module.network, module.activation, data, source
+    wanted = {key: config[key] for key in ("run", "trust")}
+    wanted |= {"checkpoint": None, "data": config["data"] if "data" in typed else {}}
+    (_, module, data, _), source, _ = reopened(wanted)
+    penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
+    return module.network, module.activation, penalty, data, source
 
 
 def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:

@@ -20,11 +20,12 @@ MATHEMATICS = ["activation", "loss", "regularizer", "network", "backprop", "modu
 REPORT = ["compare_decides", "compare", "sweep"]
 TESTS = {  # of a module, the likeliest first; of those that are not listed, the mathematics'
     "../hydra_plugins/population": ["population"],
+    "allowlist": ["allowlist"],
     "artifacts": ["train"],
     "assembly": ["assembly", "modules", "train"],
     "callbacks": ["callbacks", "train", "blocks"],
-    "checkpoint": ["checkpoint", "train", "inside_layers"],
-    "command": ["command", "options"],
+    "checkpoint": ["checkpoint", "train", "inside_layers", "allowlist"],
+    "command": ["command", "options", "allowlist"],
     "config": ["config", "options"],
     "data": ["data", "blocks", "options", "train", "processes"],
     "inside/checking": ["inside_checking"],
@@ -33,6 +34,7 @@ TESTS = {  # of a module, the likeliest first; of those that are not listed, the
     "inside/lesson": ["inside_lesson"],
     "inside/pictures": ["inside_pictures"],
     "inside/predictions": ["inside_pictures"],
+    "inside/opened": ["allowlist", "inside_opened"],
     "inside/weights": ["inside_opened"],
     "meeting": ["population"],
     "modules": ["modules", "blocks", "callbacks", "train", "option_pairs", "population"],
@@ -227,7 +229,7 @@ MUTANTS = [
     ("data", "or not in_blocks(self.trainer)", "", "blocks where batches are watched"),
     ("data", "return trailer is None or trailer ==", "return True or trailer ==", "damaged file not noticed"),
     # run records
-    ("callbacks", '        self.rows = state_dict["rows"]\n', "        pass\n", "history lost at resume"),
+    ("callbacks", '        self.rows = [dict(row) for row in state_dict["rows"]]\n', "        pass\n", "history lost at resume"),
     (
         "callbacks",
         "        trainer.save_checkpoint(",
@@ -385,6 +387,15 @@ MUTANTS = [
     ("inside/weights", "weight.detach().clone() for number", "weight.detach().clone().T for number", "transposed"),
     ("inside/exported", "TOLERANCE = 1e-5", "TOLERANCE = 1e5", "any file is the network"),
     ("inside/lesson", '.replace("<", "\\\\u003c")', "", "a name ends the page's script"),
+    # what a stranger's file may name
+    ("allowlist", "not isinstance(each, str) or each not in classes", "False", "any class is built"),
+    ("allowlist", '"${" in text', "False", "an interpolation is looked up"),
+    ("allowlist", "classes[target].model_validate(arguments)", "pass", "any argument"),
+    ("allowlist", "if trust:", "if not trust:", "trust turned round"),
+    ("checkpoint", 'return "://" in text', "return False", "deletes on another file system"),
+    ("checkpoint", "return not Path(os.path.abspath(text))", "return Path(os.path.abspath(text))", "deletes outside"),
+    ("inside/opened", "and not Path(str(root)).is_dir()", "and False", "data fetched to where a file says"),
+    ("command", 'word.startswith("--e")', "False", "a rerun's pickle is read"),
     # what is typed
     ("config", 'if monitor.startswith("test/"):', "if False:", "chosen by the test set"),
     ("config", "Positive = Annotated[int, Field(gt=0,", "Positive = Annotated[int, Field(ge=0,", "no epochs"),

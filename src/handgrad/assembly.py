@@ -24,8 +24,6 @@ from handgrad.data import MNISTDataModule
 from handgrad.modules import Classifier
 from handgrad.products import choose
 
-# What of a run's Trainer decides how its network is scored.
-REOPENED = ("_target_", "accelerator", "precision", "limit_test_batches", "deterministic", "inference_mode", "profiler")
 STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
@@ -111,15 +109,14 @@ def assemble_again(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> 
     """Build what a run was made of around the weights that came of it: on one device, watched by nothing.
 
     Args:
-        cfg: the run's configuration.
+        cfg: the run's configuration, of its Trainer only what decides how a network is scored.
         layers: (weight, bias) of every layer, from the input on.
 
     Raises:
         UserError: the data cannot be used.
     """
     cfg = copy.deepcopy(cfg)
-    kept = {key: cfg.trainer[key] for key in REOPENED if key in cfg.trainer}
-    OmegaConf.update(cfg, "trainer", kept | {"devices": 1}, merge=False, force_add=True)
+    cfg.trainer.devices = 1
     cfg.logger = cfg.callbacks = cfg.diagnostics = None
     assembly = assemble(cfg, Path.cwd(), show_progress=False)
     module = assembly.module

@@ -93,6 +93,7 @@ class History(Checkpoint):
         self.lines = lines
         self.rows: list[dict[str, Any]] = []
         self.started = self.seconds = 0.0
+        self.saved = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.started, self.seconds = clock(), 0.0
@@ -125,6 +126,7 @@ class History(Checkpoint):
             results.write_history(self.folder, self.rows)
         # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
         trainer.save_checkpoint(self.folder / results.CHECKPOINTS / results.LAST)
+        self.saved = True
         if self.lines:
             numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name and value is not None]
             log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), seconds)
@@ -133,7 +135,7 @@ class History(Checkpoint):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        self.rows = [dict(row) for row in state_dict["rows"]]
 
 
 class OwnSignals(Callback):

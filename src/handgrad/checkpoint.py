@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import logging
+import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from handgrad.config import UserError
 from handgrad.results import joined, replacing
-from handgrad.settings import differences
+from handgrad.settings import differences, texts_in
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +107,55 @@ def sound(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
             f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
             f"another folder; it has {joined(differ)}"
         )
+    states = content.get("callbacks") if isinstance(content, Mapping) else None
+    for text in texts_in(states):
+        if leads_outside(text, path.parent):
+            raise UserError(
+                f"{path} has a callback whose file is {text}: move {path.parent} away to begin anew; "
+                "going on might delete what is there"
+            )
     return content
+
+
+def leads_outside(text: str, folder: Path) -> bool:
+    """Whether a text is a path that Lightning might take for one in a folder, and is not.
+
+    `ModelCheckpoint` deletes the paths in its state: any on another file system, and those that begin with its own
+    folder, also where `..` leads out of that again.
+    """
+    if ".." not in Path(text).parts:
+        return "://" in text
+    return not Path(os.path.abspath(text)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 - it resolves `..`
 
 
 def logged_step(content: Mapping[str, Any]) -> int:
     """The step that a logger is at when a run goes on from a checkpoint."""
     return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+
+
+@contextmanager
+def restored(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
+    """Turn a failure to go on from a checkpoint into one sentence.
+
+    Args:
+        path: of the checkpoint.
+        passed: tells whether the run has since saved another, after which a failure is not this one's.
+
+    Raises:
+        UserError: instead of whatever a state raises that does not fit.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if passed():
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"cannot go on from {path} ({reason}): if it does not belong to this run, move {path.parent} away to begin "
+            "anew; HYDRA_FULL_ERROR=1 shows where it failed"
+        ) from error
 
 
 def checksum(archive: zipfile.ZipFile) -> str:

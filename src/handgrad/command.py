@@ -36,6 +36,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with 
 def run(command: Callable[[], None]) -> None:
     """Run a Hydra command to an exit status; what the user can mend is answered by one sentence."""
     prepare()
+    if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse takes a flag's beginning for the flag
+        print("--experimental-rerun reads a pickle, which can run any code: type its overrides again", file=sys.stderr)
+        sys.exit(2)
     everything = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra hands its errors on instead of printing them
     try:

@@ -14,14 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
-from handgrad.settings import plain, shown
+from handgrad.settings import plain, shortened, shown
 
 
 class UserError(CompactHydraException):
     """Something the user can mend: its message, one sentence, is printed without a traceback."""
 
     def __str__(self) -> str:
-        return plain(super().__str__())
+        return shortened(plain(super().__str__()), 2000)
 
 
 def file_name(name: object) -> str:
@@ -50,6 +50,8 @@ def some_steps(value: int) -> int:
 
 
 Batches = Annotated[Any, PlainValidator(some_batches)]
+DATASET = Literal["MNIST", "FashionMNIST", "KMNIST"]
+MATMUL = Literal["default", "fastest", "high", "medium"]
 Name = Annotated[
     str,
     BeforeValidator(lambda name: str(name) if isinstance(name, int | float) else name),
@@ -66,7 +68,7 @@ class Group(BaseModel):
 class Data(Group):
     """`conf/data/`."""
 
-    dataset: Literal["MNIST", "FashionMNIST", "KMNIST"] = "MNIST"
+    dataset: DATASET = "MNIST"
     root: Annotated[str, Field(min_length=1)]
     batch_size: Positive
     val_size: Count
@@ -148,7 +150,7 @@ class Training(Group):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: str | None
     threads: Positive | None
-    matmul: Literal["default", "fastest", "high", "medium"] = "default"
+    matmul: MATMUL = "default"
     activation: Group
     engine: Group
     data: Data
@@ -190,11 +192,21 @@ class Comparing(Group):
     output: Annotated[str, Field(min_length=1)] | None
 
 
+class OtherData(Group):
+    """What may be chosen in place of a run's own data."""
+
+    dataset: DATASET | None
+    root: Annotated[str, Field(min_length=1)] | None
+
+
 class Reopening(Group):
     """What `conf/trained.yaml` gives to every command that opens a trained network."""
 
+    activation: Group | None = None
+    data: OtherData
     run: Name | None
     checkpoint: Name | None
+    trust: bool
 
 
 class Exporting(Reopening):
@@ -224,6 +236,7 @@ class Checking(Group):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch: Positive
     entries: Positive
+    trust: bool
     broken: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None = Field(alias="break")
     output: Name | None
     activation: Group

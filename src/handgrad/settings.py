@@ -1,7 +1,7 @@
 """A configuration as a flat table of settings: compared with their types, shown as text that is safe to print."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -62,3 +62,19 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         for key in keys
         if key not in first or key not in second or not same(first[key], second[key])
     ]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a nested value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts_in([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from texts_in(each)
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """A text with the middle of a very long one left out."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"

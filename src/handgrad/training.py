@@ -38,14 +38,15 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     resumed = checkpoint.sound(last, record["config"])
     if resumed:
         log.info("%s: goes on from %s", record["name"], last)
-    trainer, module, data, history = assemble(
-        cfg, folder, show_progress, sys.stdout.isatty(), checkpoint.logged_step(resumed) if resumed else 0
-    )
+    with checkpoint.restored(last, lambda: False):
+        step = checkpoint.logged_step(resumed) if resumed else 0
+    trainer, module, data, history = assemble(cfg, folder, show_progress, sys.stdout.isatty(), step)
     if trainer.world_size > 1:
         check_alone(trainer.world_size)
     # Lightning restores first and converts then, which would round what a float64 run has saved.
     trainer.precision_plugin.convert_module(module)
-    with explained("trainer", MisconfigurationException):
+    unhurt = checkpoint.restored(last, lambda: history.saved or not resumed)
+    with unhurt, explained("trainer", MisconfigurationException):
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if not history.rows:
         raise UserError("trainer: training ended before its first step, by max_time or a callback: nothing to score")

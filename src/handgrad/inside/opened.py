@@ -1,6 +1,6 @@
 """From a run's folder, or a file of weights, to the trained network: how every command that looks inside begins."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 from handgrad import checkpoint, results
+from handgrad.allowlist import allowed_parts
 from handgrad.assembly import Assembly, assemble_again
-from handgrad.config import Training, UserError, check, resolved
-from handgrad.inside.weights import layers_of
+from handgrad.config import UserError, resolved
+from handgrad.inside.weights import Layer, layers_of
 from handgrad.settings import same, shown
 
 
@@ -51,27 +52,74 @@ def reopened(wanted: Mapping[str, Any]) -> Opened:
         what = f"the run was {record['status']} before an epoch ended" if record else "there is no such file"
         raise UserError(f"{path} is missing: {what}") from None
     layers = layers_of(content, path)
+    # What is built comes from conf/; a recorded configuration adds to it what the allow list lets through.
+    config = resolved(hydra.compose("train", ["name=file"]))
+    if record:
+        recorded = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
+        config |= as_recorded(config, recorded, wanted, source / results.METRICS)
+    elif sealed is not None:
+        config |= as_recorded(config, sealed, wanted, path)
+    else:
+        config |= for_weights(config, layers, wanted.get("activation"), path)
     hidden = [len(bias) for _, bias in layers[:-1]]
-    activation, config = wanted.get("activation"), record["config"] if record else sealed
-    if config is None:
-        if activation is None:
-            raise UserError(f"{path} does not say which function follows its layers: add activation=relu, or another")
-        double = layers[0][0].dtype == torch.float64
-        composed = hydra.compose("train", ["name=file", f"trainer.precision={64 if double else 32}-true"])
-        config = resolved(composed) | {"activation": activation}
-        config["network"] |= {"hidden_sizes": hidden}
-    check(config, Training)
-    if activation is not None and not same(activation, config["activation"]):
-        raise UserError(
-            f"activation={shown(activation['_target_'])} is not the one that {source} was trained with, "
-            f"{shown(config['activation']['_target_'])}: leave it out"
-        )
-    if config["network"]["hidden_sizes"] != hidden:
-        raise UserError(f"{path} has hidden layers of {hidden} units, its run {config['network']['hidden_sizes']}")
-    chosen = {key: value for key, value in wanted["data"].items() if value is not None}
-    config |= {"data": config["data"] | chosen, "threads": (record or {}).get("threads") or config["threads"]}
+    if (known := config["network"].get("hidden_sizes")) != hidden:
+        raise UserError(f"{path} has hidden layers of {hidden} units, its run {shown(known)}")
+    config["data"] |= chosen_data(wanted)
     assembly = assemble_again(OmegaConf.create(config), layers)
     return Opened(assembly, source, record)
+
+
+def for_weights(
+    config: Mapping[str, Any], layers: Sequence[Layer], activation: dict[str, Any] | None, path: Path
+) -> dict[str, Any]:
+    """What a file of weights without a configuration changes in the composed one.
+
+    Raises:
+        UserError: no activation was chosen.
+    """
+    if activation is None:
+        raise UserError(f"{path} does not say which function follows its layers: add activation=relu, or another")
+    precision = 64 if layers[0][0].dtype == torch.float64 else 32
+    return {
+        "activation": activation,
+        "network": config["network"] | {"hidden_sizes": [len(bias) for _, bias in layers[:-1]]},
+        "trainer": config["trainer"] | {"precision": f"{precision}-true"},
+    }
+
+
+def as_recorded(
+    config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path
+) -> dict[str, Any]:
+    """What a recorded configuration changes in the composed one.
+
+    Args:
+        config: composed.
+        recorded: by a run or in a checkpoint.
+        wanted: the command's configuration.
+        where: the file that it stands in.
+
+    Raises:
+        UserError: it has what the allow list does not let through, another activation than the one that was typed, or
+            images that are not there.
+    """
+    parts = allowed_parts(recorded, where, wanted["trust"])
+    typed = wanted.get("activation")
+    if typed is not None and not same(typed, parts["activation"]):
+        raise UserError(
+            f"activation={shown(typed['_target_'])} is not the one that {where} records, "
+            f"{shown(parts['activation']['_target_'])}: leave it out"
+        )
+    root = parts["data"].get("root")
+    if "root" not in chosen_data(wanted) and not Path(str(root)).is_dir():  # nothing is fetched to where a file says
+        raise UserError(
+            f"data.root={root}, recorded in {where}, is no folder here: add data.root=<where the images are>"
+        )
+    return parts | {"trainer": parts["trainer"] | {"profiler": config["trainer"]["profiler"]}}
+
+
+def chosen_data(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed about the images."""
+    return {key: value for key, value in wanted["data"].items() if value is not None}
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from hydra.errors import HydraException
 from pydantic import BaseModel, ValidationError
 
 from handgrad.config import UserError, in_a_sentence
-from handgrad.settings import plain
+from handgrad.settings import plain, shortened
 
 FEW = 5  # seeds: enough for an interval
 COMMAND = "python src/train.py -m"
+# Options by which a command runs what is neither in conf/ nor in src/: classes, other configuration, Hydra's own keys.
+OWN_CODE = re.compile(
+    r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=)[./]", re.DOTALL
+)
 
 
 class Overrides(BaseModel):
@@ -78,9 +82,14 @@ def command_for_more_seeds(
             continue
         if begun is not None:
             known = True
-            if not searches(begun):
-                commands.append(
-                    " ".join([COMMAND, *map(shlex.quote, words(begun, source, start or Path.cwd(), seeds))])
+            if searches(begun):
+                continue
+            typed = words(begun, source, start or Path.cwd(), seeds)
+            commands.append(" ".join([COMMAND, *map(shlex.quote, typed)]))
+            if remarks is not None and (own := list(filter(OWN_CODE.match, typed))):
+                remarks.append(
+                    f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
+                    f"{', '.join(map(shortened, own))}: look at it before you type it."
                 )
     if not known:
         return f"{COMMAND} <the options of these runs> {shlex.quote(option(seeds))}"

@@ -18,7 +18,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from handgrad.report import measures
 from handgrad.report.measures import Measure
-from handgrad.report.runs import Comparison, shortened
+from handgrad.report.runs import Comparison
+from handgrad.settings import shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
 MARKERS = "osD^vP*Xph"

@@ -8,7 +8,7 @@ import pandas as pd
 from handgrad import command
 from handgrad.config import writing_to
 from handgrad.report import figures, page, runs, sentences, statistics
-from handgrad.settings import plain
+from handgrad.settings import plain, shortened
 
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "notebook"
 
@@ -74,7 +74,7 @@ def show(report: page.Report, folder: Path) -> None:
         whole = widest < 60 if number < keys else not texts
         table.add_column(heading, no_wrap=whole, overflow="fold", min_width=len("diverged") if texts else None)
     for line in lines:
-        table.add_row(*(runs.shortened(text, 200) for text in line))
+        table.add_row(*(shortened(text, 200) for text in line))
     console.print(table)
     if (more := len(report.cells) - page.MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")

@@ -15,7 +15,7 @@ from handgrad.config import UserError
 from handgrad.report.files import Tables, tables_of
 from handgrad.report.keys import UNSET, column_for, columns_of, settings_of, texts_of, what_differs
 from handgrad.report.measures import Measure, measure
-from handgrad.settings import plain, shown
+from handgrad.settings import plain, shortened, shown
 
 CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing one of ten classes gets
 GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
@@ -446,8 +446,3 @@ def few(remarks: Sequence[str]) -> list[str]:
     """The first of many remarks, and how many more there are."""
     more = len(remarks) - MOST_REMARKS
     return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]
-
-
-def shortened(text: str, most: int) -> str:
-    """A text with the middle of a very long one left out."""
-    return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"

@@ -1,0 +1,315 @@
+"""Oracle: a mark that a stranger's class leaves when it is built, and the numbers that a run had recorded."""
+
+import inspect
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+from hydra.errors import InstantiationException
+
+from conftest import ROOT, Here, ended_at_scoring, record_of
+from handgrad import checkpoint
+from handgrad.allowlist import ALLOWED, allowed_parts
+from handgrad.config import UserError
+
+LAST = Path("run", "checkpoints", "last.ckpt")
+SMALL = ["network.hidden_sizes=[16]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
+STATEMENT = "open('mark', 'w')"
+EVIL: dict[str, dict[str, Any]] = {
+    "activation": {"_target_": "numpy.testing.runstring", "astr": STATEMENT, "dict": {}},
+    "engine": {"_target_": "shutil.copy", "src": "evil.py", "dst": "mark"},
+    "network": {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "x", "source": "local"},
+    "data": {"_target_": "joblib.load", "filename": "evil.pkl"},
+    "regularizer": {"_target_": "pip._internal.cli.main.main", "args": ["--log", "mark", "list"]},
+    "trainer": {"_target_": "pandas.read_pickle", "filepath_or_buffer": "evil.pkl"},
+}
+OPENING = {
+    "evaluate.py": [],
+    "predict.py": [f"images={ROOT / 'docs' / 'images'}"],
+    "explain.py": [],
+    "export.py": [],
+    "check.py": ["batch=8", "entries=1"],
+}
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+class Harm:
+    """Leaves a mark when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (Path("mark"),)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run that all tests open is kept, trained once."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def run(here: Here, kept: Path) -> dict[str, Any]:
+    """A trained network in the folder `run`, beside files that leave a mark; its record."""
+    if not kept.exists():
+        status, printed = here(*SMALL)
+        assert status == 0, printed
+        shutil.move("run", kept)
+    shutil.copytree(kept, "run")
+    for name in ("evil.py", "hubconf.py"):
+        Path(name).write_text(STATEMENT)
+    Path("evil.pkl").write_bytes(pickle.dumps(Harm()))
+    return record_of(Path("run"))
+
+
+def recorded(**changes: Any) -> None:
+    """Change the configuration that the run and its checkpoint record."""
+    record = record_of(Path("run"))
+    record["config"] |= changes
+    Path("run", "metrics.json").write_text(json.dumps(record))
+    content, _ = checkpoint.read(LAST)
+    checkpoint.SealedCheckpointIO(record["config"]).save_checkpoint(content, LAST)
+
+
+def evaluated(here: Here, *options: str) -> tuple[int, str]:
+    """What `src/evaluate.py` ends with and prints."""
+    return here(*options, script="evaluate.py")
+
+
+def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str, Any]) -> None:
+    for node in EVIL.values():
+        with suppress(SystemExit, InstantiationException):  # what comes after the mark
+            hydra.utils.instantiate(node, _convert_="all")
+        assert Path("mark").exists(), node
+        Path("mark").unlink()
+
+
+@pytest.mark.parametrize("file", ["run=run", f"checkpoint={LAST}"])
+@pytest.mark.parametrize("script", OPENING)
+def test_class_that_a_file_names_is_not_built_by_any_command(
+    here: Here, run: dict[str, Any], script: str, file: str
+) -> None:
+    if script == "check.py" and file.startswith("checkpoint"):
+        return
+    for part in ("engine", "activation") if script == "evaluate.py" else ("activation",):
+        recorded(**{"activation": run["config"]["activation"], part: EVIL[part]})
+        status, printed = here(file, *OPENING[script], script=script)
+        assert status == 1
+        sentence = printed.splitlines()[-1]
+        assert f"{part}._target_={EVIL[part]['_target_']}" in sentence
+        assert "add trust=true if you" in sentence
+        assert "Traceback" not in printed
+        assert not Path("mark").exists()
+
+
+def nodes_of(part: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ways to hide a class in a part of a configuration."""
+    own, evil = run["config"][part], EVIL[part]
+    return [evil, own | evil, own | {"x": [evil]}, own | {"_args_": [evil]}, {"_target_": [evil["_target_"]]}]
+
+
+@pytest.mark.parametrize("part", EVIL)
+def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], part: str) -> None:
+    for node in nodes_of(part, run):
+        if part == "trainer" and "_target_" in node and node["_target_"] == run["config"][part]["_target_"]:
+            assert allowed_parts(run["config"] | {part: node}, "file", False)["trainer"].keys() <= {
+                "_target_", "accelerator", "precision",
+            }  # fmt: skip
+            continue
+        with pytest.raises(UserError, match=f"file has a class of its own, {part}|file: {part} has no _target_"):
+            allowed_parts(run["config"] | {part: node}, "file", False)
+
+
+def test_what_a_trained_network_does_not_need_is_not_built(here: Here, run: dict[str, Any]) -> None:
+    evil = EVIL["activation"]
+    recorded(
+        **dict.fromkeys(("optimizer", "schedule", "diagnostics", "x"), evil),
+        **{name: {"x": evil} for name in ("logger", "callbacks")},
+        trainer=run["config"]["trainer"] | dict.fromkeys(("profiler", "plugins", "callbacks", "strategy"), evil),
+    )
+    status, printed = evaluated(here, "run=run")
+    assert status == 0, printed
+    assert printed.count("the same") == 4
+    assert not Path("mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"activation": {"_target_": "handgrad.activation.ReLU", "x": 1}}, ", activation: x=1 cannot be"),
+        (
+            {"activation": {"_target_": "handgrad.activation.LeakyReLU", "negative_slope": "a"}},
+            "negative_slope=a cannot",
+        ),
+        ({"activation": {}}, "activation has no _target_"),
+        ({"activation": {"_target_": "handgrad.activation.torch.save"}}, "handgrad.activation.torch.save: building it"),
+        ({"network": {"_target_": "handgrad.results.write_text"}}, "network._target_=handgrad.results.write_text"),
+        ({"seed": "${oc.env:SECRET}"}, "seed=${oc.env:SECRET} cannot be"),
+        ({"threads": 10**6}, "threads=1000000 cannot be"),
+        ({"trainer": {"_target_": "lightning.Trainer", "precision": "${oc.env:SECRET}"}}, "an interpolation, ${oc.env"),
+        ({"trainer": {"_target_": "lightning.Trainer", "accelerator": {"_target_": "x"}}}, "accelerator={"),
+    ],
+)
+def test_value_that_does_not_fit_is_refused_in_a_sentence(
+    here: Here, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    recorded(**changes)
+    record = record_of(Path("run")) | {"threads": None}
+    Path("run", "metrics.json").write_text(json.dumps(record))
+    status, printed = evaluated(here, "run=run")
+    assert status == 1
+    assert words in printed.splitlines()[-1]
+    assert "hunter2" not in printed
+    assert "Traceback" not in printed
+
+
+def test_trust_lets_no_interpolation_through(run: dict[str, Any]) -> None:
+    evil = {"_target_": "x", "y": [{"z": "${oc.create:{_target_: builtins.open}}"}]}
+    with pytest.raises(UserError, match="nothing is looked up"):
+        allowed_parts(run["config"] | {"activation": evil}, "file", True)
+
+
+def test_no_data_is_fetched_to_where_a_record_says(here: Here, run: dict[str, Any]) -> None:
+    recorded(data=run["config"]["data"] | {"root": "elsewhere"})
+    status, printed = evaluated(here, "run=run")
+    assert status == 1
+    assert "data.root=elsewhere, recorded in" in printed
+    assert "is no folder here: add data.root=" in printed
+    assert not Path("elsewhere").exists()
+    status, printed = evaluated(here, "run=run", f"data.root={run['config']['data']['root']}")
+    assert status == 0, printed
+
+
+def options(group: str) -> dict[str, dict[str, Any]]:
+    """Every option of a config group that names a class."""
+    files = {path.stem: yaml.safe_load(path.read_text()) or {} for path in (ROOT / "conf" / group).glob("*.yaml")}
+    return {name: content for name, content in files.items() if "_target_" in content}
+
+
+@pytest.mark.parametrize("part", ["activation", "network", "data", "regularizer", "trainer"])
+def test_list_has_every_option_with_the_arguments_of_its_class(part: str) -> None:
+    assert {content["_target_"] for content in options(part).values()} <= set(ALLOWED[part])
+    for name, schema in ALLOWED[part].items() if part != "trainer" else ():
+        taken = set(inspect.signature(hydra.utils.get_object(name)).parameters) - {"seed"}
+        assert set(schema.model_fields) == taken
+
+
+@pytest.mark.parametrize("number", range(len(options("activation"))))
+def test_run_and_checkpoint_of_every_option_open(here: Here, number: int) -> None:
+    activation = sorted(options("activation"))[number]
+    optimizer = ["adam", "factored_sgd", "grouped_sgd", "notebook_sgd", "sgd"][number % 5]
+    engine = "manual" if number % 2 or optimizer in ("factored_sgd", "notebook_sgd") else "autograd"
+    schedule = ["constant", "warmup", "warmup_cosine"][number % 3]
+    short = ["schedule.warmup_steps=5"] if schedule == "warmup_cosine" else []
+    chosen = [f"activation={activation}", f"engine={engine}", f"optimizer={optimizer}", f"schedule={schedule}", *short]
+    status, printed = here(*SMALL, *chosen, f"regularizer={['none', 'l2'][number % 2]}", "callbacks=early_stopping",
+                           "data.val_size=100")  # fmt: skip
+    assert status == 0, printed
+    status, printed = evaluated(here, "run=run")
+    assert (status, printed.count("the same")) == (0, 6), printed
+    found = evaluated(here, f"checkpoint={LAST}")[1]
+    assert all(repr(value) in found for value in record_of(Path("run"))["metrics"].values())
+
+
+@pytest.fixture
+def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An activation of the user's own, on the path as `my.Swish`."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "my.py").write_text("from handgrad.activation import SiLU as Swish\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    monkeypatch.delitem(sys.modules, "my", raising=False)
+
+
+@pytest.mark.usefixtures("swish")
+def test_own_activation_trains_goes_on_and_opens_with_trust_alone(here: Here) -> None:
+    typed = ["activation._target_=my.Swish", "optimizer._target_=torch.optim.SGD", "~optimizer.weight_reduction"]
+    with ended_at_scoring(1):
+        assert here(*SMALL, *typed, "trainer.max_epochs=2")[0] == 143
+    status, printed = here(*SMALL, *typed, "trainer.max_epochs=2")
+    assert status == 0, printed
+    for file in ("run=run", f"checkpoint={LAST}"):
+        recorded(trust=True)  # what the file says of itself does not count
+        status, printed = evaluated(here, file)
+        assert status == 1
+        assert "activation._target_=my.Swish: building it may run any code; add trust=true" in printed
+        status, printed = evaluated(here, file, "trust=true")
+        assert status == 0, printed
+        assert repr(record_of(Path("run"))["metrics"]["test/loss"]) in printed
+
+
+def test_pickle_of_a_rerun_is_not_read(here: Here, run: dict[str, Any]) -> None:
+    for flag in ("--experimental-rerun", "--exp"):
+        status, printed = here(flag, "evil.pkl", script="evaluate.py")
+        assert status == 2
+        assert "reads a pickle, which can run any code" in printed
+    assert not Path("mark").exists()
+
+
+def interrupted(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Leave a run as if it had been killed, the content of its checkpoint changed."""
+    record = record_of(Path("run")) | {"status": "running"}
+    Path("run", "metrics.json").write_text(json.dumps(record))
+    content, config = checkpoint.read(LAST)
+    change(content)
+    assert config is not None
+    checkpoint.SealedCheckpointIO(config).save_checkpoint(content, LAST)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
+    typed = [*SMALL, "trainer.max_epochs=2", "callbacks=best_checkpoint", "data.val_size=100"]
+    with ended_at_scoring(2):
+        assert here(*typed)[0] == 143
+    Path("victim").mkdir()
+    Path("victim", "letter").touch()
+    for path in (f"{LAST.parent.absolute()}/../../victim", "memory://victim"):
+
+        def elsewhere(content: dict[str, Any], path: str = path) -> None:
+            (state,) = (value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+            state |= {"kth_best_model_path": path, "best_model_path": path, "kth_value": torch.tensor(1e9)}
+            state["best_k_models"] = {path: torch.tensor(1e9)}
+
+        shutil.copytree("run", "whole")
+        interrupted(elsewhere)
+        status, printed = here(*typed)
+        assert Path("victim", "letter").exists()
+        assert status == 1
+        assert f"has a callback whose file is {path}: move" in printed
+        shutil.rmtree("run")
+        Path("whole").rename("run")
+    status, printed = here(*typed)
+    assert status == 0, printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loops", {}),
+        ("loops", 3),
+        ("optimizer_states", [3]),
+        ("lr_schedulers", "x"),
+        ("state_dict", {}),
+        ("callbacks", 1),
+    ],
+)
+def test_state_that_does_not_fit_is_refused_in_a_sentence(here: Here, key: str, value: Any) -> None:
+    typed = [*SMALL, "trainer.max_epochs=2"]
+    with ended_at_scoring(2):
+        assert here(*typed)[0] == 143
+    interrupted(lambda content: content.update({key: value}))
+    status, printed = here(*typed)
+    assert status == 1
+    assert "Traceback" not in printed
+    assert f"cannot go on from {LAST.absolute()} (" in printed
+    assert f"move {LAST.parent.absolute()} away to begin anew" in printed
+    LAST.parent.rename("away")
+    assert here(*typed)[0] == 0
