@@ -17,7 +17,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, Command, Here, wait_for
+from conftest import ROOT, Command, Here, ended_at_scoring, record_of, wait_for
+from handgrad import checkpoint
+from handgrad.report.keys import settings_of
 
 CONTRACT = {
     ".hydra",
@@ -302,3 +304,40 @@ def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
         one, other = record(tmp_path / "parallel" / cell), record(tmp_path / "serial" / cell)
         assert one["status"] == other["status"] == status
         assert one["metrics"] == other["metrics"]
+
+
+def test_default_added_later_and_an_integer_are_no_other_configuration(here: Here, undrawn: None) -> None:
+    typed = ["trainer.max_epochs=2", "logger=none", "engine=manual", "network.hidden_sizes=[16]", "schedule=constant"]
+    with ended_at_scoring(2):
+        assert here(*typed, "optimizer.lr=1", "hydra.run.dir=sweep/0_a")[0] == 143
+    folder = Path("sweep", "0_a")
+    last = folder / "checkpoints" / "last.ckpt"
+
+    def recorded(data: dict[str, Any]) -> None:
+        """Change what the run and its checkpoint record of their data."""
+        record = record_of(folder)
+        older = record["config"] | {"data": data}
+        (folder / "metrics.json").write_text(json.dumps(record | {"config": older}))
+        checkpoint.SealedCheckpointIO(older).save_checkpoint(checkpoint.read(last)[0], last)
+
+    data = record_of(folder)["config"]["data"]
+    recorded({key: value for key, value in data.items() if key != "score_test"})
+    status, printed = here(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    assert status == 1
+    assert "it has data.score_test (missing, not true)" in printed  # which has no default
+
+    older = {key: value for key, value in data.items() if key != "dataset"} | {"block": None}
+    recorded(older)
+    status, printed = here(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    assert status == 0, printed
+    assert "goes on from" in printed
+    recorded(older)
+    status, printed = here("-m", *typed, "seed=0,1", "optimizer.lr=1.0", "hydra.sweep.dir=sweep")
+    assert status == 0, printed
+    assert "completed before, skipped" in printed
+    settings = [settings_of(record_of(path.parent)) for path in Path("sweep").glob("*/metrics.json")]
+    assert len(settings) == 2
+    assert settings[0] == settings[1]
+    status, printed = here(*typed, "optimizer.lr=1.5", "hydra.run.dir=sweep/0_a")
+    assert status == 1
+    assert "it has optimizer.lr (1.0, not 1.5)" in printed

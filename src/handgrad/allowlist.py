@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, UserError, in_a_sentence
+from handgrad.config import (
+    MATMUL,
+    Batches,
+    Data,
+    Network,
+    Positive,
+    Regularizer,
+    UserError,
+    in_a_sentence,
+    without_retired,
+)
 from handgrad.settings import shown, texts_in
 
 
@@ -102,7 +112,7 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
             not fit.
     """
     try:
-        parts = Recorded.model_validate(recorded).model_dump(by_alias=True, exclude_unset=True)
+        parts = Recorded.model_validate(without_retired(recorded)).model_dump(by_alias=True, exclude_unset=True)
         if text := next((text for text in texts_in(parts) if "${" in text), None):
             raise UserError(f"{source} has an interpolation, {text}: nothing is looked up for what a file says")
         for name, classes in ALLOWED.items():

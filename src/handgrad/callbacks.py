@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -14,8 +15,6 @@ from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from handgrad import results
-from handgrad.data import BlockLoader
-from handgrad.meeting import clock
 from handgrad.modules import Classifier
 
 log = logging.getLogger(__name__)
@@ -96,25 +95,25 @@ class History(Checkpoint):
         self.saved = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started, self.seconds = clock(), 0.0
+        self.started, self.seconds = time.perf_counter(), 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let what another callback does within an epoch not count as the epoch's time."""
-        began = clock()
+        began = time.perf_counter()
         yield
-        self.started += clock() - began
+        self.started += time.perf_counter() - began
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.seconds += clock() - self.started
+        self.seconds += time.perf_counter() - self.started
 
     def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        self.started = clock()
+        self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        seconds = self.seconds + clock() - self.started
+        seconds = self.seconds + time.perf_counter() - self.started
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
         if pl_module.freshly_validated:
             row |= pl_module.numbers_of(pl_module.validated)
@@ -153,27 +152,11 @@ class OwnSignals(Callback):
 
 
 class EpochBar(TQDMProgressBar):
-    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn.
-
-    It counts batches, of which a call may have several.
-    """
+    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn."""
 
     def __init__(self, history: History) -> None:
         super().__init__(refresh_rate=50)
         self.history = history
-
-    @property
-    def total_train_batches(self) -> int | float:
-        loader = self.trainer.train_dataloader
-        return len(loader.loader) if isinstance(loader, BlockLoader) else super().total_train_batches
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        done = len(pl_module.step_losses)
-        shown = done if done == self.total_train_batches else done - done % self.refresh_rate
-        if shown > self.train_progress_bar.n:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, shown - 1)
 
     def get_metrics(self, trainer: Trainer, pl_module: Classifier) -> dict[str, Any]:
         shown = {"loss": f"{float(pl_module.step_losses[-1]):.3f}"} if pl_module.step_losses else {}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from handgrad.config import UserError
+from handgrad.config import UserError, normalize
 from handgrad.results import joined, replacing
 from handgrad.settings import differences, texts_in
 
@@ -102,7 +102,7 @@ def sound(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if belongs_to is None:
         log.warning("%s is damaged, or not of this project: the run begins anew", path)
         return None
-    if differ := differences(belongs_to, config):
+    if differ := differences(normalize(belongs_to), normalize(config)):
         raise UserError(
             f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
             f"another folder; it has {joined(differ)}"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -60,9 +60,15 @@ Name = Annotated[
 
 
 class Group(BaseModel):
-    """A config group: the values checked here, and whatever else its target takes."""
+    """A config group: the values checked here, and whatever else its target takes.
+
+    A default here is the one that the target has; None stands where options of the group have different ones.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+RETIRED = ("block",)  # keys of older runs' data that changed no number
 
 
 class Data(Group):
@@ -73,7 +79,6 @@ class Data(Group):
     batch_size: Positive
     val_size: Count
     score_test: bool
-    block: Positive | None = None
 
 
 class Network(Group):
@@ -94,16 +99,16 @@ class Optimizer(Group):
 class Schedule(Group):
     """`conf/schedule/`."""
 
-    start_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
-    total_iters: Positive = 1
-    warmup_steps: Positive = 1
+    start_factor: Annotated[float, Field(default=None, gt=0, le=1)]
+    total_iters: Annotated[Positive, Field(default=None)]
+    warmup_steps: Annotated[Positive, Field(default=None)]
     total_steps: Positive | None = None
 
 
 class Regularizer(Group):
     """`conf/regularizer/`."""
 
-    strength: Annotated[float, Field(ge=0, le=1e30)] = 0.0
+    strength: Annotated[float, Field(default=None, ge=0, le=1e30)]
 
 
 class Trainer(Group):
@@ -116,7 +121,7 @@ class Trainer(Group):
     limit_train_batches: Batches = 1.0
     limit_test_batches: Batches = 1.0
     check_val_every_n_epoch: Positive | None = 1
-    num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
+    num_sanity_val_steps: Annotated[int, Field(default=None, ge=-1)]
     gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
     accumulate_grad_batches: Positive = 1
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
@@ -146,8 +151,8 @@ class Watching(Group):
 class Training(Group):
     """A run, as `conf/train.yaml` has it."""
 
-    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    name: Name
     objective: str | None
     threads: Positive | None
     matmul: MATMUL = "default"
@@ -267,6 +272,28 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(in_a_sentence(error)) from None
+
+
+def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the schema's defaults and give every number the type of its field.
+
+    Two configurations are of the same run if they are equal after this: a key that was added later has its default, one
+    that was taken away is left out, and 0 is 0.0 where a float is expected. One that does not fit the schema, a foreign
+    run's perhaps, stays as it is.
+    """
+    config = without_retired(config)
+    try:
+        return Training.model_validate(config).model_dump()
+    except ValidationError:
+        return config
+
+
+def without_retired(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys that older runs have and that changed no number."""
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return dict(config)
+    return {**config, "data": {key: value for key, value in data.items() if key not in RETIRED}}
 
 
 def check_monitored(config: dict[str, Any]) -> None:

@@ -6,20 +6,16 @@ import os
 import shutil
 import struct
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
-from lightning import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning import LightningDataModule
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
@@ -32,7 +28,6 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 SCRATCH = ".unpacking."  # begins the name of a folder that is gone when its work is done
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
-BLOCK = 16  # batches per call: docs/scaling.md
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
 
@@ -86,47 +81,9 @@ class BatchLoader:
         return -(-len(self.images) // (self.batch_size * self.processes))
 
     def __iter__(self) -> Iterator[Batch]:
-        for indices in self.indices():
-            yield self.gathered(indices)
-
-    def indices(self) -> list[Tensor]:
-        """Of every batch of this epoch, (B,) where its examples are."""
-        joined = torch.split(self.sampler.order(), self.batch_size * self.processes)
-        return [each.tensor_split(self.processes)[self.process] for each in joined]
-
-    def gathered(self, indices: Tensor) -> Batch:
-        """The examples at (B,) indices."""
-        return self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
-
-
-class BlockLoader:
-    """Serves another loader's batches in lists of several, whose images are gathered at once.
-
-    An epoch's last batch comes alone, for those who look at its last step.
-
-    Args:
-        loader: of the batches.
-        block: how many make a list.
-    """
-
-    batch_sampler = None
-
-    def __init__(self, loader: BatchLoader, block: int) -> None:
-        self.loader = loader
-        self.sampler = loader.sampler
-        self.block = block
-
-    def __len__(self) -> int:
-        return -(-(len(self.loader) - 1) // self.block) + 1
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        *batches, last = self.loader.indices()
-        for first in range(0, len(batches), self.block):
-            some = batches[first : first + self.block]
-            sizes = [len(indices) for indices in some]
-            x, y = self.loader.gathered(torch.cat(some))
-            yield list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
-        yield [self.loader.gathered(last)]
+        for whole in torch.split(self.sampler.order(), self.batch_size * self.processes):
+            indices = whole.tensor_split(self.processes)[self.process]
+            yield self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
 
 
 class MNISTDataModule(LightningDataModule):
@@ -138,8 +95,6 @@ class MNISTDataModule(LightningDataModule):
         batch_size: examples per training batch, in each of the processes that train together.
         val_size: training images held out for validation, in the classes' proportions; 0 for none.
         score_test: whether the test set is scored at all; false while validation still chooses something.
-        block: batches per call of `training_step` where gradients are by hand; None for what is fastest. It changes
-            nothing else, and is 1 where batches are counted or watched from outside.
         seed: orders the epochs and draws the validation split.
 
     Raises:
@@ -155,7 +110,6 @@ class MNISTDataModule(LightningDataModule):
         val_size: int = 0,
         seed: int = 0,
         score_test: bool = True,
-        block: int | None = None,
     ) -> None:
         super().__init__()
         self.dataset_class: type[datasets.MNIST] = getattr(datasets, dataset)
@@ -164,7 +118,6 @@ class MNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.seed = seed
         self.score_test = score_test
-        self.block = BLOCK if block is None else block
         self.prepared = False
         self.loaders: dict[str, BatchLoader] = {}
 
@@ -235,27 +188,20 @@ class MNISTDataModule(LightningDataModule):
         )
         return torch.from_numpy(kept), torch.from_numpy(held_out)
 
-    def train_dataloader(self) -> BatchLoader | BlockLoader:
+    def train_dataloader(self) -> BatchLoader:
         """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
         train = self.loaders["train"]
         if getattr(self.trainer, "overfit_batches", 0):
             train = BatchLoader(train.images, train.targets, self.batch_size)
-        shared = self._shared_out(train)
-        if self.block == 1 or self.trainer is None or not in_blocks(self.trainer):
-            return shared
-        if len(shared) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            warnings.filterwarnings("ignore", ".*smaller than the logging interval")  # than the calls, not the batches
-        return BlockLoader(shared, self.block)
+        return self._shared_out(train)
 
     def val_dataloader(self) -> dict[str, BatchLoader]:
         """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
         name = "val" if self.val_size else "test"
         return {name: self._shared_out(self.loaders[name])}
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch, or several, without Lightning's search for tensors in it, which takes longer than the move."""
-        if isinstance(batch, list):
-            return [self.transfer_batch_to_device(each, device, dataloader_idx) for each in batch]
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch without Lightning's search for tensors in it, which takes longer than the move."""
         x, y = batch
         return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
@@ -270,20 +216,6 @@ class MNISTDataModule(LightningDataModule):
         if self.trainer:
             loader.processes, loader.process = self.trainer.world_size, self.trainer.global_rank
         return loader
-
-
-def in_blocks(trainer: Trainer) -> bool:
-    """Whether several batches may be trained on in one call, because nobody else counts or watches the calls."""
-    whole = trainer.limit_train_batches == trainer.val_check_interval == 1.0
-    tried = trainer.fast_dev_run or trainer.overfit_batches  # type: ignore[attr-defined]
-    by_hand = not trainer.lightning_module.automatic_optimization
-    return bool(whole and not tried and by_hand) and not any(map(watches_batches, trainer.callbacks))  # type: ignore[attr-defined]
-
-
-def watches_batches(callback: Callback) -> bool:
-    """Whether a callback that is not made for blocks is called with every batch."""
-    ours = type(callback).__module__.startswith("handgrad.") or type(callback) is LearningRateMonitor
-    return not ours and any(is_overridden(hook, callback) for hook in ("on_train_batch_start", "on_train_batch_end"))
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """The two engines as LightningModules: the same network, loss and metrics, the gradients by hand or by autograd."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
@@ -20,11 +19,9 @@ from handgrad import backprop, loss
 from handgrad.activation import Activation
 from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
-from handgrad.data import Batch, BlockLoader
-from handgrad.meeting import Meeting, here
+from handgrad.data import Batch
 from handgrad.network import CLASSES, MLP
-from handgrad.optim import FactoredSGD, planned, rates_of, rehearse
-from handgrad.population import Lesson
+from handgrad.optim import FactoredSGD, planned, rehearse
 from handgrad.processes import gathered, gathered_factors, summed, summed_each, together
 from handgrad.regularizer import L2
 
@@ -245,13 +242,10 @@ class ManualModule(Classifier):
 
     @property
     def planned_steps(self) -> float:
-        steps, trainer = super().planned_steps, self.trainer  # which reads the data, and counts calls
-        loader, batches = trainer.train_dataloader, trainer.num_training_batches
-        if isinstance(loader, BlockLoader):
-            batches = len(loader.loader)
-        elif self.batches_per_step == 1:
+        steps, trainer = super().planned_steps, self.trainer  # which reads the data, and counts batches
+        if self.batches_per_step == 1:
             return steps
-        steps = math.ceil(batches / self.batches_per_step) * (trainer.max_epochs or 1)
+        steps = math.ceil(trainer.num_training_batches / self.batches_per_step) * (trainer.max_epochs or 1)
         return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def configure_optimizers(self) -> Any:
@@ -277,65 +271,9 @@ class ManualModule(Classifier):
         """Map images (B, 784) to logits (B, 10)."""
         return backprop.forward(x, self.network.weights, self.network.biases, self.activation).logits
 
-    def training_step(self, batch: Batch | list[Batch]) -> None:
-        """Learn from a batch, or from several, one after the other, as far as Lightning would go on after each."""
-        several = batch if isinstance(batch, list) else [batch]
-        population = here.get()
-        steps = self.taken_together(population, several) if population else (self.learn(x, y) for x, y in several)
-        for number, _ in enumerate(steps, start=1):
-            latest = self.step_losses[-1]
-            if self.trainer.global_step == self.trainer.max_steps or (latest.is_cpu and not math.isfinite(latest)):
-                return
-            if number < len(several):
-                self.between_batches()
-
-    def taken_together(self, population: Meeting, several: list[Batch]) -> Iterator[None]:
-        """Take the steps of several batches together with other networks, and count them one after the other.
-
-        Args:
-            population: has the other networks in hand.
-            several: batches; those beyond `max_steps` are left.
-        """
-        if self.trainer.max_steps >= 0:
-            several = several[: self.trainer.max_steps - self.trainer.global_step]
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        groups, rates, next_lrs = optimizer.optimizer.param_groups, [], []
-        for x, _ in several:
-            rates.append(rates_of(optimizer.optimizer, len(x)))
-            optimizer.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedules look for it
-            self.step_schedule()
-            next_lrs.append([group["lr"] for group in groups])
-        decay = self.regularizer.decay
-        lesson = Lesson(self.network, optimizer.optimizer, self.activation, decay, several, rates)
-        dtype = torch.get_default_dtype()  # Lightning sets it to float64 for the time of a step
-        torch.set_default_dtype(torch.float32)  # others may begin meanwhile
-        try:
-            losses = population.ask(lesson)
-        finally:
-            torch.set_default_dtype(dtype)
-        for step_loss, lrs in zip(losses, next_lrs, strict=True):
-            optimizer._on_before_step()
-            optimizer._on_after_step()
-            self.step_losses.append(step_loss)
-            for group, lr in zip(groups, lrs, strict=True):
-                group["lr"] = lr  # for what logs it
-            yield
-
-    def between_batches(self) -> None:
-        """Do within a call what Lightning does between two: count the batch, and let the next one's rate be logged."""
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped += 1
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, LearningRateMonitor):
-                callback.on_train_batch_start(self.trainer)
-
     @torch.no_grad()
-    def learn(self, x: Tensor, y: Tensor) -> None:
-        """Append a batch's loss to `step_losses`, and take a step where its gradient completes one.
-
-        Args:
-            x: (B, 784) images.
-            y: (B, 10) targets.
-        """
+    def training_step(self, batch: Batch) -> None:
+        x, y = batch
         weights = self.network.weights
         passed = backprop.forward(x, weights, self.network.biases, self.activation)
         log_p = loss.log_softmax(single_precision(passed.logits))

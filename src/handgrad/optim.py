@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
@@ -88,41 +87,6 @@ def rates_of(optimizer: Optimizer, examples: int) -> tuple[float, float]:
     """
     of_weights, of_biases = optimizer.param_groups[0]["lr"], optimizer.param_groups[-1]["lr"]
     return of_weights * (examples if getattr(optimizer, "weight_reduction", "mean") == "sum" else 1), of_biases
-
-
-def adam_step(
-    parameter: Tensor,
-    gradient: Tensor,
-    moments: tuple[Tensor, Tensor],
-    rate: Tensor,
-    steps: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """Move a parameter by Adam, entry by entry.
-
-        m <- beta_1 m + (1 - beta_1) g
-        v <- beta_2 v + (1 - beta_2) g^2
-        W <- W - rate * m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + eps)        (26)
-
-    Args:
-        parameter: W, of any shape; moved.
-        gradient: g, of the same shape, the penalty's included.
-        moments: m and v, of the same shape; moved.
-        rate: of the step, to be broadcast over W: one for each of several networks.
-        steps: t, counted from 1, to be broadcast likewise.
-        betas: beta_1 and beta_2, the share that each mean keeps of itself.
-        eps: keeps the step finite where v is zero.
-
-    Source: Kingma and Ba, Adam: A Method for Stochastic Optimization (2015), Algorithm 1.
-    """
-    # 1 - beta^t without the cancellation, which in float32 would cost five of seven digits at the first steps.
-    of_first, of_second = (-torch.expm1(steps * torch.tensor(beta, dtype=torch.float64).log().item()) for beta in betas)
-    first, second = moments
-    first.lerp_(gradient, 1 - betas[0])
-    second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    spread = second.div(of_second).sqrt_().add_(eps)
-    parameter.sub_(first.div(spread).mul_(rate / of_first))
 
 
 def grouped_sgd(named_parameters: Iterable[tuple[str, Parameter]], lr: float, weight_factor: float) -> SGD:

@@ -13,8 +13,9 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from handgrad.config import UserError, in_a_sentence, unusable
-from handgrad.meeting import clock, here
+from handgrad.config import UserError, in_a_sentence, normalize, unusable
 from handgrad.settings import differences, same
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Pa
     Raises:
         UserError: the folder itself holds a run with another configuration; says where they differ.
     """
-    record = read(folder)
-    if record and (differ := differences(record["config"], config)):
+    record, config = read(folder), normalize(config)
+    if record and (differ := differences(normalize(record["config"]), config)):
         raise UserError(
             f"{folder} holds a run with another configuration: choose another folder or delete this one; "
             f"it has {joined(differ)}"
@@ -134,7 +134,7 @@ def earlier(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Pa
     for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
         with suppress(UserError):  # a damaged neighbour is not this run
             record = read(other)
-            if record and same(record["config"], config):
+            if record and same(normalize(record["config"]), config):
                 return other, record
     return None
 
@@ -196,9 +196,7 @@ def claimed(folder: Path, patiently: bool = False) -> Iterator[None]:
                 f"{folder} is being written by another process: wait for it or choose another folder"
             ) from None
         log.info("%s is being written by another process: waiting for it", folder)
-        population = here.get()
-        with population.away() if population else nullcontext():
-            lock.acquire(timeout=-1, cancel_check=lambda: population is not None and population.ended)
+        lock.acquire(timeout=-1)
     try:
         for half in folder.rglob(f".*{HALF}"):
             half.unlink(missing_ok=True)
@@ -225,7 +223,7 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     """
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {"versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")}, "commit": commit()}
-    started = clock()
+    started = time.perf_counter()
     try:
         with explained_writes(folder):
             write_record(folder, record)
@@ -242,7 +240,7 @@ def recorded(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         raise
     finally:
         with uninterrupted(), explained_writes(folder) if record["status"] == "completed" else suppress(OSError):
-            record |= {"seconds": clock() - started, "peak_memory_mb": peak_memory_mb()}
+            record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
             write_record(folder, record)
 
 

@@ -3,18 +3,15 @@
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from handgrad.config import Sweeping, UserError, check, resolved
+from handgrad.config import Sweeping, UserError, check, normalize, resolved
 from handgrad.results import FINISHED, METRICS
 
 log = logging.getLogger(__name__)
@@ -79,7 +76,7 @@ def tried(config: DictConfig) -> str:
     known = progress.earlier_runs(Path("outputs"))
     there = map(progress.readable, sorted(Path(config.hydra.sweep.dir).glob(f"*/{METRICS}")))
     finished = {
-        canonical(record["config"]): record["folder"].name
+        canonical(normalize(record["config"])): record["folder"].name
         for record in there
         if record and record["status"] in FINISHED
     }
@@ -87,7 +84,7 @@ def tried(config: DictConfig) -> str:
     for options in jobs:
         settings, choices = composed(config, options)
         cells.add(canonical(settings_of({"choices": choices, "config": settings})))
-        if name := finished.get(canonical(settings)):
+        if name := finished.get(canonical(normalize(settings))):
             done.append(name)
         else:
             seconds.append(progress.seconds_of(settings, choices, known))
@@ -120,13 +117,6 @@ def composed(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any]
     with open_dict(job):
         del job["hydra"]
     return of_a_run(resolved(job)), choices
-
-
-def configured(config: DictConfig, options: Sequence[str]) -> dict[str, Any] | None:
-    """A job's settings, None where they cannot be: the job will say why."""
-    with suppress(UserError, HydraException, OmegaConfBaseException):
-        return composed(config, options)[0]
-    return None
 
 
 def of_a_run(config: dict[str, Any]) -> dict[str, Any]:

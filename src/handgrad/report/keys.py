@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from handgrad.config import normalize
 from handgrad.settings import canonical, flat, plain, shown
 
 ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
 # What changes nothing that is computed; of a study, its changes are seen.
-NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger", "diagnostics", "data.block"}
+NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger", "diagnostics"}
 UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
 # Columns of the tables that are no settings: a setting of such a name gets another.
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}
@@ -20,7 +21,7 @@ TOGETHER = 3  # of more keys that decide a setting only together, nobody could s
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's choices and every value of its configuration, flat: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
-    choices, config = record["choices"], flat(record["config"])
+    choices, config = record["choices"], flat(normalize(record["config"]))
     settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
     return {
         column_for(key): value
