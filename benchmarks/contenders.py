@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from handgrad import backprop, loss
+from handgrad import backprop
 from handgrad.activation import ReLU
 from handgrad.assembly import assemble
 from handgrad.data import BatchLoader
@@ -103,11 +103,8 @@ def by_hand(network: MLP, loader: BatchLoader, device: torch.device) -> Epoch:
 
     def epoch() -> None:
         for x, y in on(device, loader):
-            passed = backprop.forward(x, weights, biases, phi)
-            log_p = loss.log_softmax(passed.logits)
-            loss.cross_entropy(log_p, y)
-            gradients = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
-            for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
+            step = backprop.loss_and_gradients(x, y, weights, biases, phi)
+            for weight, bias, gradient in zip(weights, biases, step.gradients, strict=True):
                 weight.addmm_(gradient.delta.T, gradient.input, alpha=-0.1)
                 bias.sub_(gradient.bias(), alpha=0.1)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from handgrad import backprop, loss
+from handgrad import backprop
 from handgrad.activation import ReLU
 from handgrad.data import MNISTDataModule
 from handgrad.network import MLP
@@ -88,11 +88,8 @@ def population(networks: int, images: Tensor, targets: Tensor, batches: int) -> 
     def some() -> None:
         for indices in orders.split(BATCH, dim=1):
             x, y = images[indices] / 255, targets[indices]  # (S, B, 784), (S, B, 10)
-            passed = backprop.forward(x, weights, biases, phi)
-            log_p = loss.log_softmax(passed.logits)
-            loss.cross_entropy(log_p, y)
-            gradients = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
-            for weight, bias, gradient in zip(weights, biases, gradients, strict=True):
+            step = backprop.loss_and_gradients(x, y, weights, biases, phi)
+            for weight, bias, gradient in zip(weights, biases, step.gradients, strict=True):
                 weight.baddbmm_(gradient.delta.mT, gradient.input, alpha=-RATE)
                 bias.sub_(gradient.bias(), alpha=RATE)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from handgrad import backprop, loss
+from handgrad import backprop
 from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
 from handgrad.data import MNISTDataModule
 from handgrad.network import MLP
@@ -78,9 +78,7 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
 
 def by_hand(network: MLP, phi: Activation, x: torch.Tensor, y: torch.Tensor) -> None:
     """Put the gradient of the mean loss, derived by hand, where an optimizer looks for it."""
-    passed = backprop.forward(x, network.weights, network.biases, phi)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-    gradients = backprop.backward(delta, passed, network.weights, phi)
+    gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi).gradients
     for layer, gradient in zip(network.linear, gradients, strict=True):
         layer.weight.grad, layer.bias.grad = gradient.weight(), gradient.bias()
 

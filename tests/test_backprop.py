@@ -20,10 +20,9 @@ STRENGTH = 1e-3
 
 def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regularizer: L2) -> list[Tensor]:
     """Weight and bias gradients of every layer, as the manual engine computes them."""
-    passed = backprop.forward(x, network.weights, network.biases, phi)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    step = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     gradients = []
-    for weight, gradient in zip(network.weights, backprop.backward(delta, passed, network.weights, phi), strict=True):
+    for weight, gradient in zip(network.weights, step.gradients, strict=True):
         gradients += [gradient.weight() + regularizer.gradient(weight.detach()), gradient.bias()]
     return gradients
 
@@ -76,10 +75,7 @@ def test_networks_in_one_tensor_are_each_as_alone(few: BatchLoader, phi: Activat
     x, y = (tensor.view(3, 7, -1) for tensor in batch_of(few, 21))
     weights = [torch.stack(layer) for layer in zip(*(network.weights for network in networks), strict=True)]
     biases = [torch.stack(layer) for layer in zip(*(network.biases for network in networks), strict=True)]
-    passed = backprop.forward(x, weights, biases, phi)
-    log_p = loss.log_softmax(passed.logits)
-    losses = loss.cross_entropy(log_p, y)
-    together = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
+    losses, passed, together = backprop.loss_and_gradients(x, y, weights, biases, phi)
     assert all(z.mT.is_contiguous() for z in passed.zs)
     for s, network in enumerate(networks):
         alone = gradients_by_hand(network, x[s], y[s], phi, no_penalty())
@@ -94,10 +90,8 @@ def test_a_units_values_lie_side_by_side_in_memory(few: BatchLoader, phi: Activa
     """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
     network = MLP([12, 8])
     x, y = few.images[:16] / 255, few.targets[:16]
-    passed = backprop.forward(x, network.weights, network.biases, phi)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-    hidden = backprop.backward(delta, passed, network.weights, phi)[:-1]
-    for tensor in (*passed.zs, *passed.activations[1:], *(gradient.delta for gradient in hidden)):
+    _, passed, (*hidden, _) = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
+    for tensor in (*passed.zs, *passed.inputs[1:], *(gradient.delta for gradient in hidden)):
         assert tensor.T.is_contiguous()
 
 
@@ -113,15 +107,16 @@ def test_two_layers_by_hand() -> None:
     ]
     biases = [torch.tensor([1, -1], dtype=torch.float64), torch.tensor([0, 0], dtype=torch.float64)]
 
-    passed = backprop.forward(x, weights, biases, ReLU())
+    passed = backprop.forward(x, weights, biases, ReLU(), slopes=True)
     assert_equal(passed.zs[0], [[1, 2], [ln3, t - 1]])
-    assert_equal(passed.activations[1], [[1, 2], [ln3, 0]])
+    assert_equal(passed.inputs[1], [[1, 2], [ln3, 0]])
+    assert_equal(passed.slopes[0], [[1, 1], [1, 0]])
     assert_equal(passed.logits, [[1, 1], [ln3, 0]])
     log_p = loss.log_softmax(passed.logits)
     assert_equal(log_p.exp(), [[1 / 2, 1 / 2], [3 / 4, 1 / 4]])
     assert math.isclose(loss.cross_entropy(log_p, y), 1.5 * math.log(2))
 
-    first, second = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, ReLU())
+    first, second = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights)
     assert_equal(second.delta, [[-1 / 4, 1 / 4], [3 / 8, -3 / 8]])
     assert_equal(second.weight(), [[-1 / 4 + 3 / 8 * ln3, -1 / 2], [1 / 4 - 3 / 8 * ln3, 1 / 2]])
     assert_equal(second.bias(), [1 / 8, -1 / 8])
@@ -136,14 +131,13 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
 
 def test_backward_leaves_what_it_is_given_as_it_is(few: BatchLoader) -> None:
     network, (x, y) = MLP([6, 5]).double(), batch_of(few, 4)
-    passed = backprop.forward(x, network.weights, network.biases, Tanh())
+    passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-    derivative = Tanh().derivative(passed.zs[1], passed.activations[2])
-    given = [x, y, delta, derivative, *passed.zs, *passed.activations]
+    given = [x, y, delta, *(tensor for part in passed for tensor in part)]
     before = [tensor.clone() for tensor in given]
-    for gradient in backprop.backward(delta, passed, network.weights, Tanh()):
+    for gradient in backprop.backward(delta, passed, network.weights):
         gradient.weight(), gradient.bias()
-    backprop.hidden_delta(delta, network.weights[2], derivative)
+    backprop.loss_and_gradients(x, y, network.weights, network.biases, Tanh())
     assert all(map(torch.equal, given, before))
 
 
@@ -155,10 +149,8 @@ def test_no_graph_is_recorded(few: BatchLoader) -> None:
         raise AssertionError("autograd saved a tensor")
 
     with torch.autograd.graph.saved_tensors_hooks(refuse, lambda packed: packed):
-        passed = backprop.forward(x, network.weights, network.biases, Tanh())
-        delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-        gradients = backprop.backward(delta, passed, network.weights, Tanh())
-    tensors = [*passed.zs, *passed.activations, *(tensor for gradient in gradients for tensor in gradient)]
+        _, passed, gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, Tanh())
+    tensors = [*passed.zs, *passed.inputs, *(tensor for gradient in gradients for tensor in gradient)]
     assert not any(tensor.requires_grad for tensor in tensors)
 
 
@@ -182,9 +174,7 @@ def test_squared_norm_is_that_of_the_gradient_multiplied_out(
     mean_loss = torch.nn.functional.cross_entropy(network(x, torch.nn.Tanh()), y)
     penalty = decay / 2 * sum(weight.square().sum() for weight in network.weights)  # its gradient is decay * W
     by_autograd = torch.autograd.grad(mean_loss + penalty, list(network.parameters()))
-    passed = backprop.forward(x, network.weights, network.biases, Tanh())
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-    gradients = backprop.backward(delta, passed, network.weights, Tanh())
+    gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, Tanh()).gradients
     ours = sum(
         gradient.squared_norm(weight.detach(), decay)
         for gradient, weight in zip(gradients, network.weights, strict=True)
@@ -206,9 +196,7 @@ def test_stacked_factors_are_the_mean_of_the_batches(few: BatchLoader) -> None:
     x, y = batch_of(few, 50)
     batches, parts = [(x[:20], y[:20]), (x[20:40], y[20:40]), (x[40:], y[40:])], []
     for images, targets in batches:
-        passed = backprop.forward(images, network.weights, network.biases, ReLU())
-        delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), targets)
-        parts.append(backprop.backward(delta, passed, network.weights, ReLU()))
+        parts.append(backprop.loss_and_gradients(images, targets, network.weights, network.biases, ReLU()).gradients)
     losses = [
         torch.nn.functional.cross_entropy(network(images, torch.nn.ReLU()), targets) for images, targets in batches
     ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from conftest import Here, record_of
-from handgrad import backprop, checkpoint, loss
+from handgrad import backprop, checkpoint
 from handgrad.activation import Activation, LeakyReLU, Tanh
 from handgrad.data import MNISTDataModule
 from handgrad.inside import lesson
@@ -100,17 +100,15 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         weights, biases = (list(part) for part in zip(*layers, strict=True))
         x = torch.tensor([each["x"]], dtype=torch.float64)
         y = torch.nn.functional.one_hot(torch.tensor([each["label"]]), 10).double()
-        passed = backprop.forward(x, weights, biases, phi)
-        log_p = loss.log_softmax(passed.logits)
-        gradients = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights, phi)
+        before, passed, gradients = backprop.loss_and_gradients(x, y, weights, biases, phi)
         assert near(each["logits"], passed.logits)
-        assert each["before"] == pytest.approx(float(loss.cross_entropy(log_p, y)), rel=RIGHT, abs=1e-12)
+        assert each["before"] == pytest.approx(float(before), rel=RIGHT, abs=1e-12)
         for delta, theirs, gradient in zip(each["deltas"], each["gradients"], gradients, strict=True):
             assert near(delta, gradient.delta)
             assert near(theirs, gradient.weight())
         weights = [weight - LR * gradient.weight() for weight, gradient in zip(weights, gradients, strict=True)]
         biases = [bias - LR * gradient.bias() for bias, gradient in zip(biases, gradients, strict=True)]
-        after = loss.cross_entropy(loss.log_softmax(backprop.forward(x, weights, biases, phi).logits), y)
+        after = backprop.loss_and_gradients(x, y, weights, biases, phi).loss
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
 
 

@@ -17,24 +17,27 @@ unit's B values lie side by side in memory, which a CPU multiplies faster (docs/
 docs/derivation.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from handgrad.activation import Activation
+from handgrad.loss import cross_entropy, cross_entropy_delta, log_softmax
 
 
 class ForwardPass(NamedTuple):
     """What the backward pass needs to remember, from the input on.
 
     zs: L pre-activations, z_1 ... z_L, each (B, O); the last are the logits.
-    activations: L inputs of the layers, a_0 = x ... a_(L-1), each (B, I).
+    inputs: L inputs of the layers, a_0 = x ... a_(L-1), each (B, I).
+    slopes: L - 1 derivatives of the activation, phi'(z_1) ... phi'(z_(L-1)), each (B, O); none unless asked for.
     """
 
     zs: list[Tensor]
-    activations: list[Tensor]
+    inputs: list[Tensor]
+    slopes: list[Tensor]
 
     @property
     def logits(self) -> Tensor:
@@ -76,6 +79,54 @@ class LayerGradient(NamedTuple):
         return squares + self.bias().square().sum()
 
 
+class LossAndGradients(NamedTuple):
+    """What a batch gives a training step.
+
+    loss: () mean cross-entropy in nats per example, without the penalty.
+    forward: pass that led to it.
+    gradients: L gradients in factored form, from the input on; a penalty's gradient is not in them.
+    """
+
+    loss: Tensor
+    forward: ForwardPass
+    gradients: list[LayerGradient]
+
+
+@torch.no_grad()
+def loss_and_gradients(
+    x: Tensor,
+    y: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    phi: Activation,
+    *,
+    examples: int | None = None,
+    scale: Callable[[Tensor], Tensor] | None = None,
+) -> LossAndGradients:
+    """Run a batch forward and backward: one step of the algorithm, all four equations.   (1 to 8)
+
+    Args:
+        x: (B, I) inputs.
+        y: (B, C) targets, each row with sum 1.
+        weights: L matrices, each (O, I).
+        biases: L vectors, each (O,).
+        phi: activation of every layer but the last.
+        examples: of the whole batch, where these are a part of it; None for B.
+        scale: multiplies the output delta, so that small numbers survive float16; the gradients are scaled likewise.
+
+    Returns:
+        loss, forward pass and gradients.
+    """
+    passed = forward(x, weights, biases, phi, slopes=True)
+    log_p = log_softmax(passed.logits)
+    y = y.to(log_p.dtype)
+    delta = cross_entropy_delta(log_p, y, examples)
+    if scale is not None:
+        delta = scale(delta)
+    gradients = backward(delta.to(passed.logits.dtype), passed, weights)
+    return LossAndGradients(cross_entropy(log_p, y, examples), passed, gradients)
+
+
 def stacked(batches: Sequence[Sequence[LayerGradient]], divisor: int) -> list[LayerGradient]:
     """Sum the gradients of several batches over a divisor: the product of the stacked factors.   (24)
 
@@ -93,7 +144,9 @@ def stacked(batches: Sequence[Sequence[LayerGradient]], divisor: int) -> list[La
 
 
 @torch.no_grad()
-def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation) -> ForwardPass:
+def forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation, slopes: bool = False
+) -> ForwardPass:
     """Run a batch through the network.   (1, 2)
 
     Args:
@@ -101,16 +154,21 @@ def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi:
         weights: L matrices, each (O, I).
         biases: L vectors, each (O,).
         phi: activation of every layer but the last.
+        slopes: keep phi'(z) of every layer beside phi(z), for a backward pass.
 
     Returns:
         pre-activations and inputs of every layer.
     """
-    zs, activations = [], [x]
+    passed = ForwardPass([], [x], [])
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        zs.append(pre_activation(activations[-1], weight, bias))  # (B, O)
-        activations.append(phi(zs[-1]))
-    zs.append(pre_activation(activations[-1], weights[-1], biases[-1]))  # (B, C)
-    return ForwardPass(zs, activations)
+        z = pre_activation(passed.inputs[-1], weight, bias)  # (B, O)
+        a = phi(z)
+        passed.zs.append(z)
+        passed.inputs.append(a)
+        if slopes:
+            passed.slopes.append(phi.derivative(z, a))
+    passed.zs.append(pre_activation(passed.inputs[-1], weights[-1], biases[-1]))  # (B, C)
+    return passed
 
 
 def pre_activation(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -149,24 +207,20 @@ def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) ->
 
 
 @torch.no_grad()
-def backward(
-    output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor], phi: Activation
-) -> list[LayerGradient]:
+def backward(output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor]) -> list[LayerGradient]:
     """Propagate the output layer's delta back to the first layer.   (6, 7, 8)
 
     Args:
         output_delta: (B, C) dLoss/dz of the output layer, e.g. `loss.cross_entropy_delta`.
-        passed: what `forward` returned for the same weights.
+        passed: what `forward` returned for the same weights, slopes included.
         weights: L matrices, each (O, I).
-        phi: the activation that `forward` used.
 
     Returns:
         L gradients in factored form, from the input on; a penalty's gradient is not in them.
     """
     delta = output_delta
-    gradients = [LayerGradient(delta, passed.activations[-1])]
+    gradients = [LayerGradient(delta, passed.inputs[-1])]
     for layer in range(len(weights) - 2, -1, -1):
-        z, a = passed.zs[layer], passed.activations[layer + 1]
-        delta = hidden_delta(delta, weights[layer + 1], phi.derivative(z, a))
-        gradients.append(LayerGradient(delta, passed.activations[layer]))
+        delta = hidden_delta(delta, weights[layer + 1], passed.slopes[layer])
+        gradients.append(LayerGradient(delta, passed.inputs[layer]))
     return gradients[::-1]

@@ -12,7 +12,8 @@ def log_softmax(logits: Tensor) -> Tensor:
 
         log p_c = z_c - log sum_k exp(z_k)                          (3)
 
-    PyTorch's function subtracts the largest z first, so that no exponential overflows.
+    PyTorch's function subtracts the largest z first, so that no exponential overflows. Logits of lower precision are
+    taken as float32.
 
     Args:
         logits: (B, C) pre-activations of the output layer.
@@ -20,7 +21,12 @@ def log_softmax(logits: Tensor) -> Tensor:
     Returns:
         (B, C) log-probabilities; exp of a row sums to 1.
     """
-    return torch.log_softmax(logits, dim=-1)
+    return torch.log_softmax(at_least_float32(logits), dim=-1)
+
+
+def at_least_float32(numbers: Tensor) -> Tensor:
+    """Numbers in float32 where they were in less; others as they are."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:

@@ -15,20 +15,16 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from handgrad import backprop, loss
+from handgrad import backprop
 from handgrad.activation import Activation
 from handgrad.backprop import LayerGradient, stacked
 from handgrad.config import UserError
 from handgrad.data import Batch
+from handgrad.loss import at_least_float32
 from handgrad.network import CLASSES, MLP
 from handgrad.optim import FactoredSGD, planned, rehearse
 from handgrad.processes import gathered, gathered_factors, summed, summed_each, together
 from handgrad.regularizer import L2
-
-
-def single_precision(numbers: Tensor) -> Tensor:
-    """Numbers in float32 where they were in less, so that what is reported is not rounded; others as they are."""
-    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 class Scores(nn.Module):
@@ -42,7 +38,7 @@ class Scores(nn.Module):
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add a batch: logits (B, 10) and one-hot targets (B, 10)."""
-        logits = single_precision(logits)
+        logits = at_least_float32(logits)
         self.total_loss.update(cross_entropy(logits, y.to(logits.dtype), reduction="sum"))
         self.confusion.update(logits, y.argmax(dim=1))
 
@@ -271,23 +267,23 @@ class ManualModule(Classifier):
         """Map images (B, 784) to logits (B, 10)."""
         return backprop.forward(x, self.network.weights, self.network.biases, self.activation).logits
 
-    @torch.no_grad()
     def training_step(self, batch: Batch) -> None:
         x, y = batch
-        weights = self.network.weights
-        passed = backprop.forward(x, weights, self.network.biases, self.activation)
-        log_p = loss.log_softmax(single_precision(passed.logits))
-        y = y.to(log_p.dtype)
-        examples = self.examples_of(y)
-        self.step_losses.append(summed(loss.cross_entropy(log_p, y, examples)))
-
-        delta = loss.cross_entropy_delta(log_p, y, examples)
-        if self.scaler is not None:
-            delta = self.scaler.scale(delta)
-        self.waiting.append(backprop.backward(delta.to(passed.logits.dtype), passed, weights, self.activation))
+        loss, _, gradients = backprop.loss_and_gradients(
+            x,
+            y,
+            self.network.weights,
+            self.network.biases,
+            self.activation,
+            examples=self.examples_of(y),
+            scale=self.scaler.scale if self.scaler else None,
+        )
+        self.step_losses.append(summed(loss))
+        self.waiting.append(gradients)
         if len(self.waiting) == self.batches_per_step or self.trainer.is_last_batch:
             self.take_step()
 
+    @torch.no_grad()
     def take_step(self) -> None:
         """Move the parameters by the gradient of the batches that wait."""
         share = len(self.waiting) / self.batches_per_step  # of an epoch's last step, less than one

@@ -119,9 +119,9 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
         used = Spoiled(phi, lambda z, a: torch.ones_like(z))
     elif broken == "phi":
         used = Spoiled(phi, lambda z, a: phi.derivative(a, phi(a)))
-    passed = backprop.forward(x, network.weights, network.biases, used)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y, 1 if broken == "BP1" else None)
-    gradients = backprop.backward(delta, passed, network.weights, used)
+    _, passed, gradients = backprop.loss_and_gradients(
+        x, y, network.weights, network.biases, used, examples=1 if broken == "BP1" else None
+    )
     if broken == "BP4":
         gradients = unactivated(gradients, passed)
     decay = regularizer.decay / 2 if broken == "L2" else regularizer.decay
@@ -133,7 +133,7 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
 
 def unactivated(gradients: Sequence[LayerGradient], passed: ForwardPass) -> list[LayerGradient]:
     """Gradients that take a layer's input as it was before the activation."""
-    inputs = [passed.activations[0], *passed.zs[:-1]]
+    inputs = [passed.inputs[0], *passed.zs[:-1]]
     return [LayerGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
-from handgrad import backprop, loss, results
+from handgrad import backprop, results
 from handgrad.activation import Activation
 from handgrad.artifacts import log_figure
 from handgrad.backprop import LayerGradient
@@ -46,15 +46,11 @@ class Layer(NamedTuple):
     gradient: LayerGradient
 
 
-@torch.no_grad()
 def looked_into(network: MLP, phi: Activation, x: Tensor, y: Tensor) -> list[Layer]:
     """Run a sample forward and backward and keep what each layer did, from the input on."""
-    passed = backprop.forward(x, network.weights, network.biases, phi)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
-    gradients = backprop.backward(delta, passed, network.weights, phi)
-    outputs = [*passed.activations[1:], passed.logits]
-    slopes = [phi.derivative(z, a) for z, a in zip(passed.zs[:-1], passed.activations[1:], strict=True)]
-    return [Layer(*parts) for parts in zip(outputs, [*slopes, None], gradients, strict=True)]
+    _, passed, gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
+    outputs = [*passed.inputs[1:], passed.logits]
+    return [Layer(*parts) for parts in zip(outputs, [*passed.slopes, None], gradients, strict=True)]
 
 
 def steepest(phi: Activation) -> float:
