@@ -14,9 +14,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from handgrad.report import statistics
-from handgrad.report.measures import measure
-from handgrad.report.runs import Asked, Comparison
+from handgrad.compare import statistics
+from handgrad.compare.load import CompareOptions, Comparison
+from handgrad.compare.metrics import measure
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
 MARGIN = 0.002
@@ -37,7 +37,7 @@ def sweep(seeds: int, difference: float, random: np.random.Generator) -> Compari
     table = table.assign(**same, **{"train/accuracy": 0.99, "test/loss": 0.1})
     return Comparison(
         table=table,
-        asked=Asked(),
+        asked=CompareOptions(),
         measure=measure(None, "test", table.columns),
         keys=list(KEYS),
         values={key: {text: text for text in texts} for key, texts in KEYS.items()},
@@ -58,8 +58,8 @@ def judged(arguments: tuple[int, float, int]) -> tuple[bool, bool, int, int]:
     """Whether a sweep claims a difference wrongly, or equality; how many intervals are right, and of how many."""
     seeds, difference, number = arguments
     comparison = sweep(seeds, difference, np.random.default_rng([number, seeds, int(1e6 * difference)]))
-    cells = statistics.pooled(comparison, REFERENCE)
-    tables = [statistics.pairs(comparison, cells), statistics.effects(comparison)]
+    cells = statistics.summarize_cells(comparison, REFERENCE)
+    tables = [statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)]
     said = pd.concat(table[["a", "b", "low", "high", "verdict"]] for table in tables)
     real = said.apply(truth, axis=1, difference=difference)
     claimed = bool(((said.verdict == "differ") & (real == 0)).any())

@@ -16,12 +16,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from handgrad import backprop
-from handgrad.activation import ReLU
-from handgrad.assembly import assemble
-from handgrad.data import BatchLoader
-from handgrad.modules import Classifier
-from handgrad.network import CLASSES, INPUTS, MLP
+from handgrad.nn import backprop
+from handgrad.nn.activations import ReLU
+from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.training.build import assemble
+from handgrad.training.data import BatchLoader
+from handgrad.training.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
 

@@ -35,9 +35,9 @@ from measuring import Epoch, Measured, measure
 from rich.console import Console
 from rich.table import Table
 
-from handgrad.data import MNISTDataModule
-from handgrad.network import CLASSES, INPUTS, MLP
-from handgrad.products import DEFAULT, FASTER, choose
+from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.training.data import MNISTDataModule
+from handgrad.training.matmul import DEFAULT, FASTER, set_matmul_precision
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
         return torch.optim.Adam(parameters, lr=0.001, fused=True)
 
     # oneDNN's products only where they are faster and round nothing.
-    taken = choose("fastest", MLP(hidden).weights, options.batch_size, device)
+    taken = set_matmul_precision("fastest", MLP(hidden).weights, options.batch_size, device)
     kinds = {kind: precision for kind, precision in KINDS.items() if precision in (DEFAULT, taken)}
     # A quarter of an epoch's products beside every contender: the fastest of them is the bound.
     few = {

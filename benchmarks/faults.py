@@ -40,8 +40,10 @@ import torch.utils.tensorboard
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import artifacts, assembly, checkpoint, results  # noqa: F401
-from handgrad.config import UserError
+from handgrad.errors import UserError
+from handgrad.runs.folder import CHECKPOINTS, HISTORY, LAST, METRICS, TENSORBOARD, run_lock
+from handgrad.runs.record import read_record
+from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 ROOT = Path(__file__).parents[1]
 TRAIN = str(ROOT / "src" / "train.py")
@@ -221,15 +223,15 @@ def with_tmpdir(folder: Path, then: Prepare = lambda: None) -> Prepare:
 
 def left_by(folder: Path) -> dict[str, Any]:
     """All of a run's folder that two equal runs have in common, down to the last digit."""
-    record = json.loads((folder / results.METRICS).read_text(encoding="utf-8"))
-    rows = csv.DictReader((folder / results.HISTORY).read_text(encoding="utf-8").splitlines())
+    record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    rows = csv.DictReader((folder / HISTORY).read_text(encoding="utf-8").splitlines())
     left = {key: record[key] for key in ("status", "reason", "metrics", "config", "epochs")}
     left["history"] = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-    left["weights"] = torch.load(folder / results.CHECKPOINTS / results.LAST, weights_only=True)["state_dict"]
+    left["weights"] = torch.load(folder / CHECKPOINTS / LAST, weights_only=True)["state_dict"]
     left["weights"] = {name: weight.numpy().tobytes() for name, weight in left["weights"].items()}
-    left |= {path.name: path.read_bytes() for path in folder.glob("*.csv") if path.name != results.HISTORY}
+    left |= {path.name: path.read_bytes() for path in folder.glob("*.csv") if path.name != HISTORY}
     paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    left["files"] = {name for name in paths if not name.startswith(f"{results.TENSORBOARD}/")}
+    left["files"] = {name for name in paths if not name.startswith(f"{TENSORBOARD}/")}
     return left
 
 
@@ -357,7 +359,7 @@ def went_wrong_when_stopped(first: Ended, folder: Path, expected: int) -> str | 
         return "the signal was lost: status 0"
     if expected < 0 or not first.status:
         return None
-    record = results.read(folder)
+    record = read_record(folder)
     if record and (record["status"], record["reason"]) not in (("failed", "interrupted"), ("completed", None)):
         return f"metrics.json says {record['status']} ({record['reason']}) after a signal"
     return not_in_a_sentence(first)
@@ -393,7 +395,7 @@ def kill(lab: Lab) -> Iterator[Outcome]:
                 yield Outcome(f"{number.name} before an operation", what, wrong)
             if not names[n - 1].startswith("open"):
                 continue
-            size = lab.random.choice((0, 1, 100, 100_000 if results.LAST in names[n - 1] else 200))
+            size = lab.random.choice((0, 1, 100, 100_000 if LAST in names[n - 1] else 200))
             wrong = stopped_and_resumed(
                 lab, engine, -signal.SIGXFSZ, lambda to, n=n, size=size: killed_in_a_write(n, to, size)
             )
@@ -495,7 +497,7 @@ def temporary_folders(lab: Lab) -> Iterator[Outcome]:
     elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm"))
     folder = lab.fresh()
     names = lab.operations(folder, folder, "engine=manual")
-    of_checkpoints = [n for n, name in enumerate(names, start=1) if results.LAST in name]
+    of_checkpoints = [n for n, name in enumerate(names, start=1) if LAST in name]
     for n in of_checkpoints[:: 3 if lab.quick else 1]:
         wrong = stopped_and_resumed(
             lab, "manual", -9, lambda to, n=n: with_tmpdir(elsewhere, before_operation(n, to, send(9)))
@@ -514,8 +516,8 @@ def temporary_folders(lab: Lab) -> Iterator[Outcome]:
 
 # Section 3: damaged files.
 
-CHECKPOINT = f"{results.CHECKPOINTS}/{results.LAST}"
-OURS = (results.METRICS, results.HISTORY, CHECKPOINT)
+CHECKPOINT = f"{CHECKPOINTS}/{LAST}"
+OURS = (METRICS, HISTORY, CHECKPOINT)
 OTHERS = ("seed=1", "activation=tanh", "trainer.precision=64-true", "engine=autograd", "trainer.max_epochs=2")
 Damage = Callable[[Path], None]
 
@@ -527,8 +529,8 @@ def remade(change: Callable[[dict[str, Any]], Any], sealed: bool = False) -> Dam
         saved = copy.deepcopy(torch.load(path, weights_only=True))
         change(saved)
         if sealed:
-            config = json.loads((path.parents[1] / results.METRICS).read_text())["config"]
-            checkpoint.SealedCheckpointIO(config).save_checkpoint(saved, path)
+            config = json.loads((path.parents[1] / METRICS).read_text())["config"]
+            SealedCheckpointIO(config).save_checkpoint(saved, path)
         else:
             torch.save(saved, path)
 
@@ -568,7 +570,7 @@ def known_damages(lab: Lab) -> Iterator[tuple[str, str, Damage]]:
         "text": lambda path: path.write_text("hello\n"),
         "zeros": lambda path: path.write_bytes(bytes(5000)),
     }
-    for name in (*OURS, results.CHECKPOINTS, results.TENSORBOARD, ".hydra", ".hydra/config.yaml", ".lock"):
+    for name in (*OURS, CHECKPOINTS, TENSORBOARD, ".hydra", ".hydra/config.yaml", ".lock"):
         for what, make in places.items():
             yield f"{what} in a file's place", name, instead(make)
     for other in OTHERS:
@@ -578,7 +580,7 @@ def known_damages(lab: Lab) -> Iterator[tuple[str, str, Damage]]:
             yield "another run's file", f"{name} of {other}", copied
     for text in ("null", "[]", "{}", '{"status": "running"}', "NaN", "[" * 10**5, '"' + "x" * 10**6, "\ud800"):
         written = instead(lambda path, text=text: path.write_bytes(text.encode("utf-8", "surrogatepass")))
-        yield "JSON of another kind", f"{results.METRICS} {text[:20]!a}", written
+        yield "JSON of another kind", f"{METRICS} {text[:20]!a}", written
     changes: dict[str, Callable[[dict[str, Any]], Any]] = {"NaN weights": spoil, "nothing changed": lambda _: None}
     keys = ("callbacks", "state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
     changes |= {f"no {key}": lambda saved, key=key: saved.pop(key) for key in keys}
@@ -615,7 +617,7 @@ def not_as_promised(lab: Lab, folder: Path, engine: str, prepare: Prepare = lamb
         wrong = not_whole(folder, whole)
         return wrong if not wrong or not wrong.startswith("files") else None
     with suppress(UserError):
-        record = results.read(folder)
+        record = read_record(folder)
         ours = record and record["status"] == "completed" and record["config"] == whole["config"]
         if ours and record and record["metrics"] != whole["metrics"]:
             return "another number in metrics.json"
@@ -626,7 +628,7 @@ def interrupted_run(lab: Lab, engine: str) -> Path:
     """The folder of a run that was killed when it had two of its three epochs."""
     folder = lab.fresh()
     names = lab.operations(folder, folder, f"engine={engine}")
-    third = [n for n, name in enumerate(names, start=1) if name.startswith("os.rename") and results.LAST in name][2]
+    third = [n for n, name in enumerate(names, start=1) if name.startswith("os.rename") and LAST in name][2]
     folder = lab.fresh()
     assert lab.run(folder, f"engine={engine}", prepare=before_operation(third, folder, send(9))).status == -9
     return folder
@@ -643,7 +645,7 @@ def damage(lab: Lab) -> Iterator[Outcome]:
             do(folder / name.split(" ")[0])
             yield Outcome(kind, f"{engine}, {name}", not_as_promised(lab, folder, engine, without_privileges))
             shutil.rmtree(folder.parent)
-        for template, names in ((killed, OURS), (completed, (results.METRICS,))):
+        for template, names in ((killed, OURS), (completed, (METRICS,))):
             state = "a completed" if template == completed else "an interrupted"
             for name in names:
                 for _ in range(6 if lab.quick else 30):
@@ -662,7 +664,7 @@ def enter_in_a_loop(folder: Path, inside: Path, times: int, seed: int) -> NoRetu
     draw, status = random.Random(seed), 0
     while times:
         try:
-            with results.claimed(folder), inside.open() as file:
+            with run_lock(folder), inside.open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -757,7 +759,7 @@ def outlived(session: int) -> list[int]:
 
 def cells_of(sweep: Path) -> dict[str, dict[str, Any]]:
     """What each run of a sweep has left, by its name."""
-    return {path.parent.name.split("_")[1]: left_by(path.parent) for path in sweep.glob(f"*/{results.METRICS}")}
+    return {path.parent.name.split("_")[1]: left_by(path.parent) for path in sweep.glob(f"*/{METRICS}")}
 
 
 def signalled_sweep(lab: Lab, launcher: str, number: int, seconds: float, whole: dict[str, Any]) -> str | None:
@@ -772,7 +774,7 @@ def signalled_sweep(lab: Lab, launcher: str, number: int, seconds: float, whole:
     said = process.communicate(timeout=LONGEST)[0].decode(errors="replace")
     lasted = time.perf_counter() - sent
     left = outlived(process.pid)
-    records = [json.loads(path.read_text()) for path in folder.glob(f"*/{results.METRICS}")]
+    records = [json.loads(path.read_text()) for path in folder.glob(f"*/{METRICS}")]
     if not process.returncode and not late and lasted > 1:
         return f"the signal was lost: status 0, {lasted:.1f} s later: {said[:1500]}"
     if left or lasted > 10:

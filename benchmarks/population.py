@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from handgrad import backprop
-from handgrad.activation import ReLU
-from handgrad.data import MNISTDataModule
-from handgrad.network import MLP
+from handgrad.nn import backprop
+from handgrad.nn.activations import ReLU
+from handgrad.nn.mlp import MLP
+from handgrad.training.data import MNISTDataModule
 
 BATCH = 64
 RATE = 0.1

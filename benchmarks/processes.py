@@ -18,8 +18,8 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from handgrad.backprop import LayerGradient
-from handgrad.processes import gathered_factors, summed_each
+from handgrad.nn.backprop import FactoredGradient
+from handgrad.training.distributed import all_gather_factors, all_reduce_list
 
 SIZES = (784, 500, 250, 100, 10)
 BATCHES = (16, 32, 64, 128, 256, 512)  # of one process
@@ -32,21 +32,23 @@ def carried() -> int:
     return int(line.split()[1])
 
 
-def factors(batch: int) -> list[LayerGradient]:
+def factors(batch: int) -> list[FactoredGradient]:
     """Of every layer: a delta and an input."""
-    return [LayerGradient(torch.rand(batch, outputs), torch.rand(batch, inputs)) for inputs, outputs in pairwise(SIZES)]
+    return [
+        FactoredGradient(torch.rand(batch, outputs), torch.rand(batch, inputs)) for inputs, outputs in pairwise(SIZES)
+    ]
 
 
 def by_factors(batch: int) -> Callable[[], object]:
     """Gather the factors, then multiply those of the whole batch."""
     mine = factors(batch)
-    return lambda: [gradient.weight() for gradient in gathered_factors(mine)]
+    return lambda: [gradient.weight() for gradient in all_gather_factors(mine)]
 
 
 def by_gradient(batch: int) -> Callable[[], object]:
     """Multiply this process's factors, then sum the gradients."""
     mine = factors(batch)
-    return lambda: summed_each([gradient.weight() for gradient in mine])
+    return lambda: all_reduce_list([gradient.weight() for gradient in mine])
 
 
 def work(rank: int, processes: int, port: int) -> None:

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from handgrad import backprop
-from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
-from handgrad.data import MNISTDataModule
-from handgrad.network import MLP
+from handgrad.nn import backprop
+from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
+from handgrad.nn.mlp import MLP
+from handgrad.training.data import MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "images" / "rounding.png"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from handgrad import results
+from handgrad.runs.folder import LAYERS, METRICS
+from handgrad.runs.record import read_record
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "tanh_saturation.png"
 STEPS = 47  # of an epoch in this sweep
@@ -24,11 +25,11 @@ def main(sweep: Path) -> None:
     """Draw a line per run, those that stayed at chance in red."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
-    for folder in sorted(path.parent for path in sweep.glob(f"*/{results.METRICS}")):
-        record = results.read(folder)
+    for folder in sorted(path.parent for path in sweep.glob(f"*/{METRICS}")):
+        record = read_record(folder)
         assert record is not None
         stuck = record["metrics"]["test/accuracy"] < 0.2
-        table = pd.read_csv(folder / results.LAYERS)
+        table = pd.read_csv(folder / LAYERS)
         column = ("constant", "warmup").index(record["choices"]["schedule"])
         for axes, (name, layer, title, scale) in zip(grid[:, column], PANELS, strict=True):
             rows = table[table.layer == layer]

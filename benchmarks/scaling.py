@@ -18,8 +18,8 @@ from contenders import ROOT, matrix_products, under_trainer
 from matplotlib.figure import Figure
 from measuring import Terminal
 
-from handgrad.data import BatchLoader, MNISTDataModule
-from handgrad.network import CLASSES, INPUTS
+from handgrad.nn.mlp import CLASSES, INPUTS
+from handgrad.training.data import BatchLoader, MNISTDataModule
 
 STEPS = 200
 BATCHES = [16, 32, 64, 128, 256, 512, 1024]

@@ -33,9 +33,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import checkpoint, results
-from handgrad.inside import checking, exported, figures, lesson, opened, predictions  # noqa: F401 - imported once, here
-from handgrad.report import made  # noqa: F401
+from handgrad.inspection import explain, export, predict, reopen  # noqa: F401 - imported once, here
+from handgrad.runs.checkpoint import SEAL, read_checkpoint
+from handgrad.runs.folder import METRICS
+from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 SECRET = "a-secret-of-the-environment"
 EVENTS = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pty.spawn", "pickle.find_class"}
@@ -92,8 +93,8 @@ def targets(files: Path) -> dict[str, dict[str, Any]]:
         "tempfile.mkdtemp": {"prefix": "mark", "dir": "."},
         "urllib.request.urlopen": {"url": "http://127.0.0.1:9/mark"},
         "hydra.utils.instantiate": {"config": {"_target_": "builtins.open", "file": "mark", "mode": "w"}},
-        "handgrad.results.write_text": {"path": {"_target_": "pathlib.Path", "_args_": ["mark"]}, "text": ""},
-        "handgrad.activation.torch.save": {"obj": 1, "f": "mark"},
+        "handgrad.runs.folder.write_text": {"path": {"_target_": "pathlib.Path", "_args_": ["mark"]}, "text": ""},
+        "handgrad.nn.activations.torch.save": {"obj": 1, "f": "mark"},
         "torch.utils.tensorboard.SummaryWriter": {"log_dir": "mark"},
         "numpy.save": {"file": "mark", "arr": [1]},
         "os.symlink": {"src": "/etc/passwd", "dst": "mark"},
@@ -219,7 +220,7 @@ class Lab:
         ):
             ended = Child(words, self.template).end()
             assert not ended.status, ended.err
-        self.record = json.loads((self.template / RUN / results.METRICS).read_text())
+        self.record = json.loads((self.template / RUN / METRICS).read_text())
         self.commands["resume"] += ["callbacks=best_checkpoint", "data.val_size=100"]
 
     def start(self, case: Case) -> Running:
@@ -302,8 +303,8 @@ def reseal(change_seal: Callable[[Any], Any], change_content: Callable[[Any], An
     """Rewrite a checkpoint, its configuration or its content changed, with a checksum that fits."""
 
     def mutate(home: Path) -> None:
-        content, config = checkpoint.read(home / CHECKPOINT)
-        checkpoint.SealedCheckpointIO(change_seal(config)).save_checkpoint(change_content(content), home / CHECKPOINT)
+        content, config = read_checkpoint(home / CHECKPOINT)
+        SealedCheckpointIO(change_seal(config)).save_checkpoint(change_content(content), home / CHECKPOINT)
 
     return mutate
 
@@ -322,7 +323,7 @@ def in_structure(
 def opening(lab: Lab, command: str) -> Iterator[Case]:
     """A command that opens a trained network: the record's fields, the seal's, and files that are no checkpoint."""
     many = 8 if command == "evaluate" else 2
-    yield from in_structure(lab, command, "metrics.json", lab.record, lambda v: rewrite(RUN / results.METRICS, v), many)
+    yield from in_structure(lab, command, "metrics.json", lab.record, lambda v: rewrite(RUN / METRICS, v), many)
     if command == "check":  # it opens runs alone
         return
     config = lab.record["config"]
@@ -364,8 +365,8 @@ def archives(lab: Lab) -> dict[str, bytes]:
         "torch's older format": legacy.getvalue(),
         "entries that lead outside": zipped(lambda n, c: c, {"../../mark": b"x", "/mark-of-a-stranger": b"x"}),
         "TorchScript": zipped(lambda n, c: c, {"archive/constants.pkl": evil, "archive/code/__torch__.py": b"mark"}),
-        "another seal": zipped(lambda n, c: b'{"config": [], "sha256": 1}' if n == checkpoint.SEAL else c, {}),
-        "YAML in the seal": zipped(lambda n, c: b"!!python/name:os.system" if n == checkpoint.SEAL else c, {}),
+        "another seal": zipped(lambda n, c: b'{"config": [], "sha256": 1}' if n == SEAL else c, {}),
+        "YAML in the seal": zipped(lambda n, c: b"!!python/name:os.system" if n == SEAL else c, {}),
         "nothing": b"",
         "a program": b"#!/bin/sh\ntouch mark\n",
     }
@@ -374,19 +375,19 @@ def archives(lab: Lab) -> dict[str, bytes]:
 def resuming(lab: Lab, command: str = "resume") -> Iterator[Case]:
     """A run gone on from a folder in which record, seal or checkpoint was changed."""
     running = lab.record | {"status": "running", "reason": None, "metrics": {}}
-    content, _ = checkpoint.read(lab.template / CHECKPOINT)
+    content, _ = read_checkpoint(lab.template / CHECKPOINT)
     content["loops"]["fit_loop"]["epoch_progress"]["current"] = dict.fromkeys(
         ("ready", "completed", "started", "processed"), 1
     )
 
     def interrupted(then: Callable[[Path], None]) -> Callable[[Path], None]:
         def mutate(home: Path) -> None:
-            rewrite(RUN / results.METRICS, running)(home)
+            rewrite(RUN / METRICS, running)(home)
             then(home)
 
         return mutate
 
-    yield from in_structure(lab, command, "metrics.json", running, lambda v: rewrite(RUN / results.METRICS, v), 6)
+    yield from in_structure(lab, command, "metrics.json", running, lambda v: rewrite(RUN / METRICS, v), 6)
     config = lab.record["config"]
     write_seal = lambda v: interrupted(reseal(lambda _: v, lambda c: c))  # noqa: E731
     yield from in_structure(lab, command, "seal", config, write_seal, 3)
@@ -402,9 +403,9 @@ def sweeping(lab: Lab, command: str) -> Iterator[Case]:
     """A sweep compared, gone on with, or asked about: its runs' records and tables, and Hydra's accounts."""
     first = next((lab.template / SWEEP).glob("0_*")).name
     inside = SWEEP / first
-    record = json.loads((lab.template / inside / results.METRICS).read_text())
+    record = json.loads((lab.template / inside / METRICS).read_text())
     many, some = (3, lab.payloads) if command == "compare" else (1, lab.some(6))
-    yield from in_structure(lab, command, "metrics.json", record, lambda v: rewrite(inside / results.METRICS, v), many)
+    yield from in_structure(lab, command, "metrics.json", record, lambda v: rewrite(inside / METRICS, v), many)
     for file in ("history.csv", "predictions.csv", "confusion_test.csv"):
         lines = (lab.template / inside / file).read_text().splitlines()
         for name, payload in some:

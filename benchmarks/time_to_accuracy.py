@@ -32,12 +32,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from handgrad.assembly import assemble, data_of
 from handgrad.config import build
-from handgrad.data import MNISTDataModule
-from handgrad.network import CLASSES, INPUTS, MLP
-from handgrad.optim import planned
-from handgrad.products import DEFAULT, choose
+from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.training.build import assemble, data_of
+from handgrad.training.data import MNISTDataModule
+from handgrad.training.matmul import DEFAULT, set_matmul_precision
+from handgrad.training.schedules import fill_total_steps
 
 TARGETS = (0.97, 0.98, 0.985)
 RECIPES = {
@@ -139,7 +139,7 @@ def recipe_of(cfg: DictConfig) -> Recipe:
     network = build(cfg.network)
     steps = len(data.loaders["train"]) * cfg.trainer.max_epochs
     optimizer = build(cfg.optimizer)(network.named_parameters())
-    schedule = planned(build(cfg.schedule), lambda: steps)(optimizer)
+    schedule = fill_total_steps(build(cfg.schedule), lambda: steps)(optimizer)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[-1]["lr"])
@@ -160,7 +160,7 @@ def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
 def by_autograd(cfg: DictConfig) -> Course:
     """A bare loop of torch's SGD."""
     network, data, _, sums, decay = recipe = recipe_of(cfg)
-    choose(cfg.matmul, network.weights, data.batch_size, torch.device("cpu"))
+    set_matmul_precision(cfg.matmul, network.weights, data.batch_size, torch.device("cpu"))
     groups = [{"params": network.weights, "weight_decay": decay}, {"params": network.biases}]
     optimizer = torch.optim.SGD(groups, lr=1.0, fused=True)
     phi, test = nn.ReLU(), data.loaders["test"]

@@ -8,31 +8,34 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad import command, results
-from handgrad.config import Checking, UserError, build, check, resolved, writing_to
-from handgrad.settings import plain
+from handgrad.config import Checking, build, check, to_dict
+from handgrad.console import table_console
+from handgrad.errors import UserError, output_errors
+from handgrad.process import run
+from handgrad.runs.folder import CHECK, write_json
+from handgrad.text import escape_control
 
 if TYPE_CHECKING:
-    from handgrad.inside.checking import Row
+    from handgrad.nn.gradcheck import Row
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
     """Build or open a network, check it on a batch, write, show; status 1 if a gradient is wrong."""
-    config = resolved(cfg)
+    config = to_dict(cfg)
     check(config, Checking)
-    from handgrad.inside import checking  # nothing heavy before the configuration is checked
+    from handgrad.nn import gradcheck  # nothing heavy before the configuration is checked
 
     network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
     train = data.loaders["train"]
     if len(train.images) < config["batch"]:
         raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
     x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
-    rows = checking.check(network, phi, penalty, x, y, config["entries"], config["break"])
+    rows = gradcheck.check(network, phi, penalty, x, y, config["entries"], config["break"])
     folder = Path(config["output"]) if config["output"] else source
-    with writing_to(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        results.write_json(folder / results.CHECK, checking.report(rows, config["break"]))
+        write_json(folder / CHECK, gradcheck.report(rows, config["break"]))
     show(rows, config["break"], folder)
     if wrong := sum(row.verdict == "wrong" for row in rows):
         raise UserError(f"{wrong} of {len(rows)} gradients by hand are wrong")
@@ -42,7 +45,7 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
     """A network as it is before training, its activation, its penalty, its data, and a folder of its own."""
     import torch
 
-    from handgrad.assembly import data_of
+    from handgrad.training.build import data_of
 
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
@@ -56,14 +59,14 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
     Raises:
         UserError: something was typed that the run decides.
     """
-    from handgrad.inside.opened import reopened
+    from handgrad.inspection.reopen import open_network
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & {"activation", "network", "seed"}:
         raise UserError(f"{', '.join(sorted(decided))}: with run=... the run decides that: leave it out")
     wanted = {key: config[key] for key in ("run", "trust")}
     wanted |= {"checkpoint": None, "data": config["data"] if "data" in typed else {}}
-    (_, module, data, _), source, _ = reopened(wanted)
+    (_, module, data, _), source, _ = open_network(wanted)
     penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
     return module.network, module.activation, penalty, data, source
 
@@ -73,9 +76,9 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from handgrad.inside.checking import BROKEN, TOLERANCES
+    from handgrad.nn.gradcheck import BROKEN, TOLERANCES
 
-    console = command.table_console()
+    console = table_console()
     if broken:
         console.print(f"{broken} is broken on purpose: {BROKEN[broken]}")
     table = Table("layer", "parameter", "shape", *(f"{reference}\n{precision}" for reference, precision in TOLERANCES))
@@ -91,8 +94,8 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
     table.add_section()
     table.add_row("", "tolerance", "", *tolerances, "")
     console.print(table)
-    console.print(f"figures: {plain(str((folder / results.CHECK).absolute()))}", soft_wrap=True)
+    console.print(f"figures: {escape_control(str((folder / CHECK).absolute()))}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from handgrad import command
-from handgrad.config import Comparing, check, resolved
-from handgrad.report.again import for_hydra
+from handgrad.compare.again import for_hydra
+from handgrad.config import Comparing, check, to_dict
+from handgrad.process import run
 
 ASKED = ("metric", "margin", "where", "group", "against")
 
@@ -22,7 +22,7 @@ ASKED = ("metric", "margin", "where", "group", "against")
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Compare, once or, with `watch`, again and again until the sweep has no job left."""
-    config = resolved(cfg)
+    config = to_dict(cfg)
     check(config, Comparing)
     start = Path(HydraConfig.get().runtime.cwd)  # Hydra may have changed the working directory
     while compared(config, start) and config["watch"]:
@@ -31,14 +31,18 @@ def main(cfg: DictConfig) -> None:
 
 def compared(config: dict[str, Any], start: Path) -> bool:
     """Collect, pool, test, draw, write, show; tell whether a sweep is still to go on."""
-    from handgrad.report import made, progress, runs, sources  # nothing heavy before the configuration is checked
+    from handgrad.compare import load, progress, sources
+    from handgrad.compare.report import (  # nothing heavy before the configuration is checked
+        build_report,
+        write_and_print,
+    )
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
     state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
-    asked = runs.Asked(**{name: config[name] for name in ASKED})
-    report = made.made(folders, asked, start, str(state) if state else "")
-    made.left(report, destination(config["output"], folders, start), config["watch"] if state else None)
+    asked = load.CompareOptions(**{name: config[name] for name in ASKED})
+    report = build_report(folders, asked, start, str(state) if state else "")
+    write_and_print(report, destination(config["output"], folders, start), config["watch"] if state else None)
     return state is not None
 
 
@@ -65,4 +69,4 @@ def in_quotes(word: str) -> str:
 
 if __name__ == "__main__":
     sys.argv[1:] = [in_quotes(word) for word in sys.argv[1:]]
-    command.run(main)
+    run(main)

@@ -3,24 +3,25 @@
 import hydra
 from omegaconf import DictConfig
 
-from handgrad import command
-from handgrad.config import Reopening, check, resolved
-from handgrad.settings import plain
+from handgrad.config import Reopening, check, to_dict
+from handgrad.console import make_console, table_console
+from handgrad.process import run
+from handgrad.text import escape_control
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Open, score every set, and say whether that is what the run had recorded."""
-    config = resolved(cfg)
+    config = to_dict(cfg)
     check(config, Reopening)
-    from handgrad.inside.opened import reopened  # nothing heavy before the configuration is checked
+    from handgrad.inspection.reopen import open_network  # nothing heavy before the configuration is checked
 
-    opened = reopened(config)
+    opened = open_network(config)
     trainer, module, data, _ = opened.assembly
     trainer.test(module, data, verbose=False)
     recorded = opened.record["metrics"] if opened.record else {}
     show(module.numbers_of(module.tested), recorded)
-    command.console().print(plain(str(opened.source)), soft_wrap=True)
+    make_console().print(escape_control(str(opened.source)), soft_wrap=True)
 
 
 def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
@@ -32,8 +33,8 @@ def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
         before = recorded.get(name)
         verdict = "the same" if before == value else "another" if before is not None else ""
         table.add_row(name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else []))
-    command.table_console().print(table)
+    table_console().print(table)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -5,26 +5,28 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from handgrad import command
-from handgrad.config import Explaining, check, resolved, writing_to
-from handgrad.settings import plain
+from handgrad.config import Explaining, check, to_dict
+from handgrad.console import make_console
+from handgrad.errors import output_errors
+from handgrad.process import run
+from handgrad.text import escape_control
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="explain")
 def main(cfg: DictConfig) -> None:
     """Open, write, say where the page is."""
-    config = resolved(cfg)
+    config = to_dict(cfg)
     check(config, Explaining)
-    from handgrad.inside import lesson, opened  # nothing heavy before the configuration is checked
+    from handgrad.inspection import explain, reopen  # nothing heavy before the configuration is checked
 
-    network = opened.reopened(config)
+    network = reopen.open_network(config)
     folder = network.source if network.record else Path.cwd()
     path = Path(config["output"] or folder / "explain.html").absolute()
     name = str(network.record["name"]) if network.record else network.source.name
-    with writing_to(path, "file"):
-        made = lesson.write(network.assembly, name, path)
-    command.console().print(f"{made.rounding}\n{plain(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
+    with output_errors(path, "file"):
+        made = explain.write(network.assembly, name, path)
+    make_console().print(f"{made.rounding}\n{escape_control(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

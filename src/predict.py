@@ -9,12 +9,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad import command, results
-from handgrad.config import Predicting, UserError, check, resolved, writing_to
-from handgrad.settings import plain
+from handgrad.config import Predicting, check, to_dict
+from handgrad.console import table_console
+from handgrad.errors import UserError, output_errors
+from handgrad.process import run
+from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
+from handgrad.text import escape_control
 
 if TYPE_CHECKING:
-    from handgrad.inside.predictions import Prediction
+    from handgrad.inspection.predict import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -22,23 +25,24 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     """Find the pictures, prepare them as MNIST was, predict, write, show; what is no picture is named."""
-    config = resolved(cfg)
+    config = to_dict(cfg)
     check(config, Predicting)
-    from handgrad.inside import figures, predictions  # nothing heavy before the configuration is checked
-    from handgrad.inside.opened import reopened
+    from handgrad.inspection import predict
+    from handgrad.inspection.figures import pictures  # nothing heavy before the configuration is checked
+    from handgrad.inspection.reopen import open_network
 
-    paths = predictions.found(config["images"])
-    opened = reopened(config)
-    predicted, refused = predictions.predict(opened.assembly, paths)
+    paths = predict.found(config["images"])
+    opened = open_network(config)
+    predicted, refused = predict.predict(opened.assembly, paths)
     for sentence in refused:
         log.error("%s", sentence)
     if predicted:
         start = Path(HydraConfig.get().runtime.cwd)
         folder = start / (config["output"] or f"outputs/predictions/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-        with writing_to(folder):
+        with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            results.write_rows(folder / results.PREDICTIONS, predictions.rows(predicted))
-            results.write_figure(folder, "predictions", figures.pictures(predicted))
+            write_rows(folder / PREDICTIONS, predict.rows(predicted))
+            write_figure(folder, "predictions", pictures(predicted))
         show(predicted, folder)
     if refused:
         raise UserError(f"{len(refused)} of {len(paths)} pictures could not be used: see above")
@@ -48,17 +52,17 @@ def show(predicted: "list[Prediction]", folder: Path) -> None:
     """Print a row per picture, and where the rest is."""
     from rich.table import Table
 
-    from handgrad.inside.predictions import HEADINGS, MOST, cells
+    from handgrad.inspection.predict import HEADINGS, MOST, cells
 
     table = Table(*HEADINGS)
     for prediction in predicted[:MOST]:
         table.add_row(*cells(prediction))
-    console = command.table_console()
+    console = table_console()
     console.print(table)
     if (more := len(predicted) - MOST) > 0:
-        console.print(f"and {more:,} more, in {results.PREDICTIONS}")
-    console.print(f"what the network saw: {plain(str(folder / 'predictions.png'))}", soft_wrap=True)
+        console.print(f"and {more:,} more, in {PREDICTIONS}")
+    console.print(f"what the network saw: {escape_control(str(folder / 'predictions.png'))}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -10,9 +10,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from handgrad import command, results
-from handgrad.config import UserError, check_monitored, resolved
-from handgrad.sweep import of_a_run
+from handgrad.config import check_monitored, to_dict
+from handgrad.console import make_console
+from handgrad.errors import UserError
+from handgrad.process import end_with_parent, install_handlers, is_ddp_worker, run
+from handgrad.runs.folder import remove_empty_run, run_lock
+from handgrad.runs.record import FINISHED, find_existing_run, track_status
+from handgrad.sweep import Sweep, run_config
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +28,11 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         the metric that `objective` names, for a search.
     """
-    command.prepare()  # a worker of a parallel sweep starts here
+    install_handlers()  # a worker of a parallel sweep starts here
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     if sweep and "joblib" in job.launcher._target_:
-        command.end_with_parent()
+        end_with_parent()
     os.chdir(job.runtime.cwd)  # whatever hydra.job.chdir says, a relative path means the directory of the start
     try:
         return found_or_trained(cfg, Path(job.runtime.output_dir), sweep)
@@ -44,7 +48,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     Raises:
         UserError: the configuration cannot be; the run diverged, now or before; or it could not be finished.
     """
-    config = of_a_run(resolved(cfg))
+    config = run_config(to_dict(cfg))
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true tells what a sweep would do: add -m")
@@ -52,32 +56,32 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
-    if command.helps_another():
-        from handgrad.training import help_along  # torch comes with it: not before there is something to train
+    if is_ddp_worker():
+        from handgrad.training.run import train_as_worker  # torch comes with it: not before there is something to train
 
-        help_along(cfg, own, facts)
+        train_as_worker(cfg, own, facts)
         return None
     if config["trainer"].get("fast_dev_run"):
-        from handgrad.training import try_out
+        from handgrad.training.run import fast_dev_run
 
-        try_out(cfg, own)
+        fast_dev_run(cfg, own)
         return None
 
     # Elsewhere the launcher shows the progress of all its runs.
     alone = not sweep or job.launcher._target_.endswith("BasicLauncher")
-    folder, _ = results.earlier(own, config, siblings=sweep) or (own, None)
+    folder, _ = find_existing_run(own, config, siblings=sweep) or (own, None)
     if folder != own:
-        results.abandon(own)
-    with results.claimed(folder, patiently=sweep):
-        _, record = results.earlier(folder, config, siblings=False) or (folder, None)
-        if record and record["status"] in results.FINISHED:
+        remove_empty_run(own)
+    with run_lock(folder, patiently=sweep):
+        _, record = find_existing_run(folder, config, siblings=False) or (folder, None)
+        if record and record["status"] in FINISHED:
             log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], folder)
             if record["status"] == "diverged":
                 raise UserError(f"{record['reason']} (delete {folder} to try again)")
         else:
-            from handgrad.training import train
+            from handgrad.training.run import train
 
-            with results.recorded(folder, facts) as record:
+            with track_status(folder, facts) as record:
                 train(cfg, folder, record, show_progress=alone)
             show(record, folder, briefly=not alone)
     return objective(cfg.objective, record["metrics"])
@@ -115,8 +119,9 @@ def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
     table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({record['epochs']} epochs)")
     table.add_row("seconds", f"{record['seconds']:.1f}")
     table.add_row("folder", str(folder))
-    command.console().print(table)
+    make_console().print(table)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    # At a job that failed, and on a signal, Hydra ends a sweep without a word to its callbacks.
+    run(main, on_error=Sweep.report, on_interrupt=Sweep.mark_interrupted)

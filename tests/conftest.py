@@ -20,8 +20,8 @@ import pytest
 import torch
 from tensorboard.summary.writer import event_file_writer
 
-from handgrad.callbacks import History
-from handgrad.data import BatchLoader, MNISTDataModule
+from handgrad.training.callbacks import History
+from handgrad.training.data import BatchLoader, MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -90,8 +90,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the figures that no option of a run changes: they take half of a small run's time."""
-    drawings = [f"handgrad.figures.{name}" for name in ("confusion", "curves", "predictions")]
-    for drawing in (*drawings, "handgrad.results.write_figure", "torch.utils.tensorboard.SummaryWriter.add_figure"):
+    drawings = [f"handgrad.training.figures.{name}" for name in ("confusion", "curves", "predictions")]
+    drawings += [f"handgrad.training.{module}.write_figure" for module in ("artifacts", "layer_stats")]
+    for drawing in (*drawings, "torch.utils.tensorboard.SummaryWriter.add_figure"):
         monkeypatch.setattr(drawing, lambda *_, **__: None)
 
 

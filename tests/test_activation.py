@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from handgrad.activation import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh, normal_distribution
+from handgrad.nn.activations import (
+    GELU,
+    Activation,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+    normal_distribution,
+)
 
 ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
 every_activation = pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)

@@ -17,9 +17,10 @@ import yaml  # type: ignore[import-untyped]
 from hydra.errors import InstantiationException
 
 from conftest import ROOT, Here, ended_at_scoring, record_of
-from handgrad import checkpoint
-from handgrad.allowlist import ALLOWED, allowed_parts
-from handgrad.config import UserError
+from handgrad.errors import UserError
+from handgrad.inspection.allowlist import ALLOWED, allowed_parts
+from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 LAST = Path("run", "checkpoints", "last.ckpt")
 SMALL = ["network.hidden_sizes=[16]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
@@ -75,8 +76,8 @@ def recorded(**changes: Any) -> None:
     record = record_of(Path("run"))
     record["config"] |= changes
     Path("run", "metrics.json").write_text(json.dumps(record))
-    content, _ = checkpoint.read(LAST)
-    checkpoint.SealedCheckpointIO(record["config"]).save_checkpoint(content, LAST)
+    content, _ = read_checkpoint(LAST)
+    SealedCheckpointIO(record["config"]).save_checkpoint(content, LAST)
 
 
 def evaluated(here: Here, *options: str) -> tuple[int, str]:
@@ -144,14 +145,20 @@ def test_what_a_trained_network_does_not_need_is_not_built(here: Here, run: dict
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"activation": {"_target_": "handgrad.activation.ReLU", "x": 1}}, ", activation: x=1 cannot be"),
+        ({"activation": {"_target_": "handgrad.nn.activations.ReLU", "x": 1}}, ", activation: x=1 cannot be"),
         (
-            {"activation": {"_target_": "handgrad.activation.LeakyReLU", "negative_slope": "a"}},
+            {"activation": {"_target_": "handgrad.nn.activations.LeakyReLU", "negative_slope": "a"}},
             "negative_slope=a cannot",
         ),
         ({"activation": {}}, "activation has no _target_"),
-        ({"activation": {"_target_": "handgrad.activation.torch.save"}}, "handgrad.activation.torch.save: building it"),
-        ({"network": {"_target_": "handgrad.results.write_text"}}, "network._target_=handgrad.results.write_text"),
+        (
+            {"activation": {"_target_": "handgrad.nn.activations.torch.save"}},
+            "handgrad.nn.activations.torch.save: building it",
+        ),
+        (
+            {"network": {"_target_": "handgrad.runs.folder.write_text"}},
+            "network._target_=handgrad.runs.folder.write_text",
+        ),
         ({"seed": "${oc.env:SECRET}"}, "seed=${oc.env:SECRET} cannot be"),
         ({"threads": 10**6}, "threads=1000000 cannot be"),
         ({"trainer": {"_target_": "lightning.Trainer", "precision": "${oc.env:SECRET}"}}, "an interpolation, ${oc.env"),
@@ -224,7 +231,7 @@ def test_run_and_checkpoint_of_every_option_open(here: Here, number: int) -> Non
 def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An activation of the user's own, on the path as `my.Swish`."""
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "my.py").write_text("from handgrad.activation import SiLU as Swish\n")
+    (tmp_path / "own" / "my.py").write_text("from handgrad.nn.activations import SiLU as Swish\n")
     monkeypatch.syspath_prepend(str(tmp_path / "own"))
     monkeypatch.delitem(sys.modules, "my", raising=False)
 
@@ -258,10 +265,10 @@ def interrupted(change: Callable[[dict[str, Any]], Any]) -> None:
     """Leave a run as if it had been killed, the content of its checkpoint changed."""
     record = record_of(Path("run")) | {"status": "running"}
     Path("run", "metrics.json").write_text(json.dumps(record))
-    content, config = checkpoint.read(LAST)
+    content, config = read_checkpoint(LAST)
     change(content)
     assert config is not None
-    checkpoint.SealedCheckpointIO(config).save_checkpoint(content, LAST)
+    SealedCheckpointIO(config).save_checkpoint(content, LAST)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")

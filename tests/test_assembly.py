@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import ROOT
-from handgrad.assembly import assemble
+from handgrad.training.build import assemble
 
 
 def begun(small: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:

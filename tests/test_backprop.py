@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from handgrad import backprop, loss
-from handgrad.activation import Activation, ReLU, Tanh
-from handgrad.data import BatchLoader
-from handgrad.network import MLP
-from handgrad.regularizer import L2, no_penalty
+from handgrad.nn import backprop, losses
+from handgrad.nn.activations import Activation, ReLU, Tanh
+from handgrad.nn.losses import L2, no_penalty
+from handgrad.nn.mlp import MLP
+from handgrad.training.data import BatchLoader
 from test_activation import ACTIVATIONS
 
 HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
@@ -112,11 +112,11 @@ def test_two_layers_by_hand() -> None:
     assert_equal(passed.inputs[1], [[1, 2], [ln3, 0]])
     assert_equal(passed.slopes[0], [[1, 1], [1, 0]])
     assert_equal(passed.logits, [[1, 1], [ln3, 0]])
-    log_p = loss.log_softmax(passed.logits)
+    log_p = losses.log_softmax(passed.logits)
     assert_equal(log_p.exp(), [[1 / 2, 1 / 2], [3 / 4, 1 / 4]])
-    assert math.isclose(loss.cross_entropy(log_p, y), 1.5 * math.log(2))
+    assert math.isclose(losses.cross_entropy(log_p, y), 1.5 * math.log(2))
 
-    first, second = backprop.backward(loss.cross_entropy_delta(log_p, y), passed, weights)
+    first, second = backprop.backward(losses.cross_entropy_delta(log_p, y), passed, weights)
     assert_equal(second.delta, [[-1 / 4, 1 / 4], [3 / 8, -3 / 8]])
     assert_equal(second.weight(), [[-1 / 4 + 3 / 8 * ln3, -1 / 2], [1 / 4 - 3 / 8 * ln3, 1 / 2]])
     assert_equal(second.bias(), [1 / 8, -1 / 8])
@@ -132,7 +132,7 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
 def test_backward_leaves_what_it_is_given_as_it_is(few: BatchLoader) -> None:
     network, (x, y) = MLP([6, 5]).double(), batch_of(few, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
-    delta = loss.cross_entropy_delta(loss.log_softmax(passed.logits), y)
+    delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)
     given = [x, y, delta, *(tensor for part in passed for tensor in part)]
     before = [tensor.clone() for tensor in given]
     for gradient in backprop.backward(delta, passed, network.weights):
@@ -185,7 +185,7 @@ def test_squared_norm_is_that_of_the_gradient_multiplied_out(
 
 def test_squared_norm_by_hand() -> None:
     delta, a = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0], [4.0]])
-    gradient = backprop.LayerGradient(delta, a)  # delta.T @ a = (3, 2), bias gradient (1, 1)
+    gradient = backprop.FactoredGradient(delta, a)  # delta.T @ a = (3, 2), bias gradient (1, 1)
     assert gradient.squared_norm(torch.zeros(2, 1), 0.0).item() == 9 + 4 + 1 + 1
     assert gradient.squared_norm(torch.tensor([[1.0], [2.0]]), 0.5).item() == 3.5**2 + 3**2 + 1 + 1
 
@@ -201,5 +201,5 @@ def test_stacked_factors_are_the_mean_of_the_batches(few: BatchLoader) -> None:
         torch.nn.functional.cross_entropy(network(images, torch.nn.ReLU()), targets) for images, targets in batches
     ]
     by_autograd = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))
-    ours = [each for gradient in backprop.stacked(parts, 3) for each in (gradient.weight(), gradient.bias())]
+    ours = [each for gradient in backprop.accumulate(parts, 3) for each in (gradient.weight(), gradient.bias())]
     torch.testing.assert_close(ours, list(by_autograd), rtol=1e-10, atol=1e-16)

@@ -14,13 +14,14 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 
-from handgrad.activation import ReLU
-from handgrad.callbacks import DivergenceGuard, History, NoProfiler
-from handgrad.data import BatchLoader
-from handgrad.modules import AutogradModule, Classifier, ManualModule
-from handgrad.network import MLP
-from handgrad.regularizer import no_penalty
-from handgrad.results import DivergedError
+from handgrad.nn.activations import ReLU
+from handgrad.nn.losses import no_penalty
+from handgrad.nn.mlp import MLP
+from handgrad.runs.record import DivergedError
+from handgrad.training.callbacks import DivergenceGuard, History, NoProfiler
+from handgrad.training.data import BatchLoader
+from handgrad.training.manual import ManualModule
+from handgrad.training.modules import AutogradModule, Classifier
 
 Engine = type[ManualModule] | type[AutogradModule]
 

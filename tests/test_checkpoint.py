@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from conftest import Here, record_of
-from handgrad import checkpoint
-from handgrad.config import UserError
+from handgrad.errors import UserError
+from handgrad.runs.checkpoint import resumable
+from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 CONFIG = {"seed": 0, "optimizer": {"lr": 0.1}}
 CONTENT = {"state_dict": {"weight": torch.arange(600.0).view(20, 30)}, "epoch": 3, "optimizer_states": [{"a": [1, 2]}]}
@@ -22,7 +23,7 @@ CONTENT = {"state_dict": {"weight": torch.arange(600.0).view(20, 30)}, "epoch": 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoints" / "last.ckpt"
-    checkpoint.SealedCheckpointIO(CONFIG).save_checkpoint(CONTENT, path)
+    SealedCheckpointIO(CONFIG).save_checkpoint(CONTENT, path)
     return path
 
 
@@ -37,8 +38,8 @@ def equal(a: Any, b: Any) -> bool:
 def test_checkpoint_is_an_ordinary_one_and_nothing_lies_beside_it(saved: Path) -> None:
     assert equal(torch.load(saved, weights_only=True), CONTENT)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
-    assert checkpoint.sound(saved, CONFIG)
-    assert not checkpoint.sound(saved.with_name("other"), CONFIG)
+    assert resumable(saved, CONFIG)
+    assert not resumable(saved.with_name("other"), CONFIG)
 
 
 def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -49,7 +50,7 @@ def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: py
         damaged = bytearray(whole)
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         saved.write_bytes(damaged)
-        if checkpoint.sound(saved, CONFIG):
+        if resumable(saved, CONFIG):
             assert equal(torch.load(saved, weights_only=True), CONTENT)
         else:
             noticed += 1
@@ -59,7 +60,7 @@ def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: py
 @pytest.mark.parametrize("length", [0, 1, 100, 3000, -1])
 def test_checkpoint_cut_short_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
-    assert not checkpoint.sound(saved, CONFIG)
+    assert not resumable(saved, CONFIG)
     assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
 
 
@@ -67,7 +68,7 @@ def test_checkpoint_that_was_changed_and_saved_anew_is_noticed(saved: Path) -> N
     content = torch.load(saved, weights_only=True)
     content["state_dict"]["weight"][0, 0] = torch.nan
     torch.save(content, saved)
-    assert not checkpoint.sound(saved, CONFIG)
+    assert not resumable(saved, CONFIG)
 
 
 class Harm:
@@ -80,15 +81,15 @@ class Harm:
 def test_code_in_a_checkpoint_is_not_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved.parent)
     torch.save({"x": Harm()}, saved)
-    assert not checkpoint.sound(saved, CONFIG)
+    assert not resumable(saved, CONFIG)
     assert not Path("harmed").exists()
 
 
 def test_checkpoint_of_another_configuration_is_refused_with_the_difference(saved: Path) -> None:
     with pytest.raises(UserError, match=r"another configuration: delete .*; it has seed \(0, not 1\)"):
-        checkpoint.sound(saved, CONFIG | {"seed": 1})
+        resumable(saved, CONFIG | {"seed": 1})
     with pytest.raises(UserError, match=r"seed \(0, not false\)"):
-        checkpoint.sound(saved, CONFIG | {"seed": False})
+        resumable(saved, CONFIG | {"seed": False})
 
 
 def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,7 @@ def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.SealedCheckpointIO(CONFIG).save_checkpoint({"epoch": 4}, saved)
+        SealedCheckpointIO(CONFIG).save_checkpoint({"epoch": 4}, saved)
     assert equal(torch.load(saved, weights_only=True), CONTENT)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
 
@@ -123,4 +124,4 @@ def test_checkpoint_of_another_run_is_refused_by_the_command(here: Here) -> None
     status, printed = here("hydra.run.dir=two", "trainer.max_epochs=1", "activation=tanh")
     assert status == 1
     assert "belongs to a run with another configuration" in printed
-    assert "activation._target_ (handgrad.activation.ReLU, not handgrad.activation.Tanh)" in printed
+    assert "activation._target_ (handgrad.nn.activations.ReLU, not handgrad.nn.activations.Tanh)" in printed

@@ -19,8 +19,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT, Command, Here
-from handgrad.config import Comparing, UserError, check
-from handgrad.report import again, figures, files, page, runs, sentences, sources, statistics
+from handgrad.compare import again, figures, load, page, sentences, sources, statistics
+from handgrad.config import Comparing, check
+from handgrad.errors import UserError
+from handgrad.runs import tables
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
@@ -71,11 +73,11 @@ def leave_run(
         (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
 
 
-def everything(folder: Path, **asked: Any) -> tuple[runs.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+def everything(folder: Path, **asked: Any) -> tuple[load.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """Comparison, cells, pairs, effects and all sentences of a folder."""
-    comparison = runs.collect([folder], runs.Asked(**asked))
-    cells = statistics.pooled(comparison, REFERENCE)
-    pairs, effects = statistics.pairs(comparison, cells), statistics.effects(comparison)
+    comparison = load.load_runs([folder], load.CompareOptions(**asked))
+    cells = statistics.summarize_cells(comparison, REFERENCE)
+    pairs, effects = statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)
     return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
 
 
@@ -112,12 +114,12 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
 def test_cells_are_found_from_the_configurations(tmp_path: Path) -> None:
     for i, (engine, lr) in enumerate([("manual", 0.1), ("manual", 0.2), ("autograd", 0.1), ("autograd", 0.2)]):
         leave_run(tmp_path / str(i), 0.9, engine=engine, lr=lr)
-    comparison = runs.collect([tmp_path])
+    comparison = load.load_runs([tmp_path])
     assert comparison.keys == ["activation", "engine", "regularizer", "optimizer.lr"]
     assert comparison.varying == ["engine", "optimizer.lr"]
     assert comparison.follows == {("engine",): ["optimizer"]}
     assert comparison.swept == "optimizer.lr"
-    labels = statistics.pooled(comparison, REFERENCE).label
+    labels = statistics.summarize_cells(comparison, REFERENCE).label
     assert set(labels) == {"manual lr=0.1", "manual lr=0.2", "autograd lr=0.1", "autograd lr=0.2"}
 
 
@@ -188,7 +190,7 @@ def test_repeated_run_counts_once(tmp_path: Path) -> None:
     leave_run(tmp_path / "a" / "0", 0.97)
     leave_run(tmp_path / "b" / "0", 0.98)
     leave_run(tmp_path / "b" / "1", 0.99, status="failed")
-    comparison = runs.collect([tmp_path])
+    comparison = load.load_runs([tmp_path])
     assert comparison.table["test/accuracy"].tolist() == [0.98]
     assert comparison.remarks == ["2 of 3 runs repeat a cell and seed: only the last completed one of each counts."]
 
@@ -225,7 +227,7 @@ def test_nothing_to_compare_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder matches sweep="):
         sources.matching([str(tmp_path / "x*")], tmp_path)
     with pytest.raises(UserError, match="there is no run to compare in"):
-        runs.collect([tmp_path])
+        load.load_runs([tmp_path])
     leave_run(tmp_path / "0", 0.9, status="running")
     leave_run(tmp_path / "1", 0.9, activation="tanh", status="diverged", reason="too fast")
     assert "No run is completed yet." in everything(tmp_path)[-1]
@@ -912,13 +914,13 @@ def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> 
 
 def test_each_file_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    lines_of = files.lines_of
+    lines_of = tables.lines_of
 
     def counted(path: Path) -> list[str]:
         read.append(path)
         return lines_of(path)
 
-    monkeypatch.setattr(files, "lines_of", counted)
+    monkeypatch.setattr(tables, "lines_of", counted)
     for number in range(4):
         leave_run(tmp_path / str(number), 0.9 + number / 100, lr=0.1 * (number + 1), right=[True] * 5)
     comparison, cells, *_ = everything(tmp_path)

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from conftest import Command
-from handgrad.config import UserError
-from handgrad.report import figures, page, sentences, statistics
+from handgrad.compare import figures, page, sentences, statistics
+from handgrad.errors import UserError
 from test_compare import NOISE, everything, leave_configured, leave_run, written
 
 TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
@@ -141,14 +141,14 @@ def test_interval_that_leaves_what_an_accuracy_can_be_is_not_printed(tmp_path: P
 def test_equivalence_is_two_one_sided_tests(tmp_path: Path) -> None:
     a = np.array([0.97 + noise / 1e4 for noise in TEN])
     b = a - np.array([3, -1, 2, 4, 0, 1, 5, -2, 3, 2]) / 1e4
-    found = statistics.difference(pd.Series(a), pd.Series(b), margin=0.0005)
+    found = statistics.compare_means(pd.Series(a), pd.Series(b), margin=0.0005)
     each = a - b
     error = each.std(ddof=1) / np.sqrt(10)
     t = min(each.mean() + 0.0005, 0.0005 - each.mean()) / error
     random = np.random.default_rng(0).standard_t(9, 1_000_000)
     assert found["p_equal"] == pytest.approx((random >= t).mean(), abs=0.001)
     assert found["spread"] == pytest.approx(each.std(ddof=1))
-    assert np.isnan(statistics.difference(pd.Series(a), pd.Series(b), margin=None)["p_equal"])
+    assert np.isnan(statistics.compare_means(pd.Series(a), pd.Series(b), margin=None)["p_equal"])
 
 
 def test_three_verdicts(tmp_path: Path) -> None:
@@ -171,15 +171,15 @@ def test_three_verdicts(tmp_path: Path) -> None:
 
 def test_holms_correction_is_by_steps(tmp_path: Path) -> None:
     p = pd.Series([0.04, np.nan, 0.01, 0.03])  # what cannot be tested is no part of the family
-    found = statistics.corrected(p, 4)
+    found = statistics.holm(p, 4)
     assert found.dropna().tolist() == pytest.approx(
         [0.06, 0.03, 0.06]
     )  # 3 x 0.01, 2 x 0.03, and never less than before
-    assert statistics.corrected(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more, not made
+    assert statistics.holm(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more, not made
 
 
 def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) -> None:
-    tea = statistics.of_shares((3, 4), (1, 4))
+    tea = statistics.fisher_test((3, 4), (1, 4))
     assert tea["p"] == pytest.approx(34 / 70)  # 1935: (16 + 1) of 70 ways, and as many on the other side
     assert tea["difference"] == 0.5
     leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN])
@@ -309,7 +309,7 @@ def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypa
 def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
     """Welch and Satterthwaite's degrees of freedom, as in any textbook."""
     a, b = np.array([0.9700, 0.9703, 0.9698]), np.array([0.9650, 0.9722, 0.9701, 0.9611, 0.9689, 0.9735, 0.9640])
-    found = statistics.difference(pd.Series(a), pd.Series(b, index=range(10, 17)), margin=0.01)
+    found = statistics.compare_means(pd.Series(a), pd.Series(b, index=range(10, 17)), margin=0.01)
     parts = np.array([a.var(ddof=1) / 3, b.var(ddof=1) / 7])
     error, mean = parts.sum() ** 0.5, a.mean() - b.mean()
     limits = stats.t(parts.sum() ** 2 / (parts**2 / [2, 6]).sum())

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from conftest import ROOT
-from handgrad.config import UserError
-from handgrad.data import EpochSampler, MNISTDataModule
+from handgrad.errors import UserError
+from handgrad.training.data import EpochSampler, MNISTDataModule
 
 ARCHIVES = ROOT / "data" / "MNIST" / "raw"
 IMAGES = "t10k-images-idx3-ubyte"
@@ -41,7 +41,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(url: str, *_: object, **__: object) -> None:
         raise OSError(f"no route to {url}")
 
-    monkeypatch.setattr("handgrad.data.download_url", refuse)
+    monkeypatch.setattr("handgrad.training.idx_files.download_url", refuse)
 
 
 def load(root: Path, **options: Any) -> MNISTDataModule:
@@ -197,7 +197,7 @@ def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPat
             raise OSError("this mirror is down")
         shutil.copy(ARCHIVES / Path(url).name, folder)
 
-    monkeypatch.setattr("handgrad.data.download_url", fetch)
+    monkeypatch.setattr("handgrad.training.idx_files.download_url", fetch)
     monkeypatch.setattr(
         MNISTDataModule().dataset_class, "mirrors", ["https://ossci.example/", "https://other.example/"]
     )
@@ -295,7 +295,8 @@ def test_archives_of_the_users_own_are_used_with_a_line_that_says_so_and_never_o
     load(root)  # the original's content is unpacked already
     theirs = packed_by_another(root)
     monkeypatch.setattr(
-        "handgrad.data.download_url", lambda url, folder, md5: shutil.copy(ARCHIVES / Path(url).name, folder)
+        "handgrad.training.idx_files.download_url",
+        lambda url, folder, md5: shutil.copy(ARCHIVES / Path(url).name, folder),
     )
     labels = load(root).loaders["test"].targets.argmax(dim=1)
     assert {path: path.read_bytes() for path in theirs} == theirs

@@ -15,11 +15,13 @@ def test_every_equation_names_its_function_and_its_test() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     numbers = []
     for equations, module, function, test in ROW.findall(text):
-        described = attrgetter(function)(importlib.import_module(f"handgrad.{module}"))
+        (path,) = (ROOT / "src" / "handgrad").glob(f"*/{module}.py")
+        described_in = importlib.import_module(f"handgrad.{path.parent.name}.{module}")
+        described = attrgetter(function)(described_in)
         assert f"def {test}(" in tests
         for number in map(int, equations.split(",")):
             numbers.append(number)
-            source = f"{described.__doc__} {importlib.import_module(f'handgrad.{module}').__doc__}"
+            source = f"{described.__doc__} {described_in.__doc__}"
             assert re.search(rf"\((BP\d, )?(\d+, )?{number}(, \d+)*\)", source), f"{function} does not cite ({number})"
     assert sorted(set(numbers)) == list(range(1, 26))
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from conftest import Here
-from handgrad.activation import Activation, ReLU, Sigmoid
-from handgrad.data import BatchLoader
-from handgrad.inside import checking
-from handgrad.network import MLP
-from handgrad.regularizer import L2
+from handgrad.nn import gradcheck
+from handgrad.nn.activations import Activation, ReLU, Sigmoid
+from handgrad.nn.losses import L2
+from handgrad.nn.mlp import MLP
+from handgrad.training.data import BatchLoader
 from test_activation import ACTIVATIONS
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
@@ -32,7 +32,7 @@ ENTERS = [
 ]
 
 
-def wrong(rows: list[checking.Row], reference: str, precision: str) -> set[tuple[int, str]]:
+def wrong(rows: list[gradcheck.Row], reference: str, precision: str) -> set[tuple[int, str]]:
     return {(row.layer, row.parameter) for row in rows if not row.right((reference, precision))}
 
 
@@ -44,14 +44,14 @@ def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
 ) -> None:
     torch.manual_seed(0)
     x, y = few.images[:64] / 255, few.targets[:64]
-    rows = checking.check(MLP([30, 20]), phi, L2(1e-2), x, y, 20, broken)
+    rows = gradcheck.check(MLP([30, 20]), phi, L2(1e-2), x, y, 20, broken)
     assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
     assert wrong(rows, "differences", "float64") == entered
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
 def test_missing_penalty_is_not_seen_where_there_is_none(few: BatchLoader) -> None:
-    rows = checking.check(MLP([30]), ReLU(), L2(0.0), few.images[:64] / 255, few.targets[:64], 5, "L2")
+    rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), few.images[:64] / 255, few.targets[:64], 5, "L2")
     assert {row.verdict for row in rows} == {"right"}
 
 
@@ -60,7 +60,7 @@ def test_missing_penalty_is_not_seen_where_there_is_none(few: BatchLoader) -> No
 def test_sound_gradients_are_found_right(few: BatchLoader, phi: Activation, hidden: list[int]) -> None:
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
-        rows = checking.check(MLP(hidden, init), phi, L2(1e-3), few.images[:size] / 255, few.targets[:size], 5)
+        rows = gradcheck.check(MLP(hidden, init), phi, L2(1e-3), few.images[:size] / 255, few.targets[:size], 5)
         assert {row.verdict for row in rows} == {"right"}
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
 
@@ -69,13 +69,13 @@ def test_gradient_that_is_not_finite_is_wrong(few: BatchLoader) -> None:
     network = MLP([5])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
-    rows = checking.check(network, ReLU(), L2(0.0), few.images[:9] / 255, few.targets[:9], 2)
+    rows = gradcheck.check(network, ReLU(), L2(0.0), few.images[:9] / 255, few.targets[:9], 2)
     assert rows[0].verdict == "wrong"
 
 
 def test_difference_is_a_share_of_the_largest_entry() -> None:
-    assert checking.apart(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, 4.0])) == 2 / 4
-    assert checking.apart(torch.tensor([3.0]), torch.tensor([0.0])) == 3
+    assert gradcheck.relative_error(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, 4.0])) == 2 / 4
+    assert gradcheck.relative_error(torch.tensor([3.0]), torch.tensor([0.0])) == 3
 
 
 def checked(here: Here, small: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:

@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from conftest import Here, ended_at_scoring, record_of
-from handgrad.activation import Activation, ReLU
-from handgrad.callbacks import History
-from handgrad.data import BatchLoader
-from handgrad.inside.layers import looked_into, measured, pictured, steepest
-from handgrad.network import MLP
+from handgrad.nn.activations import Activation, ReLU
+from handgrad.nn.mlp import MLP
+from handgrad.training.callbacks import History
+from handgrad.training.data import BatchLoader
+from handgrad.training.layer_stats import layer_stats, max_slope, pictured, run_layers
 from test_activation import ACTIVATIONS
 
 RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs=3"]
@@ -43,10 +43,10 @@ def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(few: Batch
     penalty = sum(weight.square().sum() for weight in network.weights)
     torch.autograd.backward(torch.nn.functional.cross_entropy(zs[-1], y) + decay / 2 * penalty)
 
-    most = steepest(phi)
-    found = looked_into(network, phi, x, y)
+    most = max_slope(phi)
+    found = run_layers(network, phi, x, y)
     for number, (layer, weight) in enumerate(zip(found, network.weights, strict=True)):
-        numbers = measured(layer, weight, decay, most)
+        numbers = layer_stats(layer, weight, decay, most)
         last = number == 2
         z = zs[number].detach()
         handed_on = z if last else phi.reference()(z)
@@ -77,7 +77,7 @@ def slope_at(phi: Activation, z: float) -> float:
 
 
 def test_largest_slope_is_known_where_it_can_be_written_down() -> None:
-    by_name = {type(phi).__name__: steepest(phi) for phi in ACTIVATIONS}
+    by_name = {type(phi).__name__: max_slope(phi) for phi in ACTIVATIONS}
     assert by_name["Sigmoid"] == 0.25
     assert by_name["Tanh"] == by_name["ReLU"] == by_name["LeakyReLU"] == 1
     assert by_name["Softplus"] == pytest.approx(1, abs=1e-4)

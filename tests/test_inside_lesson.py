@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from conftest import Here, record_of
-from handgrad import backprop, checkpoint
-from handgrad.activation import Activation, LeakyReLU, Tanh
-from handgrad.data import MNISTDataModule
-from handgrad.inside import lesson
-from handgrad.inside.weights import layers_of
+from handgrad.inspection import explain
+from handgrad.inspection.weights import layers_of
+from handgrad.nn import backprop
+from handgrad.nn.activations import Activation, LeakyReLU, Tanh
+from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.data import MNISTDataModule
 from test_activation import ACTIVATIONS
 
 Page = Any
@@ -58,7 +59,7 @@ def opened(chromium: Any, here: Here) -> Iterator[Callable[..., Page]]:
 
 def rounded(run: Path) -> list[tuple[Tensor, Tensor]]:
     """The run's weights as 16-bit floats, in float64."""
-    layers = layers_of(checkpoint.read(run / "checkpoints" / "last.ckpt")[0], run)
+    layers = layers_of(read_checkpoint(run / "checkpoints" / "last.ckpt")[0], run)
     return [(weight.half().double(), bias.half().double()) for weight, bias in layers]
 
 
@@ -170,13 +171,13 @@ def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page
 
 
 def test_page_prepares_a_drawing_as_predict_does(opened: Callable[..., Page]) -> None:
-    from handgrad.inside.pictures import boxed, centred
+    from handgrad.inspection.digits import centred, fit_to_box
 
     page = opened()
     ink = torch.zeros(280, 280, dtype=torch.float64)
     ink[60:210, 100:125] = ink[60:85, 100:190] = 1
     theirs = page.evaluate("(ink) => Array.from(prepared(Float64Array.from(ink), 280, 280))", ink.flatten().tolist())
-    ours = centred(boxed(ink[60:210, 100:190].numpy())).flatten()
+    ours = centred(fit_to_box(ink[60:210, 100:190].numpy())).flatten()
     assert float((torch.tensor(theirs) - ours).abs().mean()) < 0.01
 
 
@@ -186,13 +187,13 @@ def test_what_no_page_can_be_made_of_is_refused(here: Here, monkeypatch: pytest.
     status, printed = here("run=run", script="explain.py")
     assert (status, "a page needs 20 test images" in printed) == (1, True)
     assert here(*usual, "hydra.run.dir=other")[0] == 0
-    monkeypatch.setattr(lesson, "LARGEST", 70_000)
+    monkeypatch.setattr(explain, "LARGEST", 70_000)
     status, printed = here("run=other", script="explain.py")
     assert (status, "23,860 weights make a page of 0 MB" in printed) == (1, True)
 
 
 def test_no_text_in_a_page_ends_its_script() -> None:
-    page = lesson.embedded({"classes": ["</script><script>alert(1)"]})
+    page = explain.embedded({"classes": ["</script><script>alert(1)"]})
     assert "<" not in page
     assert json.loads(page) == {"classes": ["</script><script>alert(1)"]}
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Here, record_of
-from handgrad import checkpoint
-from handgrad.config import UserError
-from handgrad.data import MNISTDataModule
-from handgrad.inside.weights import for_notebook, layers_of
-from handgrad.network import MLP
+from handgrad.errors import UserError
+from handgrad.inspection.weights import for_notebook, layers_of
+from handgrad.nn.mlp import MLP
+from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.data import MNISTDataModule
 
 SHAPES = [(30, 784), (20, 30), (10, 20)]
 Trained = Callable[..., dict[str, Any]]
@@ -229,7 +229,7 @@ def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, mon
 
     for written in (lambda network: notebook(), rescaled):
         with monkeypatch.context() as patch:
-            patch.setattr("handgrad.inside.exported.for_notebook", written)
+            patch.setattr("handgrad.inspection.export.for_notebook", written)
             status, printed = here("run=run", "format=notebook", script="export.py")
         assert status == 1
         assert "was not written: read back, its logits are" in printed
@@ -238,7 +238,7 @@ def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, mon
 
 def test_read_says_that_a_file_is_missing_or_unsound(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        checkpoint.read(tmp_path / "none")
+        read_checkpoint(tmp_path / "none")
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="is no sound file of weights"):
-        checkpoint.read(tmp_path / "empty")
+        read_checkpoint(tmp_path / "empty")

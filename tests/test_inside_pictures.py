@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from conftest import Here, record_of
-from handgrad.config import UserError
-from handgrad.data import MNISTDataModule
-from handgrad.inside.pictures import boxed, centred, inked, prepared
+from handgrad.errors import UserError
+from handgrad.inspection.digits import centred, extract_ink, fit_to_box, to_mnist
+from handgrad.training.data import MNISTDataModule
 
 Pixels = NDArray[np.uint8]
 DIGITS = range(10)  # the first ten test images: 7 2 1 0 4 1 4 9 5 9
@@ -121,7 +121,7 @@ def test_images_made_into_pictures_are_prepared_to_be_themselves(tmp_path: Path,
     for digit in digits[:5]:
         picture = KINDS[name](drawn(digit))
         picture.save(tmp_path / name, exif=picture.getexif())
-        seen.append(prepared(tmp_path / name)[1].view(28, 28))
+        seen.append(to_mnist(tmp_path / name)[1].view(28, 28))
     assert are_themselves(seen, list(digits[:5]))
 
 
@@ -134,7 +134,7 @@ def test_size_and_place_do_not_matter(
     seen = []
     for digit in digits:
         drawn(digit, size, side, at).save(tmp_path / "x.png")
-        seen.append(prepared(tmp_path / "x.png")[1].view(28, 28))
+        seen.append(to_mnist(tmp_path / "x.png")[1].view(28, 28))
     assert are_themselves(seen, list(digits))
 
 
@@ -142,10 +142,10 @@ def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None
     """Longer side 20, brightest pixel 1, centre of mass at (14, 14) to half a pixel, as in all of MNIST."""
     where = torch.arange(28.0)
     for digit in digits:
-        ink = inked(1 - digit.double().numpy() / 255)
+        ink = extract_ink(1 - digit.double().numpy() / 255)
         assert ink is not None
         rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-        field = centred(boxed(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+        field = centred(fit_to_box(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
         assert max(int(field.any(dim=axis).sum()) for axis in (0, 1)) == 20
         for axis in (0, 1):
             assert abs(float((field.sum(dim=axis) * where).sum() / field.sum()) - 14) <= 0.5
@@ -155,7 +155,7 @@ def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None
     pixels = np.full((400, 400), 255, dtype=np.uint8)
     pixels[100:300, 199:202] = 0
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    seen = prepared(tmp_path / "one.png")[1].view(28, 28)
+    seen = to_mnist(tmp_path / "one.png")[1].view(28, 28)
     assert 1.2 <= float(seen.sum(dim=1).max()) <= 3
 
 
@@ -185,7 +185,7 @@ def test_what_is_no_digit_is_refused_in_a_sentence(
         drawn(digits[0]).save(path)
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=f"{re.escape(str(path))} {words}"):
-        prepared(path)
+        to_mnist(path)
 
 
 def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Tensor) -> None:

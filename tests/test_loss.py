@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from handgrad.loss import cross_entropy, cross_entropy_delta, log_softmax
+from handgrad.nn.losses import cross_entropy, cross_entropy_delta, log_softmax
 
 ONE_HOT = torch.eye(10, dtype=torch.float64)[:7]
 SOFT = torch.softmax(torch.linspace(0, 5, 70, dtype=torch.float64).view(10, 7).T, dim=1)

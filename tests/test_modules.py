@@ -15,14 +15,16 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
-from handgrad.activation import Activation, ReLU, Sigmoid, Tanh
-from handgrad.backprop import LayerGradient
-from handgrad.config import UserError
-from handgrad.data import BatchLoader
-from handgrad.modules import AutogradModule, Classifier, ManualModule, Scores
-from handgrad.network import MLP
-from handgrad.optim import FactoredSGD, constant, grouped_sgd, warmup_cosine
-from handgrad.regularizer import L2, no_penalty
+from handgrad.errors import UserError
+from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
+from handgrad.nn.backprop import FactoredGradient
+from handgrad.nn.losses import L2, no_penalty
+from handgrad.nn.mlp import MLP
+from handgrad.nn.optimizers import FactoredSGD, grouped_sgd
+from handgrad.training.data import BatchLoader
+from handgrad.training.manual import ManualModule
+from handgrad.training.modules import AutogradModule, Classifier, Scores
+from handgrad.training.schedules import constant, warmup_cosine
 
 NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -236,7 +238,7 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
     weight, bias = (torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((3, 2), (3,)))
     optimizer = FactoredSGD([("weight", weight), ("bias", bias)], lr=0.1)
     optimizer.param_groups[1]["lr"] = 0.01
-    gradient = LayerGradient(torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 2, dtype=torch.float64))
+    gradient = FactoredGradient(torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 2, dtype=torch.float64))
     called: list[None] = []
     optimizer.step(lambda: called.append(None), gradients=[gradient])
     assert called == [None]

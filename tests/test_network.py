@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from handgrad.network import MLP
+from handgrad.nn.mlp import MLP
 
 
 def test_default_network_is_the_notebooks() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from conftest import ROOT, Here, record_of, start, wait_for
-from handgrad.assembly import assemble
+from handgrad.training.build import assemble
 
 PROCESSES = 2
 BATCH = 64  # of all processes together

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from conftest import Here
-from handgrad import products
-from handgrad.network import MLP
-from handgrad.products import DEFAULT, FASTER, choose, largest_errors
+from handgrad.nn.mlp import MLP
+from handgrad.training import matmul
+from handgrad.training.matmul import DEFAULT, FASTER, largest_errors, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -43,8 +43,8 @@ def test_fastest_is_taken_only_where_every_product_is_as_exact(monkeypatch: pyte
 
     for factor, taken in ((3.9, FASTER), (4.1, DEFAULT)):
         answers = iter(made(factor))
-        monkeypatch.setattr(products, "largest_errors", lambda *_, answers=answers: next(answers))
-        assert choose("fastest", [], 64, CPU) == taken
+        monkeypatch.setattr(matmul, "largest_errors", lambda *_, answers=answers: next(answers))
+        assert set_matmul_precision("fastest", [], 64, CPU) == taken
         assert torch.get_float32_matmul_precision() == taken
 
 
@@ -57,21 +57,21 @@ def test_fastest_is_the_default_on_a_cpu_of_intels(
 ) -> None:
     """Where both are as exact; what is not a CPU has no name for it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name} if name else {})
-    monkeypatch.setattr(products, "largest_errors", lambda *_: torch.ones(1, 3))
-    assert choose("fastest", [], 64, CPU) == taken
+    monkeypatch.setattr(matmul, "largest_errors", lambda *_: torch.ones(1, 3))
+    assert set_matmul_precision("fastest", [], 64, CPU) == taken
 
 
 def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU has no unit for it, nothing rounds by itself: here the products do."""
-    exact = products.products
+    exact = matmul.layer_matmuls
 
     def rounded(*factors: Tensor) -> list[Tensor]:
         if torch.get_float32_matmul_precision() == FASTER and factors[0].dtype == torch.float32:
             return exact(*(factor.bfloat16().float() for factor in factors))
         return exact(*factors)
 
-    monkeypatch.setattr(products, "products", rounded)
-    assert choose("fastest", MLP([20]).weights, 64, CPU) == DEFAULT
+    monkeypatch.setattr(matmul, "layer_matmuls", rounded)
+    assert set_matmul_precision("fastest", MLP([20]).weights, 64, CPU) == DEFAULT
 
 
 def test_record_says_which_products_were_made(here: Here, tmp_path: Path) -> None:

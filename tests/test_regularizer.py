@@ -2,7 +2,7 @@
 
 import torch
 
-from handgrad.regularizer import L2, no_penalty
+from handgrad.nn.losses import L2, no_penalty
 
 
 def test_penalty_by_hand() -> None:

@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from handgrad import results
-from handgrad.config import UserError
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS, replacing, run_lock, write_confusion, write_history
+from handgrad.runs.record import DivergedError, find_existing_run, read_record, summarize, track_status
 
 
 def read(folder: Path) -> dict[str, object]:
-    loaded: dict[str, object] = json.loads((folder / results.METRICS).read_text())
+    loaded: dict[str, object] = json.loads((folder / METRICS).read_text())
     return loaded
 
 
 def test_record_says_running_then_completed(tmp_path: Path) -> None:
-    with results.claimed(tmp_path / "run"), results.recorded(tmp_path / "run", {"name": "a"}) as record:
+    with run_lock(tmp_path / "run"), track_status(tmp_path / "run", {"name": "a"}) as record:
         assert read(tmp_path / "run")["status"] == "running"
         record["metrics"] = {"test/accuracy": 0.5}
     after = read(tmp_path / "run")
@@ -33,14 +34,14 @@ def test_record_says_running_then_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (results.DivergedError("train/loss", math.nan, 0, 3), "diverged", "train/loss was nan at epoch 0, step 3: try"),
+        (DivergedError("train/loss", math.nan, 0, 3), "diverged", "train/loss was nan at epoch 0, step 3: try"),
         (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
         (KeyboardInterrupt(), "failed", "interrupted"),
         (SystemExit(1), "failed", "interrupted"),
     ],
 )
 def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
-    with pytest.raises(type(error)), results.recorded(tmp_path, {"name": "a"}):
+    with pytest.raises(type(error)), track_status(tmp_path, {"name": "a"}):
         raise error
     after = read(tmp_path)
     assert after["status"] == status
@@ -53,10 +54,10 @@ def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, A
     """Leave a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
     facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
-    with results.claimed(folder), results.recorded(folder, facts):
+    with run_lock(folder), track_status(folder, facts):
         pass
-    record = json.loads((folder / results.METRICS).read_text()) | {"status": status}
-    (folder / results.METRICS).write_text(json.dumps(record))
+    record = json.loads((folder / METRICS).read_text()) | {"status": status}
+    (folder / METRICS).write_text(json.dumps(record))
     return config
 
 
@@ -64,35 +65,35 @@ def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None
     config = leave_run(tmp_path / "3_a", seed=1)
     leave_run(tmp_path / "4_a", seed=2)
     (tmp_path / "0_damaged").mkdir()
-    (tmp_path / "0_damaged" / results.METRICS).write_text("{")
-    found = results.earlier(tmp_path / "7_a", config, siblings=True)
+    (tmp_path / "0_damaged" / METRICS).write_text("{")
+    found = find_existing_run(tmp_path / "7_a", config, siblings=True)
     assert found is not None
     assert (found[0], found[1]["seed"]) == (tmp_path / "3_a", 1)
-    assert results.earlier(tmp_path / "3_a", config, siblings=False) == found
-    assert results.earlier(tmp_path / "7_a", config, siblings=False) is None
-    assert results.earlier(tmp_path / "7_a", config | {"seed": 3}, siblings=True) is None
+    assert find_existing_run(tmp_path / "3_a", config, siblings=False) == found
+    assert find_existing_run(tmp_path / "7_a", config, siblings=False) is None
+    assert find_existing_run(tmp_path / "7_a", config | {"seed": 3}, siblings=True) is None
 
 
 def test_two_configurations_never_share_a_folder(tmp_path: Path) -> None:
     config = leave_run(tmp_path, seed=1)
     with pytest.raises(UserError, match="holds a run with another configuration: choose another folder"):
-        results.earlier(tmp_path, config | {"seed": 2}, siblings=True)
+        find_existing_run(tmp_path, config | {"seed": 2}, siblings=True)
 
 
 def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
     taken = pytest.raises(UserError, match="being written by another process")
-    with FileLock(tmp_path / ".lock"), taken, results.claimed(tmp_path):
+    with FileLock(tmp_path / ".lock"), taken, run_lock(tmp_path):
         raise AssertionError("the folder was claimed twice")
-    with results.claimed(tmp_path):
+    with run_lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ['{"status": "runn', "[]", "3", "{}", '{"status": "completed"}', "\x00"])
 def test_damaged_record_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / results.METRICS).write_text(content)
+    (tmp_path / METRICS).write_text(content)
     with pytest.raises(UserError, match=r"metrics.json is damaged .*: delete .* to run it anew"):
-        results.read(tmp_path)
+        read_record(tmp_path)
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path.write_text("old")
 
     def fail_in_the_middle() -> None:
-        with results.replacing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text("ne")
             raise OSError("the disk is full")
 
@@ -115,16 +116,16 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
         {"epoch": 0, "train/loss": 0.5, "seconds": 2.0, "batches": 10},
         {"epoch": 1, "train/loss": 0.25, "seconds": 4.0, "batches": 10},
     ]
-    results.write_history(tmp_path, rows)
+    write_history(tmp_path, rows)
     read_rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
     assert [{key: float(value) for key, value in row.items()} for row in read_rows] == rows
-    assert results.summarize(rows) == {"epochs": 2, "seconds_per_epoch": 3.0}
-    results.write_confusion(tmp_path, "test", [[3, 1], [0, 4]])
+    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 3.0}
+    write_confusion(tmp_path, "test", [[3, 1], [0, 4]])
     assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
 
 
 def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
-    error = results.DivergedError("train/loss", math.inf, 1, 2)
+    error = DivergedError("train/loss", math.inf, 1, 2)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
@@ -133,7 +134,7 @@ def enter(folder: Path, times: int) -> None:
     mark = folder.parent / "inside"
     for _ in range(times):
         try:
-            with results.claimed(folder):
+            with run_lock(folder):
                 mark.touch(exist_ok=False)
                 mark.unlink()
         except UserError:
@@ -157,7 +158,7 @@ def test_half_of_a_file_that_a_killed_process_left_is_cleared_away(tmp_path: Pat
     for half in halves:
         half.write_text("ha")
     (tmp_path / ".own").touch()
-    with results.claimed(tmp_path):
+    with run_lock(tmp_path):
         assert not [half for half in halves if half.exists()]
     assert (tmp_path / ".own").exists()
 
@@ -169,16 +170,16 @@ def test_half_of_a_file_that_a_killed_process_left_is_cleared_away(tmp_path: Pat
 def test_field_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: object) -> None:
     leave_run(tmp_path, seed=1)
     record = read(tmp_path) | {key: value}
-    (tmp_path / results.METRICS).write_text(json.dumps(record))
+    (tmp_path / METRICS).write_text(json.dumps(record))
     with pytest.raises(UserError, match=rf"metrics.json is damaged \({key}.*\): delete"):
-        results.read(tmp_path)
+        read_record(tmp_path)
 
 
 def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
     config = leave_run(tmp_path, seed=1)
     for other in (True, 1.0, "1", None):
         with pytest.raises(UserError, match="it has seed"):
-            results.earlier(tmp_path, config | {"seed": other}, siblings=True)
+            find_existing_run(tmp_path, config | {"seed": other}, siblings=True)
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,17 +187,17 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device", str(path))
 
     taken = pytest.raises(UserError, match=r"cannot use .*metrics.json.* \(No space left on device\): make room")
-    with results.claimed(tmp_path), taken, results.recorded(tmp_path, {"name": "a"}):
+    with run_lock(tmp_path), taken, track_status(tmp_path, {"name": "a"}):
         monkeypatch.setattr(Path, "write_text", refuse)
     assert read(tmp_path)["status"] == "running"
 
 
 def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
     rows = [{"epoch": 0, "seconds": 1.0, "batches": 9}, {"epoch": 1, "test/loss": 0.5, "seconds": 2.0, "batches": 3}]
-    results.write_history(tmp_path, rows)
+    write_history(tmp_path, rows)
     first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
-    assert results.summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none
+    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none
 
 
 @pytest.mark.parametrize("write", [1, 2], ids=["the first record", "the last record"])
@@ -219,7 +220,7 @@ def test_signal_in_the_middle_of_a_record_does_not_lose_it(
     monkeypatch.setattr(Path, "replace", interrupted)
     before = signal.signal(signal.SIGTERM, leave)
     try:
-        with pytest.raises(SystemExit), results.claimed(tmp_path), results.recorded(tmp_path, {"name": "a"}):
+        with pytest.raises(SystemExit), run_lock(tmp_path), track_status(tmp_path, {"name": "a"}):
             pass
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from handgrad import settings
+from handgrad.text import differences, equal_typed, flatten, format_value
 
 
 def test_every_value_is_found_by_its_dotted_key() -> None:
     nested = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "sizes": [500, {"a": 1}], "empty": {}}
-    assert settings.flat(nested) == {
+    assert flatten(nested) == {
         "seed": 0,
         "optimizer._target_": "torch.optim.SGD",
         "optimizer.lr": 0.1,
@@ -20,9 +20,9 @@ def test_every_value_is_found_by_its_dotted_key() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(True, 1), (1, 1.0), ("1", 1), (None, "null"), ([1], ["1"]), (0.1, 0.1000001)])
 def test_unlike_values_are_told_apart(a: Any, b: Any) -> None:
-    assert not settings.same(a, b)
-    assert settings.same(a, a)
-    assert settings.shown(a) != settings.shown(b)
+    assert not equal_typed(a, b)
+    assert equal_typed(a, a)
+    assert format_value(a) != format_value(b)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_unlike_values_are_told_apart(a: Any, b: Any) -> None:
     ],
 )
 def test_value_is_shown_as_it_is_written_and_steers_no_terminal(value: Any, text: str) -> None:
-    assert settings.shown(value) == text
+    assert format_value(value) == text
 
 
 def test_differences_name_the_keys_and_both_values() -> None:
     one = {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.9}}
     other = {"seed": 1.0, "optimizer": {"lr": 0.1}, "name": "x"}
-    assert settings.differences(one, other) == [
+    assert differences(one, other) == [
         "seed (1, not 1.0)",
         "name (missing, not x)",
         "optimizer.momentum (0.9, not missing)",
     ]
-    assert settings.differences(one, one) == []
+    assert differences(one, one) == []

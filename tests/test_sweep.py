@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Here, start, wait_for
-from handgrad.report import progress
+from handgrad.compare import progress
 
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
 

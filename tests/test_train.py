@@ -18,8 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from conftest import ROOT, Command, Here, ended_at_scoring, record_of, wait_for
-from handgrad import checkpoint
-from handgrad.report.keys import settings_of
+from handgrad.compare.cells import settings_of
+from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 CONTRACT = {
     ".hydra",
@@ -318,7 +319,7 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(here: Her
         record = record_of(folder)
         older = record["config"] | {"data": data}
         (folder / "metrics.json").write_text(json.dumps(record | {"config": older}))
-        checkpoint.SealedCheckpointIO(older).save_checkpoint(checkpoint.read(last)[0], last)
+        SealedCheckpointIO(older).save_checkpoint(read_checkpoint(last)[0], last)
 
     data = record_of(folder)["config"]["data"]
     recorded({key: value for key, value in data.items() if key != "score_test"})

@@ -1,27 +1,17 @@
-"""What a configuration may hold, checked before anything heavy is imported; and errors that are one sentence."""
+"""Schemas of every configuration, checked before anything heavy is imported; normalization, and building from it."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 import hydra
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
-from handgrad.settings import plain, shortened, shown
-
-
-class UserError(CompactHydraException):
-    """Something the user can mend: its message, one sentence, is printed without a traceback."""
-
-    def __str__(self) -> str:
-        return shortened(plain(super().__str__()), 2000)
+from handgrad.errors import UserError, describe_invalid
 
 
 def file_name(name: object) -> str:
@@ -69,6 +59,24 @@ class Group(BaseModel):
 
 
 RETIRED = ("block",)  # keys of older runs' data that changed no number
+MOVED = {  # classes and functions by the names that older runs have recorded
+    **{
+        f"handgrad.activation.{name}": f"handgrad.nn.activations.{name}"
+        for name in ("GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh")
+    },
+    "handgrad.regularizer.L2": "handgrad.nn.losses.L2",
+    "handgrad.regularizer.no_penalty": "handgrad.nn.losses.no_penalty",
+    "handgrad.network.MLP": "handgrad.nn.mlp.MLP",
+    "handgrad.optim.FactoredSGD": "handgrad.nn.optimizers.FactoredSGD",
+    "handgrad.optim.grouped_sgd": "handgrad.nn.optimizers.grouped_sgd",
+    "handgrad.optim.constant": "handgrad.training.schedules.constant",
+    "handgrad.optim.warmup_cosine": "handgrad.training.schedules.warmup_cosine",
+    "handgrad.data.MNISTDataModule": "handgrad.training.data.MNISTDataModule",
+    "handgrad.modules.ManualModule": "handgrad.training.manual.ManualModule",
+    "handgrad.modules.AutogradModule": "handgrad.training.modules.AutogradModule",
+    "handgrad.callbacks.NoProfiler": "handgrad.training.callbacks.NoProfiler",
+    "handgrad.inside.layers.LayerDiagnostics": "handgrad.training.layer_stats.LayerDiagnostics",
+}
 
 
 class Data(Group):
@@ -135,7 +143,7 @@ class Diagnostics(Group):
     examples: Positive = 256
 
 
-def with_target(node: dict[str, Any]) -> dict[str, Any]:
+def require_target(node: dict[str, Any]) -> dict[str, Any]:
     """A node that names the class it is made of."""
     if isinstance(node.get("_target_"), str):
         return node
@@ -145,7 +153,7 @@ def with_target(node: dict[str, Any]) -> dict[str, Any]:
 class Watching(Group):
     """`conf/logger/`, `conf/callbacks/`: any names, each with a target."""
 
-    __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(with_target)]]
+    __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(require_target)]]
 
 
 class Training(Group):
@@ -250,7 +258,7 @@ class Checking(Group):
     regularizer: Regularizer
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def to_dict(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as plain values, nothing left to look up.
 
     Raises:
@@ -271,29 +279,39 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     try:
         schema.model_validate(config)
     except ValidationError as error:
-        raise UserError(in_a_sentence(error)) from None
+        raise UserError(describe_invalid(error)) from None
 
 
 def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in the schema's defaults and give every number the type of its field.
 
     Two configurations are of the same run if they are equal after this: a key that was added later has its default, one
-    that was taken away is left out, and 0 is 0.0 where a float is expected. One that does not fit the schema, a foreign
-    run's perhaps, stays as it is.
+    that was taken away is left out, a class has today's name, and 0 is 0.0 where a float is expected. One that does not
+    fit the schema, a foreign run's perhaps, stays as it is.
     """
-    config = without_retired(config)
+    config = in_todays_names(config)
     try:
         return Training.model_validate(config).model_dump()
     except ValidationError:
         return config
 
 
-def without_retired(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys that older runs have and that changed no number."""
-    data = config.get("data")
-    if not isinstance(data, Mapping):
-        return dict(config)
-    return {**config, "data": {key: value for key, value in data.items() if key not in RETIRED}}
+def in_todays_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with classes under today's names, without keys that were taken away."""
+    found: dict[str, Any] = renamed(config)
+    data = found.get("data")
+    if isinstance(data, dict):
+        found["data"] = {key: value for key, value in data.items() if key not in RETIRED}
+    return found
+
+
+def renamed(value: Any) -> Any:
+    """A nested value with every `_target_` under today's name."""
+    if isinstance(value, Mapping):
+        moved = {key: renamed(each) for key, each in value.items()}
+        target = moved.get("_target_")
+        return moved | {"_target_": MOVED.get(target, target)} if isinstance(target, str) else moved
+    return [renamed(each) for each in value] if isinstance(value, list) else value
 
 
 def check_monitored(config: dict[str, Any]) -> None:
@@ -311,61 +329,6 @@ def check_monitored(config: dict[str, Any]) -> None:
             )
         if monitor.startswith("val/") and not config["data"]["val_size"]:
             raise UserError(f"callbacks.{name}.monitor={monitor} needs images held out: data.val_size=6000")
-
-
-def in_a_sentence(error: ValidationError) -> str:
-    """Say of every value that cannot be what it must be."""
-    return "; ".join(map(_about, error.errors()))
-
-
-def _about(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"])) or "all of it"
-    if problem["type"] == "missing":
-        return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
-    value = shown(problem["input"]) if problem["input"] != "" else ""
-    must = problem["msg"].replace("Input", "it", 1)
-    if value.startswith('"'):  # a number from the environment, say
-        must += ", not a text (${oc.decode:...} makes one of it)"
-    return f"{key}={value} cannot be: {must}"
-
-
-def unusable(error: OSError, otherwise: object = "a file") -> str:
-    """Which file could not be used and why: "cannot use /a/b (No space left on device)"."""
-    name = error.filename
-    where = os.fsdecode(name) if isinstance(name, str | bytes) else otherwise
-    return f"cannot use {where} ({error.strerror or error})"
-
-
-@contextmanager
-def writing_to(place: Path, kind: str = "folder") -> Iterator[None]:
-    """Turn a failure to write what a command was asked for into one sentence.
-
-    Args:
-        place: where it was to go.
-        kind: what that is, "folder" or "file".
-
-    Raises:
-        UserError: instead of an OSError; says which file and why.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{unusable(error, place)}: name another {kind} with output=...") from error
-
-
-@contextmanager
-def explained(group: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn a library's complaint about a config group's values into one sentence.
-
-    Raises:
-        UserError: instead of an exception of one of the kinds; names the group and repeats the complaint.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except kinds as error:
-        raise UserError(f"{group}: {error}") from error
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

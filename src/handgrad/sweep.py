@@ -11,11 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import Sweeping, UserError, check, normalize, resolved
-from handgrad.results import FINISHED, METRICS
+from handgrad.config import Sweeping, check, normalize, to_dict
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS
+from handgrad.runs.record import FINISHED, mark_interrupted
 
 log = logging.getLogger(__name__)
-OF_THE_SWEEP = ("report", "dry_run")  # settings that change no run
+
+SWEEP_ONLY_KEYS = ("report", "dry_run")  # settings that change no run
 
 
 class Sweep(Callback):
@@ -32,7 +35,7 @@ class Sweep(Callback):
         Sweep.wanted = bool(config.get("report")) and not config.get("dry_run")
         if config.get("dry_run"):
             try:
-                print(tried(config))
+                print(dry_run_summary(config))
             except Exception as error:  # Hydra would only warn, and begin the sweep
                 print(f"dry_run=true: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
@@ -42,20 +45,30 @@ class Sweep(Callback):
         Sweep.report()
 
     @classmethod
+    def mark_interrupted(cls) -> None:
+        """Record what became of the sweep's runs whose processes were ended before they could say so themselves."""
+        if cls.folder is not None:
+            mark_interrupted(cls.folder)
+
+    @classmethod
     def report(cls) -> None:
         """Compare the sweep's runs, once, if there are any; what goes wrong with it is a line: the runs are done."""
         if cls.folder is None or not cls.wanted or not any(cls.folder.glob(f"*/{METRICS}")):
             return
         cls.wanted = False
         try:
-            from handgrad.report import made, runs  # it takes as long as training a small network
+            from handgrad.compare import load
+            from handgrad.compare.report import (  # it takes as long as training a small network
+                build_report,
+                write_and_print,
+            )
 
-            made.left(made.made([cls.folder], runs.Asked(), Path.cwd()), cls.folder / "comparison")
+            write_and_print(build_report([cls.folder], load.CompareOptions(), Path.cwd()), cls.folder / "comparison")
         except Exception as error:
             log.warning("no report: %s", error)
 
 
-def tried(config: DictConfig) -> str:
+def dry_run_summary(config: DictConfig) -> str:
     """What a sweep would do, in words: its cells and runs, which are done already, and how long the others take.
 
     Args:
@@ -65,10 +78,10 @@ def tried(config: DictConfig) -> str:
         UserError: a job's configuration cannot be.
         HydraException: what was typed cannot be read.
     """
-    from handgrad.report import progress
-    from handgrad.report.keys import settings_of
-    from handgrad.report.runs import joined
-    from handgrad.settings import canonical
+    from handgrad.compare import progress
+    from handgrad.compare.cells import settings_of
+    from handgrad.compare.load import joined
+    from handgrad.text import canonical
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("a search chooses its jobs as it goes")
@@ -82,7 +95,7 @@ def tried(config: DictConfig) -> str:
     }
     done, cells, seconds = [], set(), list[float | None]()
     for options in jobs:
-        settings, choices = composed(config, options)
+        settings, choices = compose_job(config, options)
         cells.add(canonical(settings_of({"choices": choices, "config": settings})))
         if name := finished.get(canonical(normalize(settings))):
             done.append(name)
@@ -100,7 +113,7 @@ def tried(config: DictConfig) -> str:
     return "\n".join(said)
 
 
-def composed(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """A job's settings and the choices of its config groups.
 
     Args:
@@ -116,14 +129,14 @@ def composed(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any]
     choices = {group: choice for group, choice in job.hydra.runtime.choices.items() if "/" not in group}
     with open_dict(job):
         del job["hydra"]
-    return of_a_run(resolved(job)), choices
+    return run_config(to_dict(job)), choices
 
 
-def of_a_run(config: dict[str, Any]) -> dict[str, Any]:
+def run_config(config: dict[str, Any]) -> dict[str, Any]:
     """A checked configuration without what concerns the sweep alone, so that it changes no run.
 
     Raises:
         UserError: names each value that cannot be.
     """
     check(config, Sweeping)
-    return {key: value for key, value in config.items() if key not in OF_THE_SWEEP}
+    return {key: value for key, value in config.items() if key not in SWEEP_ONLY_KEYS}

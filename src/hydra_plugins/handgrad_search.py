@@ -42,12 +42,12 @@ with suppress(ImportError):  # without the extra `search` there is no option tha
                 UserError: another process searches in the folder, it holds another search, its study cannot be used, or
                     no trial was completed.
             """
-            from handgrad.config import UserError
-            from handgrad.results import claimed
+            from handgrad.errors import UserError
+            from handgrad.runs.folder import run_lock
 
             search = self.sweeper
             directions = search._get_directions()
-            with claimed(self.folder), explained(self.folder):
+            with run_lock(self.folder), explained(self.folder):
                 search.storage = search.storage or made_ready(self.folder / STUDY)
                 study = opened(search.storage, search.study_name, directions, self.folder, arguments)
                 search.job_idx = ended = take_up(study)
@@ -86,12 +86,12 @@ def opened(url: str, name: str | None, directions: list[str], folder: Path, argu
     """
     import optuna
 
-    from handgrad.config import UserError
-    from handgrad.sweep import OF_THE_SWEEP
+    from handgrad.errors import UserError
+    from handgrad.sweep import SWEEP_ONLY_KEYS
 
     optuna.logging.set_verbosity(logging.WARNING)  # what else it says, the sweeper says again
     study = optuna.create_study(storage=url, study_name=name, directions=directions, load_if_exists=True)
-    own = [word for word in sorted(arguments) if word.lstrip("+").split("=")[0] not in OF_THE_SWEEP]
+    own = [word for word in sorted(arguments) if word.lstrip("+").split("=")[0] not in SWEEP_ONLY_KEYS]
     search = [*own, f"hydra.sweeper.direction={','.join(directions)}"]
     earlier = study.user_attrs.get("search", search)
     if earlier != search:
@@ -131,7 +131,7 @@ def explained(folder: Path) -> Iterator[None]:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from handgrad.config import UserError
+    from handgrad.errors import UserError
 
     try:
         yield

@@ -1,0 +1,301 @@
+"""The figures of a comparison, each the answer to one question.
+
+Colours are Okabe and Ito's (2008), told apart by colour-blind eyes; every cell also has its own marker, for grey print.
+A cell looks the same in every figure.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+from handgrad.compare import metrics
+from handgrad.compare.load import Comparison
+from handgrad.compare.metrics import Measure
+from handgrad.text import shortened
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
+MARKERS = "osD^vP*Xph"
+# A dollar sign in a name is a dollar sign, not mathematics.
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
+MOST = 24  # rows, panels or legend entries of a figure that can still be read
+NOTHING = pd.Series(dtype=float)
+LONGEST = 48  # characters of a name, beside which there is still room for the figure
+
+
+class Look:
+    """The colour and marker of every cell."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.order = {name: i for i, name in enumerate(sorted(labels))}
+
+    def colour(self, label: str) -> str:
+        return COLOURS[self.order[label] % len(COLOURS)]
+
+    def marker(self, label: str) -> str:
+        return MARKERS[self.order[label] % len(MARKERS)]
+
+
+class PlainLog(LogFormatter):
+    """Ticks of a logarithmic axis as plain numbers, for matplotlib writes them as mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plainly(axis: Axis) -> None:
+    """Write a logarithmic axis's ticks as plain numbers."""
+    axis.set_major_formatter(PlainLog())
+    axis.set_minor_formatter(PlainLog(minor_thresholds=(1, 0.4)))
+
+
+def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+    """Draw every figure that the runs have data for; of very many cells, the best.
+
+    Args:
+        comparison: the runs.
+        cells: what `statistics.pooled` made of them.
+        curves: the notebook's epochs, docs/notebook/curves.csv.
+
+    Yields:
+        name, caption, figure.
+    """
+    cells = cells[cells.completed > 0]
+    if cells.empty:
+        return
+    look, scored = Look(cells.label.tolist()), comparison.scored
+    best = cells.head(MOST)
+    only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
+    with rc_context(STYLE):
+        measure = comparison.measure
+        name = "accuracy" if measure.column == f"{scored}/accuracy" else measure.column.replace("/", "_")
+        yield (
+            name,
+            f"Which cell is the best? {measure.name.capitalize()}, {measure.best} on top: a dot per run, mean and 95 % "
+            f"interval.{only}",
+            measured(comparison, best, look, measure),
+        )
+        if any(tables.history for tables in comparison.tables):
+            yield (
+                "curves",
+                "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest; "
+                f"solid: train, dotted: {scored}, dashed grey: the notebook.{only}",
+                losses(comparison, best, look, curves),
+            )
+        if name != "gap":
+            yield (
+                "gap",
+                f"How much is learned by heart? Train minus {scored} accuracy.{only}",
+                measured(comparison, best, look, metrics.measure("gap", scored, comparison.completed)),
+            )
+        first, last = cells.iloc[0], cells.iloc[-1]
+        matrices = [mean_confusion(comparison, row) for row in (first, last)]
+        if len(cells) > 1 and all(matrix is not None for matrix in matrices):
+            yield (
+                "confusion",
+                "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
+                "the diagonal is left out.",
+                confusion(matrices[0], matrices[1], first.label, last.label),  # type: ignore[arg-type]
+            )
+        if cells.seconds_per_epoch.notna().any():
+            yield (
+                "time",
+                f"What does accuracy cost? Seconds of training per epoch.{only}",
+                time(comparison, best, look),
+            )
+        if swept := comparison.swept:
+            groups = groups_of(comparison, cells, swept)
+            only = f" The best {MOST} of {len(groups):,} lines." if len(groups) > MOST else ""
+            yield (
+                "option",
+                f"What does {swept} do? Every run a dot, mean and 95 % interval.{only}",
+                option(comparison, groups[:MOST], swept),
+            )
+
+
+def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: Measure) -> Figure:
+    """A row per cell, best on top: every run a dot, the mean with its interval, the notebook's figure if it has one."""
+    figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
+    axes = figure.subplots()
+    for y, (_, row) in enumerate(cells.iterrows()):
+        runs = comparison.members(row)[measure.column].dropna()
+        colour = look.colour(row.label)
+        axes.scatter(measure.scale * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
+        mean, *ends = pooled_in(row, measure.column, measure.scale)
+        axes.plot(ends, [y, y], color=colour, linewidth=2)
+        axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
+    axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
+    axes.set_ylim(len(cells) - 0.4, -0.6)
+    axes.grid(axis="x", alpha=0.3)
+    known = cells[cells.notebook.notna()]
+    if len(known) and measure.column == "test/accuracy":
+        axes.scatter(
+            100 * known.notebook, known.index, marker="|", s=160, color="0.35", linewidths=2, label="notebook, one run"
+        )
+        # Above the rows: among them its mark would read as one more run.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
+    if measure.column == "gap":
+        axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_xlabel(f"{measure.name} ({measure.of_value.strip()})")
+    return figure
+
+
+def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
+    """A cell's mean and the ends of its interval, NaN where there are none; matplotlib draws nothing there."""
+    return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
+
+
+def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.DataFrame) -> Figure:
+    """A panel per cell: loss over the epochs."""
+    across = min(len(cells), 4)
+    down = -(-len(cells) // across)
+    figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    lowest = np.inf
+    for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
+        histories = histories_of(comparison, row)
+        for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
+            wide = pd.DataFrame({number: rows[name] for number, rows in histories.items() if name in rows}).dropna(
+                how="all"
+            )
+            if wide.empty:
+                continue
+            epochs = wide.index + 1
+            dot = "." if len(epochs) == 1 else ""  # a line would not show a single epoch
+            axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6, marker=dot)
+            axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
+            lowest = min(lowest, np.nanmin(wide))
+        printed = curves[curves.run == row.notebook_run]
+        axes.plot(printed.epoch, printed.train_loss, "--", color="0.5", linewidth=1)
+        axes.plot(printed.epoch, printed.test_loss, "--", color="0.5", linewidth=1)
+        axes.set_title(in_lines(row.label), fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.25)
+        axes.set_yscale("log")
+        plainly(axes.yaxis)
+    for axes in panels[len(cells) :]:
+        axes.set_axis_off()
+    if np.isfinite(lowest):
+        figure.axes[0].set_ylim(bottom=max(lowest / 1.3, 1e-4))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("cross-entropy (nats per example)", fontsize=10)
+    return figure
+
+
+def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
+    """The epochs of a cell's completed runs, by number; those that have left none are missing."""
+    tables = {number: comparison.tables[number].history for number in comparison.members(row).number}
+    return {number: pd.DataFrame(rows).set_index("epoch") for number, rows in tables.items() if rows}
+
+
+def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
+    """(10, 10) mean counts of a cell's completed runs, None where none has left any."""
+    tables = [comparison.tables[number].confusion for number in comparison.members(row).number]
+    counts = [matrix for matrix in tables if matrix is not None]
+    return np.mean(counts, axis=0) if counts else None
+
+
+def in_lines(label: str, width: int = 30) -> str:
+    """A cell's name broken into lines that fit over a panel."""
+    return "\n".join(textwrap.wrap(shortened(label, 3 * width), width))
+
+
+def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label: str) -> Figure:
+    """Errors of two cells and their difference; the diagonal, which would drown them, left out."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
+    most = max(1.0, *(matrix.max() for matrix in errors))
+    shown = [
+        (errors[0], in_lines(f"best: {best_label}", 40), "Blues", 0.0, most),
+        (errors[1], in_lines(f"worst: {worst_label}", 40), "Blues", 0.0, most),
+        (errors[1] - errors[0], "worst minus best", "PuOr_r", -most, most),
+    ]
+    for axes, (matrix, title, colours, low, high) in zip(figure.subplots(1, 3), shown, strict=True):
+        axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
+        for row, column in zip(*np.nonzero(np.abs(matrix) >= 0.5), strict=True):
+            strong = abs(matrix[row, column]) > 0.6 * most
+            colour = "white" if strong else "black"
+            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(matrix)))
+        axes.set_yticks(range(len(matrix)))
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
+    """Accuracy against seconds per epoch."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for _, row in cells.iterrows():
+        x, y = pooled_in(row, "seconds_per_epoch"), pooled_in(row, f"{comparison.scored}/accuracy", 100)
+        colour = look.colour(row.label)
+        name = shortened(row.label, LONGEST)
+        axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=name)
+        axes.plot([x[0], x[0]], y[1:], color=colour, alpha=0.7)
+        axes.plot(x[1:], [y[0], y[0]], color=colour, alpha=0.7)
+    axes.set(xlabel="training time (seconds per epoch)", ylabel=f"{comparison.scored} accuracy (%)")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[tuple[str, pd.DataFrame]]:
+    """The cells by whatever varies besides one numeric option, best first, each group with its name."""
+    others = [key for key in comparison.varying if key != swept]
+    if not others:
+        return [("", cells)]
+    return [
+        (" ".join(comparison.named(key, value) for key, value in zip(others, values, strict=True)), rows)
+        for values, rows in cells.groupby(others, sort=False)
+    ]
+
+
+def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
+    """The measure, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
+    number = comparison.values[swept]
+    usual = [metrics.measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
+    metrics = list(dict.fromkeys([comparison.measure, *usual]))
+    figure = Figure(figsize=(4.5 * len(metrics), 3.8), layout="constrained")
+    every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
+    for axes, measure in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+        name, scale = measure.column, measure.scale
+        for place, (title, cells) in enumerate(groups):
+            rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            means = np.array([pooled_in(row, name, scale) for row in rows])
+            x = np.array([number[row[swept]] for row in rows], dtype=float)
+            look: Any = {"marker": marker} if len(x) <= 3 * MOST else {"linewidth": 0.7, "alpha": 0.6}
+            axes.plot(x, means[:, 0], color=colour, label=shortened(title, LONGEST), **look)
+            axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
+            runs = [scale * comparison.members(row).get(name, NOTHING) for row in rows]
+            dots = np.repeat(x, [len(mine) for mine in runs])
+            axes.scatter(dots, np.concatenate(runs), s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
+        spread_out(axes, every)
+        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{measure.name} ({measure.of_value.strip()})")
+        axes.grid(alpha=0.3)
+    if len(groups) > 1:
+        beside: Any = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 6 else {}
+        figure.axes[-1].legend(frameon=False, fontsize=8, **beside)
+    return figure
+
+
+def spread_out(axes: Axes, values: np.ndarray) -> None:
+    """Make the horizontal axis logarithmic where the values span decades; zero keeps a place at its left."""
+    positive = values[values > 0]
+    if not len(positive) or positive.max() < 20 * positive.min():
+        return
+    if (values > 0).all():
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
+    plainly(axes.xaxis)

@@ -1,0 +1,452 @@
+"""From folders to a table with a row per run and a column for whatever tells the runs' cells apart."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handgrad.compare.cells import UNSET, column_for, columns_of, find_factors, settings_of, texts_of
+from handgrad.compare.metrics import Measure, measure
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS, PREDICTIONS
+from handgrad.runs.record import read_record
+from handgrad.runs.tables import RunTables, read_run_tables
+from handgrad.text import escape_control, format_value, shortened
+
+CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing one of ten classes gets
+GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
+NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs below CHANCE
+STATUSES = ("completed", "diverged", "failed", "running")
+LONGEST = 120  # characters of a value in a name; the tables have all of it
+MOST_REMARKS = 30  # about single files; a person reads no more
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What a comparison was asked for, as in `conf/compare.yaml`.
+
+    metric: the number to compare by; None: accuracy.
+    margin: what is too small to matter, in the metric's unit; None: the metric's own.
+    where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
+    group: the keys that make a cell; None: whatever differs.
+    against: the cell that every other is compared with; None: each with each.
+    """
+
+    metric: str | None = None
+    margin: float | None = None
+    where: str | None = None
+    group: Sequence[str] | None = None
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    table: a row per run, seeds of a cell together; columns: run, folder, status, outcome, reason, `keys`, seed,
+        metrics, ... A key's column holds texts, one for each value, so that true, 1, null and "1" are labels like any
+        other.
+    asked: what for.
+    measure: what cells are compared by.
+    keys: the columns that make a cell.
+    values: of each key, what its texts stand for, None for UNSET.
+    choices: the keys that are config groups.
+    follows: of keys that together decide further settings, these settings.
+    scored: the set whose scores count, "test", or "val" where no run has scored the test set.
+    tables: of each row of `table`, the run's other files.
+    remarks: sentences about runs that are not what they should be.
+    """
+
+    table: pd.DataFrame
+    asked: CompareOptions
+    measure: Measure
+    keys: list[str]
+    values: dict[str, dict[str, Any]]
+    choices: frozenset[str]
+    follows: dict[tuple[str, ...], list[str]]
+    scored: str
+    tables: list[RunTables]
+    remarks: list[str]
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The keys that take more than one value."""
+        return [key for key in self.keys if self.table[key].nunique() > 1]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Of each key its short name."""
+        return short_names(self.keys)
+
+    @cached_property
+    def margin(self) -> float | None:
+        """What is too small to matter, in the table's numbers."""
+        margin = self.measure.margin if self.asked.margin is None else self.asked.margin
+        return None if margin is None else margin / self.measure.scale
+
+    def named(self, key: str, text: str) -> str:
+        """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
+        speaks = (key in self.choices or key.endswith("._target_")) and text not in (UNSET, "null")
+        text = shortened(text, LONGEST)
+        return text if speaks else f"{self.names[key]}={text}"
+
+    @cached_property
+    def swept(self) -> str | None:
+        """The one numeric option that was swept, None where there is none or more than one."""
+        numeric = [key for key in self.varying if all(is_number(self.values[key][text]) for text in self.table[key])]
+        return numeric[0] if len(numeric) == 1 else None
+
+    @cached_property
+    def completed(self) -> pd.DataFrame:
+        """The rows of completed runs, all that a mean is made of.
+
+        With `gap`: train accuracy minus the scored set's, and `number`: the run's place in `tables`.
+        """
+        done = self.table[self.table.status == "completed"]
+        if done.empty:
+            return done
+        return done.assign(gap=gap(done, self.scored), number=done.index)
+
+    @cached_property
+    def by_cell(self) -> dict[Any, pd.DataFrame]:
+        """The completed runs of every cell, by seed."""
+        return dict(iter(self.completed.set_index("seed").groupby(self.keys, sort=False)))
+
+    def members(self, row: Any) -> pd.DataFrame:
+        """The completed runs, by seed, of the cell whose keys a row holds."""
+        none = self.completed.head(0).set_index("seed")
+        return self.by_cell.get(tuple(row[key] for key in self.keys), none)
+
+    @cached_property
+    def learned(self) -> pd.DataFrame:
+        """The rows whose measure can be compared: of the runs that learned, if it says how well they did."""
+        done = self.completed
+        done = done[done.outcome == "learned"] if self.measure.of_learning else done
+        return done.dropna(subset=[self.measure.column]) if len(done) else done
+
+    def sample(self, row: Any) -> pd.Series:
+        """What can be inferred from: by seed, the measure of a cell's `learned` runs, turned so that more is better.
+
+        A single run, of which nothing is inferred, counts whether it learned or not. Several runs of a seed, where the
+        keys asked for pool what differs, count as one, by their mean.
+        """
+        runs = self.members(row)
+        if runs.empty:
+            return pd.Series(dtype=float)
+        values = runs[self.measure.column].dropna()
+        if len(runs) > 1:
+            values = values[runs.number.isin(self.learned.number)]
+        return self.measure.sign * values.groupby(level=0).mean()
+
+
+def gap(table: pd.DataFrame, scored: str) -> pd.Series:
+    """Train accuracy minus the scored set's, of every run."""
+    return table["train/accuracy"] - table[f"{scored}/accuracy"]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Of each key the shortest name that no other has: its last words, `_target_` left out."""
+    words = {key: key.removesuffix("._target_").split(".") for key in keys}
+    names = {}
+    for key, mine in words.items():
+        others = [theirs for other, theirs in words.items() if other != key]
+        unlike = (n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
+        length = next(unlike, None)
+        names[key] = escape_control(".".join(mine[-length:]) if length else key)
+    return names
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value can be a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
+    """Read every run in or below the folders.
+
+    Args:
+        folders: where runs are.
+        asked: what for; the defaults if left out.
+
+    Raises:
+        UserError: there is none, or what is asked for does not fit the runs.
+    """
+    folders, asked = list(folders), asked or CompareOptions()
+    records, remarks = records_in(folders)
+    scored = scored_set(records)
+    records = [record for record in records if has_scores(record, scored, remarks)]
+    if not records:
+        raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
+    if asked.where is not None:
+        every, records = len(records), chosen(records, scored, asked.where)
+        remarks.append(f"where={asked.where} chose {len(records)} of {every} runs.")
+    settings = [record["settings"] for record in records]
+    columns = columns_of(settings)
+    differing, follows = find_factors(columns)
+    keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
+    texts = {key: texts_of(key, settings, columns) for key in differing}
+    table = pd.DataFrame([row_of(record) for record in records])
+    first = list(table.columns).index("seed")
+    table = pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
+    table, kept, repeated = without_repeats(table, differing)
+    tables, damaged = tables_in([records[number] for number in kept], scored)
+    outcomes = [outcome(row, mine, scored) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
+    table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
+    said = [*few(remarks), *few(damaged), *repeated, *pooled_over(table, keys, differing)]
+    said += [*mixed(records), *unlike_truths(table, tables), *unfinished(table)]
+    return Comparison(
+        table=table,
+        asked=asked,
+        measure=measure(asked.metric, scored, measured_columns(table, scored)),
+        keys=keys,
+        values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
+        choices=frozenset(column_for(name) for record in records for name in record["choices"]),
+        follows=follows,
+        scored=scored,
+        tables=tables,
+        remarks=[shortened(escape_control(remark), 600) for remark in said],
+    )
+
+
+def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:
+    """The columns that some run has a value in; the scored set's, even before a run is completed."""
+    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss"]
+    return list(dict.fromkeys([*usual, *(name for name in table if table[name].notna().any())]))
+
+
+def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> list[dict[str, Any]]:
+    """The records that a condition holds for.
+
+    Source: pandas.DataFrame.eval; the columns are those of table.csv, settings that are alike in all runs among them.
+
+    Raises:
+        UserError: the condition cannot be evaluated, or holds for none.
+    """
+    table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
+    if f"{scored}/accuracy" in table:
+        table["gap"] = gap(table, scored)
+    try:
+        holds = table.eval(condition, engine="python")
+        if not isinstance(holds, pd.Series) or holds.dtype != bool:
+            raise ValueError("it is not true or false of each run")
+    except Exception as error:  # pandas hands on whatever Python says of the expression
+        raise UserError(
+            f"where={condition} cannot be ({' '.join(str(error).split()) or type(error).__name__}): write a comparison "
+            "of columns of table.csv, names with signs in them in backticks: where='seed < 3 and `optimizer.lr` > 0.01'"
+        ) from None
+    if not holds.any():
+        raise UserError(f"where={condition} holds for none of {len(records)} runs")
+    return [record for record, kept in zip(records, holds, strict=True) if kept]
+
+
+def keys_called(name: str, keys: Sequence[str]) -> list[str]:
+    """The key of that name, given in full or as it is shown; none where there is none."""
+    return [key for key, short in short_names(keys).items() if name in (key, short)]
+
+
+def full_name(name: str, keys: Sequence[str]) -> str:
+    """The key of that name, given in full or as it is shown.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = keys_called(name, keys)
+    if not found:
+        raise UserError(f"group={name} cannot be: what differs here is {joined(keys, most=30)}")
+    return found[0]
+
+
+def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[str]) -> list[str]:
+    """Say which differences the keys asked for leave out of account."""
+    others = [key for key in differing if key not in keys and table[key].nunique() > 1]
+    return [f"Pooled over {joined(others)}: of a cell's runs with one seed, the mean counts."] if others else []
+
+
+def outcome(row: Mapping[str, Any], tables: RunTables, scored: str) -> str:
+    """What became of a run: its status, or of a completed one whether it learned, by its history where it has one."""
+    final = row.get(f"{scored}/accuracy")
+    if row["status"] != "completed" or final is None:
+        return str(row["status"])
+    if final >= CHANCE:
+        return "learned"
+    history = (tables.history or {}).get(f"{scored}/accuracy")
+    highest = max(final, final if history is None else np.nanmax(history, initial=final))
+    return NOT_LEARNED[int(highest >= GUESSING) + int(highest >= CHANCE)]
+
+
+def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of all runs in or below the folders, each with its `folder` and `settings`; and what is wrong.
+
+    A number that cannot be is taken out of its record.
+    """
+    records, remarks = [], []
+    found = sorted({file.parent for folder in folders for file in folder.rglob(METRICS)}, key=natural)
+    for folder in found:
+        try:
+            record = read_record(folder)
+            if record:
+                record |= {"folder": folder, "settings": settings_of(record)}
+                remarks += without_impossible(record)
+                records.append(record)
+        except UserError as error:
+            remarks.append(f"Left out: {error}.")
+        except RecursionError:
+            remarks.append(f"Left out: {folder / METRICS} is damaged (nested too deeply).")
+    begun = {file.parents[1] for folder in folders for file in folder.rglob(".hydra/config.yaml")}
+    if never := sorted(begun - set(found), key=natural):
+        remarks.append(f"Left out: {joined([path.name for path in never])} never got as far as a {METRICS}.")
+    return records, remarks
+
+
+def without_impossible(record: dict[str, Any]) -> list[str]:
+    """Take out of a record the accuracies, losses and times that cannot be; say which."""
+    wrong = []
+    metrics = record["metrics"]
+    for name, value in list(metrics.items()):
+        most = 1 if name.endswith("/accuracy") else math.inf
+        if name.endswith(("/accuracy", "/loss")) and not (0 <= value <= most and value < math.inf):
+            wrong.append(f"{name}={format_value(metrics.pop(name))}")
+    for name in ("seconds_per_epoch", "seconds", "peak_memory_mb"):
+        value = record.get(name)
+        if value is not None and not 0 < value < math.inf:
+            wrong.append(f"{name}={format_value(record.pop(name))}")
+    return [f"Left out: {item} of {record['folder'] / METRICS} cannot be." for item in wrong]
+
+
+def scored_set(records: Sequence[Mapping[str, Any]]) -> str:
+    """The set whose scores count: "test", or "val" where only that was scored."""
+    names = {name for record in records if record["status"] == "completed" for name in record["metrics"]}
+    return "val" if "val/accuracy" in names and "test/accuracy" not in names else "test"
+
+
+def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bool:
+    """Tell whether a run, if completed, has the accuracies that a mean is made of; remark on it if not."""
+    needed = ("train/accuracy", f"{scored}/accuracy", f"{scored}/loss")
+    missing = [name for name in needed if name not in record["metrics"]] if record["status"] == "completed" else []
+    left_out = any(name.endswith("/accuracy") for name in missing)
+    if missing:
+        path = record["folder"] / METRICS
+        what = "Left out" if left_out else "Incomplete"
+        remarks.append(f"{what}: {path} is of a completed run but has no {joined(missing)}.")
+    return not left_out
+
+
+def natural(path: Path) -> tuple[str, int, str]:
+    """Sort 2_name before 10_name."""
+    number = path.name.split("_")[0]
+    return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
+
+
+def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's row of the table, its settings left out."""
+    metrics = {escape_control(name): value for name, value in record["metrics"].items() if "/" in name}
+    reason, commit = record.get("reason"), record.get("commit")
+    return {
+        "run": escape_control(record["folder"].name),
+        "folder": escape_control(str(record["folder"])),
+        "status": record["status"],
+        "reason": None if reason is None else escape_control(reason),
+        "seed": record["seed"],
+        **metrics,
+        **{key: record.get(key) for key in ("epochs", "seconds_per_epoch", "seconds", "peak_memory_mb")},
+        "dataset": format_value(record["choices"].get("data")),
+        "commit": None if commit is None else escape_control(commit),
+        **{
+            f"version/{escape_control(name)}": escape_control(version)
+            for name, version in record.get("versions", {}).items()
+        },
+    }
+
+
+def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, list[int], list[str]]:
+    """Keep the last of runs with the same cell and seed, which would count one experiment twice.
+
+    Returns:
+        the table; which of its rows these were; a sentence about it.
+    """
+    completed_last = table.assign(done=table.status == "completed").sort_values("done", kind="stable")
+    kept = completed_last.drop_duplicates([*keys, "seed"], keep="last").drop(columns="done").sort_index()
+    repeats = len(table) - len(kept)
+    said = [f"{repeats} of {len(table)} runs repeat a cell and seed: only the last completed one of each counts."]
+    return kept.reset_index(drop=True), kept.index.tolist(), said if repeats else []
+
+
+def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
+    """The other files of every completed run, and what is wrong with them."""
+    tables, remarks = [], []
+    for record in records:
+        found, said = RunTables(), list[str]()
+        if record["status"] == "completed":
+            found, said = read_run_tables(record["folder"], scored, record.get("epochs"))
+        tables.append(found)
+        remarks += said
+    return tables, remarks
+
+
+def unlike_truths(table: pd.DataFrame, tables: Sequence[RunTables]) -> list[str]:
+    """Say which runs' predictions are of other test images than the others', or are missing where others have them."""
+    by_truth: dict[bytes, list[str]] = {}
+    missing = []
+    for run, status, mine in zip(table.run, table.status, tables, strict=True):
+        if mine.truth is not None:
+            by_truth.setdefault(mine.truth.tobytes(), []).append(run)
+        elif status == "completed":
+            missing.append(run)
+    said = []
+    if len(by_truth) > 1:
+        groups = "; ".join(joined(runs, most=4) for runs in list(by_truth.values())[:4])
+        said.append(f"Not tested against each other: the {PREDICTIONS} of {groups} are of different images.")
+    if by_truth and missing:
+        said.append(f"Not tested image by image: {joined(missing)}, without a usable {PREDICTIONS}.")
+    return said
+
+
+def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where runs are of different data sets, versions or code."""
+    said = []
+    datasets = sorted({str(record["choices"].get("data")) for record in records})
+    if len(datasets) > 1:
+        said.append(f"The runs are of different data sets ({joined(datasets)}): their scores do not mean the same.")
+    for name in sorted({name for record in records for name in record.get("versions", {})}):
+        versions = sorted({str(record.get("versions", {}).get(name)) for record in records})
+        if len(versions) > 1:
+            said.append(f"The runs were made with different versions of {name} ({joined(versions)}).")
+    if len({record.get("commit") for record in records}) > 1:
+        said.append("The runs were made with different commits of this project.")
+    return said
+
+
+def unfinished(table: pd.DataFrame) -> list[str]:
+    """Say which runs are no part of any mean, and which have not learned and are no ordinary values of it."""
+    said = []
+    for status, what in (
+        ("running", "still running, or were killed"),
+        ("failed", "failed"),
+        ("diverged", "diverged"),
+    ):
+        runs = table[table.status == status]
+        if len(runs):
+            said.append(f"{len(runs)} of {len(table)} runs {what} and are part of no mean: {joined(runs.run)}.")
+    for what in NOT_LEARNED:
+        runs = table[table.outcome == what]
+        if len(runs):
+            below = f"accuracy below {CHANCE:.0%}" + (", once above" if what == "collapsed" else "")
+            said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
+    return said
+
+
+def joined(names: Iterable[Any], most: int = 8) -> str:
+    """A list in words, the first few of a long one."""
+    every = [str(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def few(remarks: Sequence[str]) -> list[str]:
+    """The first of many remarks, and how many more there are."""
+    more = len(remarks) - MOST_REMARKS
+    return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]

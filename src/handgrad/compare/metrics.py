@@ -1,0 +1,90 @@
+"""What cells can be compared by: a number that a run leaves at its end, its unit, and the direction that is better."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from handgrad.errors import UserError
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a run.
+
+    column: of the table of runs.
+    name: as sentences have it.
+    unit: of a difference.
+    of_value: what stands after a value.
+    scale: from the table's numbers to the unit's.
+    digits: after the point.
+    higher_is_better: which way is up.
+    margin: differences smaller than this are of no consequence, in the unit; None where nobody has said what they are.
+    of_learning: it says how well a run has learned, so that a run that has not is no ordinary value of it.
+    """
+
+    column: str
+    name: str
+    unit: str
+    of_value: str
+    scale: float = 1.0
+    digits: int = 2
+    higher_is_better: bool = False
+    margin: float | None = None
+    of_learning: bool = True
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by so that more of it is better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def best(self) -> str:
+        """The word for the best value."""
+        return "highest" if self.higher_is_better else "lowest"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between what its values lie, in the table's numbers."""
+        if self.column == "gap":
+            return -1.0, 1.0
+        return 0.0, 1.0 if self.column.endswith("/accuracy") else float("inf")
+
+    def number(self, value: float) -> str:
+        """A value in its unit, without a minus before zero."""
+        return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"
+
+    def difference(self, value: float) -> str:
+        """A difference with its unit."""
+        return f"{self.number(value)} {self.unit}"
+
+
+def measure(name: str | None, scored: str, columns: Iterable[str]) -> Measure:
+    """The measure of that name.
+
+    Args:
+        name: a column of the table of runs; "accuracy" and "loss" are the scored set's; None stands for accuracy.
+        scored: that set, "test" or "val".
+        columns: those that the runs have.
+
+    Raises:
+        UserError: the runs have no such number.
+    """
+    gap = Measure("gap", f"gap (train minus {scored} accuracy)", "points", " points", 100)
+    others = [
+        Measure("seconds_per_epoch", "training time per epoch", "s", " s", of_learning=False),
+        Measure("seconds", "time", "s", " s", digits=1, of_learning=False),
+        Measure("peak_memory_mb", "peak memory", "MB", " MB", digits=0, of_learning=False),
+    ]
+    known = {"gap": gap} | {other.column: other for other in others}
+    for column in columns:
+        part, _, kind = column.partition("/")
+        if kind == "accuracy":
+            known[column] = Measure(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
+        elif kind == "loss":
+            known[column] = Measure(column, f"{part} loss", "nats", " nats", digits=4)
+    known = {column: one for column, one in known.items() if column in {"gap", *columns}}
+    for short in ("accuracy", "loss"):
+        if f"{scored}/{short}" in known:
+            known[short] = known[f"{scored}/{short}"]
+    if (wanted := "accuracy" if name is None else name) not in known:
+        raise UserError(f"metric={wanted} cannot be: these runs have {', '.join(known)}")
+    return known[wanted]

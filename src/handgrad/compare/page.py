@@ -1,0 +1,262 @@
+"""Write a comparison down: tables, a summary, the figures, and a page that needs nothing beside itself."""
+
+import base64
+import html
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from itables.utils import find_package_file
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from handgrad.compare.again import FEW
+from handgrad.compare.again import command_for_more_seeds as command_for_more_seeds
+from handgrad.compare.load import NOT_LEARNED, STATUSES, Comparison, joined
+from handgrad.compare.metrics import Measure, measure
+from handgrad.compare.sentences import enough, margin, p_value, with_interval
+from handgrad.compare.statistics import MOST_CELLS, PLANNED
+from handgrad.runs.folder import replacing
+from handgrad.text import escape_control
+
+MOST = 24  # cells that a table shows at a glance
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said about a comparison.
+
+    sources: the folders that were compared.
+    planned: what `sentences.plan` made of the comparisons that are undecided.
+    remedy: what more seeds would give, in words that end before a command; empty where nothing is to be said.
+    further: the command that would give it, if there is one.
+    progress: how far a sweep that is running has come; empty for any other.
+    """
+
+    sources: Sequence[Path]
+    comparison: Comparison
+    cells: pd.DataFrame
+    pairs: pd.DataFrame
+    sentences: Sequence[str]
+    planned: pd.DataFrame
+    remedy: str
+    further: str
+    progress: str
+    figures: Sequence[tuple[str, str, Figure]]
+
+    @property
+    def title(self) -> str:
+        """What was compared."""
+        return escape_control(joined(source.name for source in self.sources))
+
+    @property
+    def places(self) -> str:
+        """Where it lies."""
+        return escape_control(joined(self.sources))
+
+    @property
+    def columns(self) -> list[tuple[str, Measure]]:
+        """The numbers of the table with a row per cell: what was asked for, and the usual ones."""
+        scored, known = self.comparison.scored, self.comparison.completed.columns
+        usual = {
+            "train/accuracy": "train %",
+            f"{scored}/accuracy": f"{scored} %",
+            f"{scored}/loss": f"{scored} loss",
+            "seconds_per_epoch": "s/epoch",
+        }
+        asked = self.comparison.measure
+        first = [] if asked.column in usual else [(f"{asked.name} ({asked.unit})", asked)]
+        return first + [(heading, measure(name, scored, known)) for name, heading in usual.items() if name in known]
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the table with a row per cell."""
+        keys = (self.comparison.names[key] for key in self.comparison.keys)
+        return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", "notebook test %"]
+
+    def lines(self, most: int | None = None) -> list[list[str]]:
+        """The table with a row per cell, as text; of the best so many cells, or of all."""
+        columns = self.columns
+        return [
+            [
+                *(row[key] for key in self.comparison.keys),
+                str(row["completed"]),
+                *(with_interval(row, shown) for _, shown in columns),
+                ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what]),
+                ""
+                if pd.isna(row["notebook"])
+                else f"{100 * row['notebook']:.2f} ({row['notebook_epochs']:.0f} epochs)",
+            ]
+            for row in self.cells.head(len(self.cells) if most is None else most).to_dict("records")
+        ]
+
+    @property
+    def tests(self) -> list[list[str]]:
+        """The table with a row per comparison of cells, as text."""
+        number = self.comparison.measure.number
+        return [
+            [
+                row.a,
+                row.b,
+                f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
+                "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
+                "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
+                row.test,
+                self.verdicts[row.verdict] if row.test != "none" else "",
+            ]
+            for row in self.pairs.itertuples()
+        ]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """What stands for a verdict."""
+        same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
+        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "cannot tell"}
+
+    @property
+    def seeds(self) -> list[list[str]]:
+        """The table of how many seeds would tell, as text."""
+        digits = self.comparison.measure.digits
+        return [
+            [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in PLANNED)] for row in self.planned.to_dict("records")
+        ]
+
+    @property
+    def heading_of_tests(self) -> str:
+        """What the table of comparisons compares."""
+        if self.comparison.asked.against is not None:
+            return f"Every other cell against {self.comparison.asked.against}"
+        many = (self.cells.completed + self.cells.diverged > 0).sum()
+        return "Every pair of cells" if many <= MOST_CELLS else "The best cell against every other"
+
+
+def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -> tuple[str, int]:
+    """What more seeds would give, in words that end before a command, and how many; empty where they are not needed."""
+    if cells.completed.max() == 1:
+        return "With one seed per cell no interval can be given", FEW
+    if planned.empty:
+        return "", 0
+    if comparison.margin is None:
+        further = next((seeds for seeds in PLANNED if seeds > cells.completed.max()), PLANNED[-1])
+        return f"{further} seeds would tell more", further
+    if (seeds := enough(comparison, planned)) is None:
+        return f"Not even {PLANNED[-1]} seeds would show every difference of {margin(comparison)}", PLANNED[-1]
+    return f"{seeds} seeds would show every difference of {margin(comparison)}", seeds
+
+
+def write(report: Report, folder: Path, every: int | None = None) -> None:
+    """Write the report's files to a folder; `every` so many seconds the open page loads itself again.
+
+    Leaves table.csv (a row per run), summary.csv and summary.tex (a row per cell), pairs.csv, summary.md, every figure
+    as PNG and SVG, report.html.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
+        with replacing(folder / f"{name}.csv") as path:
+            harmless(table).to_csv(path, index=False, encoding="utf-8")
+    with replacing(folder / "summary.tex") as path:
+        path.write_text(in_latex(report), encoding="utf-8")
+    pictures = []
+    for name, caption, figure in report.figures:
+        for kind in ("png", "svg"):
+            with replacing(folder / f"{name}.{kind}") as path:
+                draw(figure, path, kind)
+        data = f"data:image/svg+xml;base64,{encoded(folder / f'{name}.svg')}"
+        pictures.append({"name": name, "caption": caption, "data": data})
+    environment = Environment(
+        loader=PackageLoader("handgrad.compare", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
+    )
+    environment.filters |= {"md": in_markdown, "sortable": sortable}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": PLANNED, "every": every}
+    values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
+    values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, as itables packs it
+    for template in ("report.html", "summary.md"):
+        with replacing(folder / template) as path:
+            path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")
+
+
+def encoded(path: Path) -> str:
+    """A file as it is written into a page."""
+    return base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def anchors(labels: Iterable[str]) -> list[str]:
+    """Of every cell what its part of the page is linked by: its name, with its place where two would read alike."""
+    names = [re.sub(r"[^\w.=-]+", "-", label) for label in labels]
+    return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)]
+
+
+def runs_of_cells(report: Report, folder: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Of every cell its name and its runs, with links from the page's folder to the pictures that they have left."""
+    table = report.comparison.table
+    cells = dict(iter(table.groupby(report.comparison.keys, sort=False)))
+    found = []
+    for row in report.cells.to_dict("records"):
+        runs = cells[tuple(row[key] for key in report.comparison.keys)].to_dict("records")
+        for run in runs:
+            pictures = sorted(Path(run["folder"]).glob("*.png"))
+            run["pictures"] = [(path.stem.replace("_", " "), link(path, folder)) for path in pictures]
+        found.append((row["label"], runs))
+    return found
+
+
+def link(path: Path, folder: Path) -> str:
+    """The address of a file, seen from a folder."""
+    return quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
+
+
+def sortable(text: str) -> str | float:
+    """What a cell of a table is sorted by: the number that it begins with, or its text."""
+    number = re.match(r"-?\d+(\.\d+)?", text.removeprefix("< "))
+    return float(number[0]) if number else text
+
+
+def in_latex(report: Report) -> str:
+    """The table with a row per cell, for a document that loads booktabs.
+
+    Source: pandas.io.formats.style.Styler.to_latex.
+    """
+    headings = report.headings
+    columns = [name if headings.count(name) == 1 else f"{name} {place}" for place, name in enumerate(headings, start=1)]
+    style = pd.DataFrame(report.lines(), columns=columns).map(escape_control).style.hide(axis="index")
+    return str(style.format(escape="latex").format_index(escape="latex", axis=1).to_latex(hrules=True))
+
+
+def draw(figure: Figure, path: Path, kind: str) -> None:
+    """Write a figure; signs that the font does not have become boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+
+
+def harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in whose texts and headings a spreadsheet sees no formula."""
+    texts = {name: column.map(no_formula) for name, column in table.items() if not is_numeric(column)}
+    return table.assign(**texts).rename(columns=no_formula)
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Tell whether a column holds numbers alone."""
+    return bool(pd.api.types.is_numeric_dtype(column))
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell, with an apostrophe before a text that a spreadsheet would compute."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def in_markdown(text: Any) -> str:
+    """A text that Markdown shows as it is: no HTML, no code, no link, no end of a table's cell."""
+    return re.sub(r"([\\`|*\[])", r"\\\1", html.escape(escape_control(str(text)), quote=False))

@@ -1,0 +1,133 @@
+"""How far a sweep has come, what one would do, and how long the rest takes by the times of earlier runs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from handgrad.compare.again import searches, start_of
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS, run_lock
+from handgrad.runs.record import newest_records, read_record
+from handgrad.text import flatten
+
+MOST_RECORDS = 300  # of earlier runs, the newest: their times are the likeliest
+ENGINE, EPOCHS = "engine", "trainer.max_epochs"
+# What decides the seconds of an epoch, the most telling first.
+LIKE = (ENGINE, "network.hidden_sizes", "data.batch_size", "optimizer._target_", "activation")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of a sweep's jobs, how many are done, run now and are left, and the seconds that the rest takes, if known."""
+
+    done: int
+    running: int
+    left: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        """In words."""
+        rest = "" if self.seconds is None else f", about {in_time(self.seconds)} to go"
+        total = self.done + self.running + self.left
+        return f"{self.done} of {total} runs are done, {self.running} in hand, {self.left} left{rest}."
+
+
+def in_time(seconds: float) -> str:
+    """A length of time as people say it: 40 s, 12 min, 1 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def jobs_of(options: Sequence[str]) -> list[list[str]]:
+    """The jobs of a sweep, each its own options, as Hydra's sweeper makes them of what was typed.
+
+    Raises:
+        HydraException: what was typed is no sweep.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(options)), max_batch_size=None)
+    return jobs
+
+
+def of_sweep(folder: Path) -> Progress | None:
+    """How far a sweep has come; None where nothing is known of its start, or nothing is left."""
+    try:
+        start = start_of(folder, alone=True)
+        if start is None or not (folder / "multirun.yaml").exists() or searches(start):
+            return None
+        total = len(jobs_of(start.overrides.task))
+    except (UserError, HydraException):
+        return None
+    records = [record for record in map(readable, folder.glob(f"*/{METRICS}")) if record]
+    running = sum(record["status"] == "running" and held(record["folder"]) for record in records)
+    done = sum(record["status"] != "running" for record in records)
+    if done >= total:
+        return None
+    seconds = [record["seconds"] for record in records if record.get("seconds")]
+    rest = total - done
+    at_once = workers_of(str(start.runtime.choices.get("hydra/launcher", "basic")))
+    estimate = median(seconds) * rest / at_once if seconds else None
+    return Progress(done=done, running=running, left=rest - running, seconds=estimate)
+
+
+def readable(path: Path) -> dict[str, Any] | None:
+    """A run's record with its folder, None where it is damaged."""
+    with suppress(UserError, RecursionError):
+        record = read_record(path.parent)
+        return record | {"folder": path.parent} if record else None
+    return None
+
+
+def held(folder: Path) -> bool:
+    """Whether a process has a run's folder in hand; one that was killed has not."""
+    try:
+        with run_lock(folder):
+            return False
+    except UserError:
+        return True
+
+
+def workers_of(launcher: str) -> int:
+    """How many jobs a launcher runs at once."""
+    return 1 if launcher == "basic" else os.cpu_count() or 1
+
+
+def seconds_of(
+    config: Mapping[str, Any], choices: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """How long a run takes by the times of those earlier ones that are most like it; None without any of its engine.
+
+    Args:
+        config: of the run, checked.
+        choices: its config groups.
+        known: records of completed runs.
+    """
+    wanted = flatten(config) | dict(choices)
+    alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
+    for many in range(len(LIKE), 0, -1):
+        found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in LIKE[:many])]
+        if found:
+            per_epoch = median(record["seconds_per_epoch"] for record in found)
+            around = median(record["seconds"] - record["epochs"] * record["seconds_per_epoch"] for record in found)
+            return float(wanted[EPOCHS] * per_epoch + around)
+    return None
+
+
+def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
+    """The newest completed runs below a folder, with their times."""
+    newest = newest_records(outputs)[:MOST_RECORDS]
+    records = [record for record in map(readable, newest) if record and record["status"] == "completed"]
+    return [
+        record for record in records if all(record.get(name) for name in ("seconds", "epochs", "seconds_per_epoch"))
+    ]

@@ -1,0 +1,66 @@
+"""Which folders a comparison is of: those that were named, or the newest sweep."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS
+
+
+def matching(patterns: Sequence[str], sweeps: Path, start: Path | None = None) -> list[Path]:
+    """The folders that patterns name; without a pattern, the newest sweep.
+
+    Args:
+        patterns: each a folder, or a pattern of folders.
+        sweeps: where sweeps are.
+        start: what relative patterns start from; the working directory if left out.
+
+    Raises:
+        UserError: a pattern matches no folder, or there is no sweep.
+    """
+    start = start or Path.cwd()
+    if not patterns:
+        return [newest(start / sweeps)]
+    found = [folder for pattern in patterns for folder in named_by(pattern, start)]
+    return list(dict.fromkeys(found))
+
+
+def newest(sweeps: Path) -> Path:
+    """The sweep that was last begun or in which a run last changed; of equally new ones, the last by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    times: dict[Path, float] = {}
+    for folder in sorted(path for path in sweeps.glob("*") if path.is_dir()):
+        for file in (folder / "multirun.yaml", *folder.glob(f"*/{METRICS}")):
+            with suppress(OSError):
+                times[folder] = max(file.stat().st_mtime, times.get(folder, -math.inf))
+    if not times:
+        raise UserError(f"there is no sweep in {sweeps}: make one with python src/train.py -m, or name a folder")
+    return max(times, key=lambda folder: (times[folder], folder.name))
+
+
+def named_by(pattern: str, start: Path) -> list[Path]:
+    """The folder of that name, or else all that match the name as a pattern.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = start / pattern
+    try:
+        if path.is_dir():
+            return [path.resolve() if ".." in path.parts else path]
+        if path.exists():
+            raise UserError(f"sweep={pattern} is a file, not a folder: {path}")
+        relative = Path(pattern)
+        base, relative = (Path(path.anchor), path.relative_to(path.anchor)) if relative.anchor else (start, relative)
+        folders = sorted(folder for folder in base.glob(str(relative)) if folder.is_dir())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"sweep={pattern} cannot be a folder or a pattern of folders ({reason})") from None
+    if not folders:
+        raise UserError(f"no folder matches sweep={pattern} in {start}")
+    return folders

@@ -1,0 +1,420 @@
+"""What runs say of cells: means with intervals, tests of difference and of equivalence, shares that learned.
+
+Intervals and tests are scipy's and statsmodels'; what each means is in docs/statistics.md. Numbers are those of the
+table of runs (accuracies in [0, 1]); a difference is positive where the first is better, also of what should be small.
+"""
+
+import shlex
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.optimize import brentq
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
+
+from handgrad.compare.cells import ALWAYS
+from handgrad.compare.load import NOT_LEARNED, STATUSES, Comparison, joined, keys_called
+from handgrad.errors import UserError
+from handgrad.runs.tables import RunTables
+
+LEVEL = 0.95
+ALPHA = 1 - LEVEL
+POWER = 0.8
+SAME = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
+PLANNED = (3, 5, 10, 20, 30)  # seeds
+FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "test", "n", "n_a", "n_b", "identical"]
+COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
+MOST_CELLS = (
+    15  # all pairs of so many cells, 105, can still be read; of more, only the best is compared with the others
+)
+MOST_VALUES = 7  # likewise of the values of one key
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % confidence interval (Student's t); without spread or a second value, NaN for the interval's ends.
+
+    Source: scipy.stats.ttest_1samp.
+    """
+    numbers = np.asarray(values, dtype=float)
+    if not len(numbers):
+        return float("nan"), float("nan"), float("nan")
+    if len(numbers) < 2 or np.ptp(numbers) < SAME:
+        return float(numbers[0]), float("nan"), float("nan")
+    found = stats.ttest_1samp(numbers, 0).confidence_interval(LEVEL)
+    return float(numbers.mean()), float(found.low), float(found.high)
+
+
+def label(comparison: Comparison, row: Any) -> str:
+    """A cell's name: the keys that vary, or all where none does."""
+    return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
+
+
+def summarize_cells(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of every cell.
+
+    Args:
+        comparison: the runs.
+        reference: the notebook's rows, docs/notebook/results.csv.
+
+    Returns:
+        a row per cell, best first: label (no two alike), keys, runs, number of each status and outcome; mixed, whether
+        a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the measure
+        asked for, over the completed runs, the mean, its interval's ends `.low` and `.high` (NaN where the runs are
+        mixed), `.median`, `.least` and `.most`; the notebook's accuracy and epochs.
+    """
+    scored, measure = comparison.scored, comparison.measure
+    names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
+    rows = []
+    for values, runs in comparison.table.groupby(comparison.keys, sort=False):
+        row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
+        row = {"label": label(comparison, row)} | row
+        row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
+        row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
+        row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "dataset": runs.dataset.iloc[0]}
+        members = comparison.members(row)
+        for name in dict.fromkeys([*names, measure.column]):
+            numbers = members[name].dropna().groupby(level=0).mean() if name in members else pd.Series(dtype=float)
+            mean, low, high = interval(numbers.tolist())
+            if row["mixed"] and not name.startswith("seconds"):
+                low = high = np.nan
+            extremes = (numbers.median(), numbers.min(), numbers.max())
+            row |= {name: mean, f"{name}.low": low, f"{name}.high": high}
+            row |= dict(zip((f"{name}.median", f"{name}.least", f"{name}.most"), extremes, strict=True))
+        rows.append(row)
+    cells = pd.DataFrame(rows)
+    repeats = cells.groupby("label").cumcount()
+    cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
+    printed = {"run": "notebook_run", "test_accuracy": "notebook", "epochs": "notebook_epochs"}
+    if set(ALWAYS) <= set(comparison.keys):
+        notebook = reference.rename(columns=printed)[[*ALWAYS, *printed.values()]]
+        cells = cells.merge(notebook, on=list(ALWAYS), how="left")
+    else:
+        cells = cells.assign(**dict.fromkeys(printed.values(), np.nan))
+    cells.loc[cells.dataset != "mnist", list(printed.values())] = np.nan
+    order = cells[measure.column] * measure.sign
+    return cells.iloc[(-order).argsort(kind="stable")].reset_index(drop=True)
+
+
+def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str, Any]:
+    """Difference of two samples' means with its 95 % interval, and the p-values of difference and of equivalence.
+
+    Args:
+        a: values by seed.
+        b: likewise; where two or more seeds are shared, only those count, in pairs; else Welch's test.
+        margin: what is too small to matter; None: no test of equivalence.
+
+    Returns:
+        difference, low, high; p; p_equal, of two one-sided tests; spread, the standard deviation of one seed's
+        difference; test; n, the seeds that count, of each; n_a and n_b, the seeds there are; identical, whether every
+        seed gives both the same.
+
+    Source: scipy.stats.ttest_rel, ttest_ind; statsmodels.stats.weightstats.ttost_paired, ttost_ind.
+    """
+    least = min(len(a), len(b))
+    found: dict[str, Any] = {"n_a": len(a), "n_b": len(b), "n": least, "test": "none"}
+    shared = a.index.intersection(b.index)
+    if len(shared) >= 2:
+        a, b = a[shared], b[shared]
+        found |= {"test": "paired t", "n": len(shared)}
+    elif least >= 2:
+        found["test"] = "Welch t"
+    paired = found["test"] == "paired t"
+    found |= {"difference": a.mean() - b.mean(), "identical": paired and (a - b).abs().max() < SAME}
+    found |= dict.fromkeys(("low", "high", "p", "p_equal", "spread"), np.nan)
+    varies = np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b)) if found["test"] != "none" else 0
+    if varies < SAME:
+        return found
+    result = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+    ends = result.confidence_interval(LEVEL)
+    spread = (a - b).std() if paired else np.hypot(a.std(), b.std())
+    found |= {"low": ends.low, "high": ends.high, "p": result.pvalue, "spread": spread}
+    if margin is not None:
+        x, y = a.to_numpy(), b.to_numpy()
+        ends_of_margin = (-margin, margin)
+        found["p_equal"] = (
+            ttost_paired(x, y, *ends_of_margin)[0] if paired else ttost_ind(x, y, *ends_of_margin, usevar="unequal")[0]
+        )
+    return found
+
+
+def turned(row: dict[str, Any]) -> dict[str, Any]:
+    """A comparison with the better one first."""
+    if not row["difference"] < 0:
+        return row
+    swapped = {"low": -row["high"], "high": -row["low"], "difference": -row["difference"]}
+    for name in ("", "n_", "only_", "learned_"):
+        one, other = f"{name}a", f"{name}b"
+        if one in row:
+            swapped |= {one: row[other], other: row[one]}
+    return row | swapped
+
+
+def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
+    """McNemar's exact test on which test images two single runs classify rightly.
+
+    Source: statsmodels.stats.contingency_tables.mcnemar.
+    """
+    if a.right is None or b.right is None or a.truth is None or b.truth is None:
+        return {"test": "none"}
+    if not np.array_equal(a.truth, b.truth):  # not the same images
+        return {"test": "none"}
+    only_a, only_b = int((a.right & ~b.right).sum()), int((~a.right & b.right).sum())
+    test = mcnemar([[0, only_a], [only_b, 0]], exact=True)
+    return {"test": "McNemar", "p": float(test.pvalue), "only_a": only_a, "only_b": only_b}
+
+
+def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
+    """Fisher's exact test on how many of two samples' finished runs learned.
+
+    Args:
+        a: how many learned, and how many finished.
+        b: likewise.
+
+    Source: scipy.stats.fisher_exact.
+    """
+    table = [[learned, finished - learned] for learned, finished in (a, b)]
+    found = {"difference": a[0] / a[1] - b[0] / b[1], "low": np.nan, "high": np.nan, "p": np.nan, "n": min(a[1], b[1])}
+    if min(a[1], b[1]) >= 2:
+        found["p"] = float(stats.fisher_exact(table).pvalue)
+    return found | {"test": "Fisher", "n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+
+
+def number_of_pairs(many: int) -> int:
+    """How many pairs so many things make."""
+    return many * (many - 1) // 2
+
+
+def chosen_pairs(many: int, most: int) -> list[tuple[int, int]]:
+    """Places of the pairs to compare: all, or if that is more than `most` things' pairs, the first with each other."""
+    return list(combinations(range(many), 2)) if many <= most else [(0, other) for other in range(1, many)]
+
+
+def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
+    """Compare every two cells, or every other with the one asked for, or of very many cells the best with every other.
+
+    Runs that did not learn are no values of a bell curve. Where a finished run of one of two cells has not, the shares
+    that learned are compared, and besides, the measure of the runs that did.
+
+    Returns:
+        a row per comparison, the better cell first: a, b, what `difference`, `of_two_runs` or `of_shares` found, and
+        what `with_verdicts` adds, corrected over all pairs: the best cell was found among them, compared or not.
+    """
+    done = cells[cells.completed + cells.diverged > 0].reset_index(drop=True)
+    records = done.to_dict("records")
+    samples = [comparison.sample(row) for row in records]
+    finished = [(row["learned"], row["completed"] + row["diverged"]) for row in records]
+    if comparison.asked.against is None:
+        places = chosen_pairs(len(done), MOST_CELLS)
+        family = number_of_pairs(len(done))
+    else:
+        first = baseline(comparison, done)
+        places = [(first, other) for other in range(len(done)) if other != first]
+        family = len(places)
+    rows = []
+    for a, b in places:
+        named = {"a": done.label[a], "b": done.label[b]}
+        if comparison.measure.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
+            rows.append(turned(named | fisher_test(finished[a], finished[b])))
+        if samples[a].empty or samples[b].empty:
+            family -= 1
+            continue
+        found = compare_means(samples[a], samples[b], comparison.margin)
+        if len(samples[a]) == len(samples[b]) == 1 and comparison.measure.column == "test/accuracy":
+            members = (comparison.members(records[place]).number for place in (a, b))
+            found |= mcnemar_test(*(comparison.tables[number.iloc[0]] for number in members))
+        rows.append(turned(named | found))
+    return with_verdicts(
+        pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family, number_of_families(comparison)
+    )
+
+
+def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
+    """The place of the cell asked for, by its label or by key=value words.
+
+    Raises:
+        UserError: none is so called, or several are.
+    """
+    wanted = str(comparison.asked.against)
+    labels: list[str] = cells.label.tolist()
+    if wanted in labels:
+        return labels.index(wanted)
+    fits = pd.Series(True, index=cells.index)
+    try:
+        words = shlex.split(wanted)
+    except ValueError:
+        words = [wanted]
+    for word in words:
+        name, _, value = word.partition("=")
+        keys = keys_called(name, comparison.keys)
+        fits &= cells[keys[0]] == value if keys else False
+    if not words or fits.sum() != 1:
+        raise UserError(
+            f"against={wanted} names {fits.sum() if words else 'none'} of the cells, which are: "
+            f"{joined(cells.label, most=30)}"
+        )
+    return int(np.flatnonzero(fits)[0])
+
+
+def main_effects(comparison: Comparison) -> pd.DataFrame:
+    """Compare every two values of every key that varies, averaged over all that else varies.
+
+    Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
+    over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
+    pairs of values, compared or not. Where finished runs have not learned, the shares that did are compared as well.
+
+    Returns:
+        a row per comparison, the better first: key, cells, and what `pairs` has; the least and most of the cells' own
+        differences, with the cells they are of; and the value that the pair was chosen for, first. Without a cell of
+        two runs, or where one cell was asked for to compare with, there is no row.
+    """
+    rows: list[dict[str, Any]] = []
+    family = 0
+    for key in comparison.varying if averages(comparison) else ():
+        by_value = measured_by_value(comparison, key)
+        many = len(by_value) > MOST_VALUES
+        order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
+        for a, b in chosen_pairs(len(order), MOST_VALUES):
+            share = shares_by_value(comparison, key, order[a], order[b])
+            row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
+            rows += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
+            family += 0 if many or not row else 1
+        family += number_of_pairs(len(order)) if many else 0
+    columns = ["key", "a", "b", "cells", *FOUND, *COUNTS, "least", "least_in", "most", "most_in", "first"]
+    return with_verdicts(pd.DataFrame(rows, columns=columns), family, number_of_families(comparison))
+
+
+def averages(comparison: Comparison) -> bool:
+    """Whether values of keys are compared, besides cells."""
+    return comparison.asked.against is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
+
+
+def number_of_families(comparison: Comparison) -> int:
+    """How many tables of unlike comparisons there are: of cells, and, where several keys vary, of their values."""
+    return 2 if averages(comparison) and len(comparison.varying) > 1 else 1
+
+
+def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
+    """Of each value of a key, the measure (more is better) by seed and by combination of whatever else varies."""
+    others = [other for other in comparison.varying if other != key]
+    measured = comparison.learned.assign(better=comparison.measure.sign * comparison.learned[comparison.measure.column])
+    wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
+    values = wide.columns.unique(key)
+    if others:
+        return {value: wide.xs(value, axis=1, level=key) for value in values}
+    return {value: wide[[value]].set_axis([""], axis=1) for value in values}
+
+
+def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[str, Any]:
+    """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
+    others = [other for other in comparison.varying if other != key]
+    finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
+    if not comparison.measure.of_learning or (finished.outcome == "learned").all():
+        return {}
+    cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
+    shared = cells[0].index.intersection(cells[1].index)
+    both = [rows.loc[shared.unique()].outcome for rows in cells]
+    counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
+    if not len(shared) or all(learned == of for learned, of in counts):
+        return {}
+    return turned({"a": a, "b": b, "cells": shared.nunique()} | fisher_test(*counts))
+
+
+def effect(
+    comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """Compare two values of a key, each given with its measures as `measured_by_value` has them.
+
+    Returns:
+        a row of `effects`, empty where they have no cell or no seed in common to average over.
+    """
+    (a, first), (b, second) = one, other
+    shared = first.columns.intersection(second.columns)
+    first, second = first[shared].dropna(), second[shared].dropna()
+    if not len(shared) or not len(first) or not len(second):
+        return {}
+    found = compare_means(first.mean(axis=1), second.mean(axis=1), comparison.margin)
+    paired = found["test"] == "paired t"
+    each = (first - second).mean() if paired else first.mean() - second.mean()
+    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < SAME)
+    found = turned({"a": a, "b": b} | found)
+    each = each if found["a"] == a else -each
+    others = [name for name in comparison.varying if name != key]
+    found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}
+    found |= {"most": each.max(), "most_in": cell_of(comparison, others, each.idxmax())}
+    return {"cells": len(shared)} | found
+
+
+def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
+    """The name of a pivoted column: the keys' values."""
+    several = values if isinstance(values, tuple) else (values,)
+    return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
+
+
+def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame:
+    """Correct every kind of p by Holm's method, each for itself, and say what they decide.
+
+    Each of several tables gets an equal part of the 5 % (Bonferroni's method over tables), so that in one of twenty
+    sweeps without a difference one is claimed, and not in one of ten.
+
+    Args:
+        table: comparisons; those of shares answer another question than those of means, and are corrected apart.
+        family: how many comparisons of means to correct for.
+        tables: how many such tables there are.
+
+    Returns:
+        the table with p_corrected, p_equal_corrected, among (what the smallest p is multiplied by), and verdict:
+        "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
+    """
+    shares = table.test == "Fisher"
+    kinds = ((shares, int(shares.sum())), (~shares, family))
+    told = {
+        name: (tables * pd.concat([holm(table[name][rows], number) for rows, number in kinds])).clip(upper=1)
+        for name in ("p", "p_equal")
+    }
+    verdict = pd.Series("cannot tell", index=table.index)
+    verdict[told["p_equal"] < ALPHA] = "equal"
+    verdict[table.identical.eq(True)] = "identical"
+    verdict[told["p"] < ALPHA] = "differ"
+    among = tables * np.where(shares, shares.sum(), family)
+    return table.assign(p_corrected=told["p"], p_equal_corrected=told["p_equal"], among=among, verdict=verdict)
+
+
+def holm(p: pd.Series, family: int) -> pd.Series:
+    """p-values corrected by Holm's method, NaN where there is none.
+
+    Args:
+        p: of the comparisons that were made.
+        family: how many there would have been, had all been made; what was not tested counts as 1, which is cautious.
+
+    Source: statsmodels.stats.multitest.multipletests.
+    """
+    known = p.dropna().astype(float)
+    if known.empty:
+        return pd.Series(np.nan, index=p.index)
+    untested = np.ones(max(family - len(p), 0))
+    return pd.Series(
+        multipletests(np.concatenate([known, untested]), ALPHA, "holm")[1][: len(known)], index=known.index
+    ).reindex(p.index)
+
+
+def detectable(spread: float, seeds: int, comparisons: int) -> float:
+    """The smallest difference that so many seeds, in pairs, would show in 80 of 100 sweeps.
+
+    Args:
+        spread: standard deviation of one seed's difference.
+        seeds: of the sweep that is planned.
+        comparisons: that p will be corrected for; the first of Holm's steps is by all of them.
+
+    Source: statsmodels.stats.power.TTestPower.
+    """
+    test, alpha = TTestPower(), ALPHA / max(comparisons, 1) / 2  # one side: the other's part is beyond any digit shown
+    about = (stats.t.ppf(1 - alpha, seeds - 1) + stats.t.ppf(POWER, seeds - 1)) / seeds**0.5
+    # Not solve_power: it starts at 0.5, and ends where the power is 0.07 for 3 seeds and 66 comparisons.
+    size = brentq(lambda size: test.power(size, seeds, alpha, alternative="larger") - POWER, about / 3, 3 * about)
+    return float(size) * spread

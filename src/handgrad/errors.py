@@ -1,0 +1,130 @@
+"""Errors that the user can mend, each worded as one sentence."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import CompactHydraException, HydraException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from handgrad.text import escape_control, format_value, shortened
+
+
+class UserError(CompactHydraException):
+    """Something the user can mend: its message, one sentence, is printed without a traceback."""
+
+    def __str__(self) -> str:
+        return shortened(escape_control(super().__str__()), 2000)
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Say of every value that cannot be what it must be."""
+    return "; ".join(map(_about, error.errors()))
+
+
+def _about(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "all of it"
+    if problem["type"] == "missing":
+        return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
+    value = format_value(problem["input"]) if problem["input"] != "" else ""
+    must = problem["msg"].replace("Input", "it", 1)
+    if value.startswith('"'):  # a number from the environment, say
+        must += ", not a text (${oc.decode:...} makes one of it)"
+    return f"{key}={value} cannot be: {must}"
+
+
+def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
+    """Which file could not be used and why: "cannot use /a/b (No space left on device)"."""
+    name = error.filename
+    where = os.fsdecode(name) if isinstance(name, str | bytes) else otherwise
+    return f"cannot use {where} ({error.strerror or error})"
+
+
+@contextmanager
+def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
+    """Turn a failure to write what a command was asked for into one sentence.
+
+    Args:
+        place: where it was to go.
+        kind: what that is, "folder" or "file".
+
+    Raises:
+        UserError: instead of an OSError; says which file and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{describe_os_error(error, place)}: name another {kind} with output=...") from error
+
+
+@contextmanager
+def as_user_error(group: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a library's complaint about a config group's values into one sentence.
+
+    Raises:
+        UserError: instead of an exception of one of the kinds; names the group and repeats the complaint.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{group}: {error}") from error
+
+
+def is_peer_failure(error: Exception) -> bool:
+    """Tell whether an error says that another of the processes that train together has ended."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("by peer", "NCCL"))
+
+
+def describe_error(error: Exception) -> str | None:
+    """What is wrong and what to do, None where the user cannot mend it."""
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "
+            """a value with signs in it goes in quotes of its own: 'key="value"'."""
+        )
+    if is_peer_failure(error):
+        return (
+            "one of the processes that trained together has ended (what it had to say is above): "
+            "the same command with its folder goes on from the last checkpoint"
+        )
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return escape_control(f"{describe_os_error(error)}: make room there, or choose another folder")
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return blame_null(error) if is_hydras_own(error) else None
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return "\n".join([str(error), str(cause), *known_keys(cause)])
+    return str(error)
+
+
+def is_hydras_own(error: Exception) -> bool:
+    """Tell whether an error is Hydra's own, about what was typed, and not out of a run."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("hydra", "hydra_plugins", "omegaconf")
+
+
+def blame_null(error: Exception) -> str:
+    """Hydra's complaint; where something was set to null, that is the likeliest cause."""
+    nulls = [word for word in sys.argv[1:] if word.endswith("=null")]
+    if not nulls:
+        return str(error)
+    return f"{error}: leave out {', '.join(nulls)}, or choose an option, none where there is one (--help lists them)"
+
+
+def known_keys(error: OmegaConfBaseException) -> list[str]:
+    """For a key that is not there, a line with those that are, beginning with the likeliest."""
+    if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
+        return []
+    known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
+    close = difflib.get_close_matches(str(error.key), known, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return [f"{hint}Known here: {', '.join(sorted(known))}"]

@@ -1,1 +1,0 @@
-"""Looking into a trained network: reopened, asked, checked, watched and stepped through."""

@@ -1,0 +1,1 @@
+"""A trained network opened again: scored, asked about pictures, exported, made into a page."""

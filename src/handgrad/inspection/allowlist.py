@@ -1,0 +1,140 @@
+"""The allow list: what of a configuration that was read from disk may be built.
+
+A run's folder or a checkpoint may come from a stranger. Of the configuration recorded in it only the parts below are
+read, because a trained network needs no others; each must name a class of this list, and its arguments must fit that
+class's schema. The rest (optimizer, schedule, loggers, callbacks, plugins, profiler) is never looked at.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, in_todays_names
+from handgrad.errors import UserError, describe_invalid
+from handgrad.text import format_value, texts_in
+
+
+class Arguments(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """The arguments of a class on the list; on its own, none."""
+
+
+class NegativeSlope(Arguments):
+    """Of leaky ReLU."""
+
+    negative_slope: float = 0.01
+
+
+class Partial(Arguments):
+    """Of an engine, which gets the rest as objects."""
+
+    partial: Literal[True] = Field(alias="_partial_")
+
+
+class NetworkArguments(Network, extra="forbid"):
+    """Of the perceptron."""
+
+
+class DataArguments(Data, extra="forbid"):
+    """Of the data module."""
+
+
+class Strength(Regularizer, extra="forbid"):
+    """Of the L2 penalty."""
+
+
+class Scoring(BaseModel):
+    """Of a recorded Trainer, what decides how its network is scored."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    target: Any = Field("lightning.Trainer", alias="_target_")
+    accelerator: str = "auto"
+    precision: str | int | None = None
+    limit_test_batches: Batches = 1.0
+    deterministic: bool | Literal["warn"] | None = None
+    inference_mode: bool = True
+
+
+WITHOUT_ARGUMENTS = ("GELU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh")
+ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
+    "activation": {
+        **dict.fromkeys((f"handgrad.nn.activations.{name}" for name in WITHOUT_ARGUMENTS), Arguments),
+        "handgrad.nn.activations.LeakyReLU": NegativeSlope,
+    },
+    "engine": {"handgrad.training.modules.AutogradModule": Partial, "handgrad.training.manual.ManualModule": Partial},
+    "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
+    "data": {"handgrad.training.data.MNISTDataModule": DataArguments},
+    "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},
+    "trainer": {"lightning.Trainer": Scoring, "lightning.pytorch.Trainer": Scoring},
+}
+
+
+class Recorded(BaseModel):
+    """The parts of a recorded configuration from which its network is built again."""
+
+    model_config = ConfigDict(strict=True)
+
+    seed: int = Field(ge=0, lt=2**32)
+    threads: Positive | None = Field(None, le=1024)
+    matmul: MATMUL = "default"
+    activation: dict[str, Any]
+    engine: dict[str, Any]
+    network: dict[str, Any]
+    data: dict[str, Any]
+    regularizer: dict[str, Any]
+    trainer: Scoring
+
+
+def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> dict[str, Any]:
+    """Take from a recorded configuration what a trained network is built from.
+
+    Args:
+        recorded: the whole configuration, as it was read.
+        source: the file it stands in, for the message.
+        trust: whether to accept classes that are not on the list, with any arguments.
+
+    Returns:
+        seed, threads, matmul, activation, engine, network, data, regularizer, and of the Trainer what decides
+        how the network is scored.
+
+    Raises:
+        UserError: names the class that is not on the list, the text that Hydra would look up, or each value that does
+            not fit.
+    """
+    try:
+        parts = Recorded.model_validate(in_todays_names(recorded)).model_dump(by_alias=True, exclude_unset=True)
+        if text := next((text for text in texts_in(parts) if "${" in text), None):
+            raise UserError(f"{source} has an interpolation, {text}: nothing is looked up for what a file says")
+        for name, classes in ALLOWED.items():
+            arguments = dict(parts[name])
+            target = arguments.pop("_target_", None)
+            if not isinstance(target, str):
+                raise UserError(f"{source}: {name} has no _target_, a class by its full name")
+            if trust:
+                continue
+            for each in targets_in(parts[name]):
+                if not isinstance(each, str) or each not in classes:
+                    raise UserError(
+                        f"{source} has a class of its own, {name}._target_={format_value(each)}: building it may run "
+                        "any code; add trust=true if you know who made this file and trust them"
+                    )
+            try:
+                classes[target].model_validate(arguments)
+            except ValidationError as error:
+                raise UserError(f"{source}, {name}: {describe_invalid(error)}") from None
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe_invalid(error)}") from None
+    return parts
+
+
+def targets_in(value: Any) -> Iterator[Any]:
+    """Every `_target_` in a nested value, its own first."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield value["_target_"]
+        for each in value.values():
+            yield from targets_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from targets_in(each)

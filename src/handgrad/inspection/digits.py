@@ -1,0 +1,176 @@
+"""From any picture of a digit to what MNIST would have made of it.
+
+LeCun, Cortes and Burges, The MNIST database: "The original black and white (bilevel) images from NIST were size
+normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The resulting images contain grey levels as
+a result of the anti-aliasing technique used by the normalization algorithm. The images were centered in a 28x28 image
+by computing the center of mass of the pixels." In MNIST's own files that centre, rounded, is pixel (14, 14), counted
+from 0, and the brightest pixel is 254 or 255.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from handgrad.errors import UserError
+
+Grey = NDArray[np.float64]  # (H, W)
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+SIDE, BOX, CENTRE = 28, 20, 14
+LARGEST = 400  # pixels of a side: more detail than a box of 20 can show
+FAINTEST = 0.06  # contrast, of white to black, below which there is nothing to be seen
+CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
+THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
+SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
+
+
+def to_mnist(path: Path) -> tuple[Grey, Tensor]:
+    """Read a picture and prepare it as MNIST's were.
+
+    Args:
+        path: of a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
+
+    Returns:
+        the picture, (H, W) from 0, black, to 1, white; and what the network sees, (784,) from 0, paper, to 1, ink.
+
+    Raises:
+        UserError: the file is no such picture, or nothing stands out in it.
+    """
+    grey = read(path)
+    ink = extract_ink(grey)
+    if ink is None:
+        raise UserError(f"{path} is empty: nothing in it stands out from its background")
+    return grey, centred(fit_to_box(strokes(ink))).flatten()
+
+
+def read(path: Path) -> Grey:
+    """Read a picture as shades of grey, its transparent parts as paper, upright, at most 400 pixels a side.
+
+    Raises:
+        UserError: the file cannot be read as a picture.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            file.draft("L", (LARGEST, LARGEST))  # a JPEG is read at the size that is needed
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith(("I", "F")):  # 16 bits
+                deep = np.asarray(picture, dtype=np.float64)
+                picture = Image.fromarray((deep / (65535 if deep.max() > 255 else 255)).astype(np.float32))
+            else:
+                picture = on_paper(picture)
+            picture.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+            return np.asarray(picture, dtype=np.float64)
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{path} is not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: save it as one"
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture ({error})") from None
+
+
+def on_paper(picture: Image.Image) -> Image.Image:
+    """Shades of grey from 0 to 1 in mode "F"; what is transparent becomes the opposite of what is not."""
+    light = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float32) / 255
+    if picture.has_transparency_data:
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
+        shade = float((light * opaque).sum() / max(float(opaque.sum()), 1e-9))
+        light = light * opaque + (1 - opaque) * (shade < 0.5)
+    return Image.fromarray(light)
+
+
+def extract_ink(grey: Grey) -> Grey | None:
+    """How much ink is where, from 0 to 1, the background's own shading taken away; None where there is none."""
+    difference, noise = from_background(grey)
+    smooth = ndimage.uniform_filter(difference, 3) if min(grey.shape) >= BOX else difference
+    if smooth.max() < -smooth.min():
+        difference, smooth = -difference, -smooth  # dark on light
+    peak = smooth.max()
+    if peak < max(FAINTEST, 5 * noise):
+        return None
+    full = np.percentile(difference[difference > peak / 2], 75)  # one dark spot is no measure of a stroke
+    ink = np.clip(difference / full, 0, 1)
+    if noise > CLEAN * full:  # the grain of paper and camera is no grey level of a stroke
+        ink = np.clip((ink - 0.3) / 0.4, 0, 1)
+    return without_dirt(ink)
+
+
+def from_background(grey: Grey) -> tuple[Grey, float]:
+    """Fit a smooth background, as light falls on paper, and return what differs from it and how noisy it is.
+
+    A quadratic surface, fitted to the picture's rim and then to all that is near it.
+    """
+    every = max(1, min(grey.shape) // 64)  # pixels enough to fit six numbers to
+    light, terms = grey[::every, ::every].ravel(), surface_terms(grey.shape)
+    fitted = terms[::every, ::every].reshape(-1, 6)
+    rim = 1 - max(0.1, 4 / min(grey.shape))
+    near = abs(fitted[:, 1:3]).max(axis=1) > rim
+    near &= abs(light - np.median(light[near])) < 0.25
+    surface, noise = np.zeros(6), 0.0
+    for usable in (1, 3, 6, 6, 6):  # terms: flat, tilted, bent
+        if near.sum() < 12:
+            break
+        surface[:usable] = np.linalg.lstsq(fitted[near, :usable], light[near], rcond=None)[0]
+        left = light - fitted @ surface
+        noise = 1.4826 * float(np.median(abs(left[near])))
+        near = abs(left) < max(3 * noise, 0.02)
+    return grey - terms @ surface, noise
+
+
+def surface_terms(shape: tuple[int, ...]) -> Grey:
+    """(H, W, 6) terms of a quadratic surface: 1, x, y, x^2, xy, y^2, with x and y from -1 to 1."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+
+
+def without_dirt(ink: Grey) -> Grey:
+    """Leave out specks, and what reaches in from the picture's edge where there is a digit away from it."""
+    labels, count = ndimage.label(ink > 0.15, structure=np.ones((3, 3)))
+    numbers = np.arange(1, count + 1)
+    mass = ndimage.sum_labels(ink, labels, numbers)
+    at_edge = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    inside = mass[~at_edge].max(initial=0)
+    if inside > 0.25 * mass.max():
+        mass[at_edge] = 0
+    kept = numbers[mass >= SPECK * mass.max()]
+    near = ndimage.binary_dilation(np.isin(labels, kept), iterations=2)  # with its soft edges
+    return np.where(near, ink, 0)
+
+
+def strokes(ink: Grey) -> Grey:
+    """Cut the digit out, and thicken what would be a hair's breadth in the box."""
+    rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = max(ink.shape) / BOX
+    stroke = ink > 0.5
+    # Across a stroke of width w the distance to its edge is w / 4 in the mean.
+    width = 4 * float(ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1][stroke].mean()) - 2
+    missing = round((THINNEST * scale - width) / 2)
+    if missing > 0:
+        ink = np.pad(ink, missing)
+        y, x = np.ogrid[-missing : missing + 1, -missing : missing + 1]
+        ink = ndimage.grey_dilation(ink, footprint=x * x + y * y <= missing * missing)
+    return ink
+
+
+def fit_to_box(ink: Grey) -> Tensor:
+    """(20, 20) the digit with its longer side made 20 pixels, its aspect kept, its brightest pixel 1."""
+    blank = max(ink.shape) - np.array(ink.shape)
+    square = np.pad(ink, [(missing // 2, missing - missing // 2) for missing in blank])
+    small: Tensor = resize(torch.from_numpy(square)[None], [BOX, BOX], antialias=True)[0].clamp(0, 1)
+    return small / small.max()
+
+
+def centred(small: Tensor) -> Tensor:
+    """(28, 28) the digit with its centre of mass at pixel (14, 14), or as near as the field lets it be whole."""
+    weights = [small.sum(dim=1 - axis) for axis in (0, 1)]
+    masses = [float((weight * torch.arange(BOX)).sum() / weight.sum()) for weight in weights]
+    top, left = (min(max(round(mass), CENTRE + BOX - SIDE), CENTRE) for mass in masses)
+    wide = torch.nn.functional.pad(small.float(), [CENTRE] * 4)
+    return wide[top : top + SIDE, left : left + SIDE]

@@ -1,0 +1,127 @@
+"""The lesson: a page with a whole trained network in it, that goes forward, backward and a step in the browser."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from torch import Tensor
+
+from handgrad.errors import UserError
+from handgrad.inspection.export import sequential
+from handgrad.inspection.weights import Layer
+from handgrad.runs.folder import replacing
+from handgrad.training.build import Assembly
+
+DIGITS, SAMPLE = 20, 200  # test images to choose from, and to count the right ones of
+WRONG = 4  # of the former, if there are so many, are ones that the network gets wrong
+ROUNDED = torch.float16
+PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
+LARGEST = 32_000_000  # bytes; more than a phone likes to open
+
+
+class LessonPage(NamedTuple):
+    """What came of writing a page.
+
+    size: of the page, in bytes.
+    rounding: what 16-bit weights do to the probabilities, in a sentence.
+    """
+
+    size: int
+    rounding: str
+
+
+def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
+    """Write the page of a trained network.
+
+    Args:
+        assembly: of the network.
+        name: of the network, for the reader.
+        path: of the page.
+
+    Raises:
+        UserError: the network is too large for a page, or there is no test set to take images from.
+    """
+    module, data = assembly.module, assembly.data
+    if "test" not in data.loaders or len(data.loaders["test"].images) < DIGITS:
+        raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
+    network = module.network.cpu().float()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if 3 * parameters > LARGEST:  # two bytes, in base64
+        raise UserError(
+            f"{parameters:,} weights make a page of {3 * parameters / 1e6:.0f} MB: choose a smaller network"
+        )
+    images, targets = data.loaders["test"].images, data.loaders["test"].targets.argmax(dim=1)
+    layers = list(zip(network.weights, network.biases, strict=True))
+    rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
+    failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
+    chosen = torch.cat([torch.arange(DIGITS - len(failed)), failed])
+    sizes = [network.weights[0].shape[1], *(len(bias) for bias in network.biases)]
+    content = {
+        "sizes": sizes,
+        "activation": type(module.activation).__name__,
+        "negative_slope": getattr(module.activation, "negative_slope", None),
+        "classes": data.class_names,
+        "layers": [
+            {"W": packed(weight.detach().to(ROUNDED)), "b": packed(bias.detach().to(ROUNDED))}
+            for weight, bias in layers
+        ],
+        "digits": {"pixels": packed(images[chosen]), "labels": targets[chosen].tolist()},
+        "start": DIGITS - len(failed) if len(failed) else 0,
+        "sample": {"pixels": packed(images[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
+    }
+    environment = Environment(
+        loader=PackageLoader("handgrad.inspection", "page"), autoescape=select_autoescape(["html.jinja"])
+    )
+    page = environment.get_template("lesson.html.jinja").render(
+        name=name,
+        sizes="-".join(map(str, sizes)),
+        activation=content["activation"],
+        digits=DIGITS,
+        wrong=len(failed),
+        rounding=rounding,
+        data=embedded(content),
+        **{part: Markup(source(file)) for part, file in PARTS.items()},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return LessonPage(len(page.encode()), rounding)
+
+
+def source(name: str) -> str:
+    """A part of the page, as it stands in the file beside the template."""
+    return (Path(__file__).parent / "page" / name).read_text(encoding="utf-8")
+
+
+def embedded(content: dict[str, Any]) -> Markup:
+    """JSON that no script element ends early in."""
+    return Markup(json.dumps(content).replace("<", "\\u003c"))
+
+
+def packed(numbers: Tensor) -> str:
+    """The bytes of a tensor, by rows, in base64."""
+    return base64.b64encode(numbers.contiguous().numpy().tobytes()).decode("ascii")
+
+
+def effect_of_rounding(layers: list[Layer], assembly: Assembly, x: Tensor, targets: Tensor) -> tuple[str, Tensor]:
+    """Say what rounding the weights to 16 bits does to the probabilities of the test set.
+
+    Returns:
+        a sentence, and the numbers of the images that the rounded network gets wrong.
+    """
+    phi = assembly.module.activation
+    rounded = [(weight.to(ROUNDED).float(), bias.to(ROUNDED).float()) for weight, bias in layers]
+    with torch.no_grad():
+        whole, short = (torch.softmax(sequential(each, phi)(x), dim=1) for each in (layers, rounded))
+    apart = float((whole - short).abs().max())
+    right = [p.argmax(dim=1) == targets for p in (whole, short)]
+    before, after = (float(hits.float().mean()) for hits in right)
+    sentence = (
+        f"The weights are rounded to 16-bit floats. Over {len(x):,} test images no probability moves by more than "
+        f"{apart:.1g}, and {after:.2%} are right ({before:.2%} before)."
+    )
+    return sentence, (~right[1]).nonzero().flatten()

@@ -1,0 +1,92 @@
+"""A network written for others, and read back to see that it is the same one."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from handgrad.errors import UserError
+from handgrad.inspection.weights import Layer, for_notebook, for_sequential, layers_of
+from handgrad.nn.activations import Activation
+from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.runs.folder import replacing
+from handgrad.training.build import Assembly
+
+FILES = {"state_dict": "state_dict.pt", "notebook": "notebook.pt", "onnx": "network.onnx"}
+TOLERANCE = 1e-5  # of the largest logit: what another library's sums may differ by
+
+
+def write(assembly: Assembly, kind: str, path: Path) -> tuple[float, int]:
+    """Write a network and compare what is read back with it on the test set.
+
+    Args:
+        assembly: of the network.
+        kind: "state_dict", "notebook" or "onnx".
+        path: of the file.
+
+    Returns:
+        the largest difference of a logit as a share of the largest logit, and the number of images.
+
+    Raises:
+        UserError: ONNX is not installed, or what was read back is not the network.
+    """
+    module, data = assembly.module, assembly.data
+    images = data.loaders["test" if data.score_test else "val"].images
+    network = module.network.cpu().float()
+    x = images / 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layers = list(zip(network.weights, network.biases, strict=True))
+    original = sequential(layers, module.activation)
+    with torch.no_grad(), replacing(path) as temporary:
+        expected = original(x)
+        if kind == "onnx":
+            found = through_onnx(original, x, temporary)
+        else:
+            torch.save(for_notebook(network) if kind == "notebook" else for_sequential(network), temporary)
+            found = sequential(layers_of(read_checkpoint(temporary)[0], path), module.activation)(x)
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        if not found.argmax(dim=1).equal(expected.argmax(dim=1)) or difference > TOLERANCE:
+            raise UserError(f"{path} was not written: read back, its logits are off by {difference:.1e} of the largest")
+    return difference, len(images)
+
+
+def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
+    """The network in PyTorch's own terms: linear layers with the activation between them."""
+    parts: list[nn.Module] = []
+    for weight, bias in layers:
+        linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+        linear.weight.data, linear.bias.data = weight.detach(), bias.detach()
+        parts += [linear, activation.reference()]
+    return nn.Sequential(*parts[:-1])
+
+
+def through_onnx(network: nn.Module, x: Tensor, path: Path) -> Tensor:
+    """Write a network as ONNX, images (B, 784) to logits (B, 10) with any B, and run it by onnxruntime.
+
+    Raises:
+        UserError: the extra `export` is not installed.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - what torch writes ONNX with
+    except ImportError as error:
+        raise UserError(f"format=onnx needs the extra export ({error}): pip install 'handgrad[export]'") from error
+    for talker in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(talker).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (x[:2],),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path)
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": x.numpy()})
+    return torch.from_numpy(logits)

@@ -1,0 +1,31 @@
+"""Figures of pictures beside what the network saw of them."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from handgrad.inspection.predict import MOST, Prediction
+from handgrad.text import escape_control
+
+COLUMNS = 4  # of pairs
+
+
+def pictures(predicted: Sequence[Prediction]) -> Figure:
+    """Draw each picture beside what the network saw of it, under the two likeliest classes; the first forty."""
+    shown = predicted[:MOST]
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.1 * lines), layout="constrained")
+    grid = figure.subplots(lines, 2 * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, each in enumerate(shown):
+        line, column = divmod(number, columns)
+        picture, seen = grid[line, 2 * column], grid[line, 2 * column + 1]
+        picture.imshow(each.grey, cmap="gray", vmin=0, vmax=1)
+        seen.imshow(each.seen.view(28, 28).numpy(), cmap="gray", vmin=0, vmax=1)
+        (first, second), (p, q) = each.classes, each.probabilities
+        name = escape_control(each.path.name)
+        picture.set_title(name if len(name) <= 18 else f"{name[:17]}…", fontsize=8, parse_math=False)
+        seen.set_title(f"{first}: {p:.1%}\n{second}: {q:.1%}", fontsize=8)
+    return figure

@@ -1,0 +1,104 @@
+"""Pictures in, classes out."""
+
+from collections.abc import Iterator, Sequence
+from glob import glob  # Path.glob takes no absolute pattern
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.errors import UserError
+from handgrad.inspection.digits import SUFFIXES, Grey, to_mnist
+from handgrad.training.build import Assembly
+
+MOST = 40  # pictures that a terminal and a figure show
+HEADINGS = ("picture", "class", "probability", "runner-up", "its probability")
+
+
+class Prediction(NamedTuple):
+    """What a network makes of a picture.
+
+    path: of the picture.
+    grey: (H, W) the picture.
+    seen: (784,) what the network saw.
+    classes: the likeliest class and the runner-up.
+    probabilities: of these two.
+    """
+
+    path: Path
+    grey: Grey
+    seen: Tensor
+    classes: tuple[str, str]
+    probabilities: tuple[float, float]
+
+
+def found(images: Any) -> list[Path]:
+    """The files that names, folders and patterns stand for, each once and in order.
+
+    Args:
+        images: one or a list; a file that exists wins over a pattern of that name, and of a folder its pictures count.
+
+    Raises:
+        UserError: one of them stands for nothing.
+    """
+    if images is None:
+        raise UserError("name the pictures: images=my_digit.png, images=folder, 'images=*.png', 'images=[one,another]'")
+    paths: dict[Path, None] = {}
+    for name in images if isinstance(images, list) else [images]:
+        path = Path(str(name))
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        else:
+            pattern = str(name)
+            files = [path] if path.exists() else [Path(file) for file in sorted(glob(pattern, recursive=True))]  # noqa: PTH207
+        if not files:
+            what = "holds no picture" if path.is_dir() else "is not there"
+            raise UserError(f"images={name}: {path.absolute()} {what}")
+        paths |= dict.fromkeys(files)
+    return list(paths)
+
+
+def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction], list[str]]:
+    """Prepare pictures and classify them.
+
+    Args:
+        assembly: of a trained network.
+        paths: of the pictures.
+
+    Returns:
+        a prediction per picture that could be used, and a sentence per picture that could not.
+    """
+    usable, refused = [], []
+    for path in paths:
+        try:
+            usable.append((path, *to_mnist(path)))
+        except UserError as error:
+            refused.append(str(error))
+    if not usable:
+        return [], refused
+    module, names = assembly.module, assembly.data.class_names
+    x = torch.stack([seen for _, _, seen in usable]).to(module.network.weights[0])
+    with torch.no_grad():
+        two = torch.softmax(module(x).float(), dim=1).topk(2, dim=1)
+    predicted = [
+        Prediction(path, grey, seen, (names[first], names[second]), (p, q))
+        for (path, grey, seen), (first, second), (p, q) in zip(
+            usable, two.indices.tolist(), two.values.tolist(), strict=True
+        )
+    ]
+    return predicted, refused
+
+
+def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
+    """The lines of `predictions.csv`."""
+    yield "picture", "class", "probability", "runner_up", "runner_up_probability"
+    for each in predicted:
+        (first, second), (p, q) = each.classes, each.probabilities
+        yield each.path, first, f"{p:.6g}", second, f"{q:.6g}"
+
+
+def cells(prediction: Prediction) -> tuple[str, ...]:
+    """A prediction as a row of texts, under `HEADINGS`."""
+    (first, second), (p, q) = prediction.classes, prediction.probabilities
+    return str(prediction.path), first, f"{p:.1%}", second, f"{q:.1%}"

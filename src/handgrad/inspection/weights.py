@@ -1,0 +1,77 @@
+"""The formats in which a network's weights come and go: checkpoint, state_dict, the notebook's dictionary."""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from handgrad.errors import UserError
+from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+
+NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (500, 784) ... "w4" (10, 100), "b1" (500, 1) ... "b4" (10, 1)
+Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
+
+
+def layers_of(content: Any, source: object) -> list[Layer]:
+    """Find the layers in what a file of weights holds.
+
+    Args:
+        content: a Lightning checkpoint, a state_dict whose names end in "weight" and "bias", or the notebook's
+            dictionary.
+        source: the file, for the sentence where it holds something else.
+
+    Returns:
+        (weight, bias) of every layer, from the input on.
+
+    Raises:
+        UserError: there are no layers in it, or they do not fit each other, 784 inputs and 10 classes.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if is_named(content) else {}
+    if tensors and all(NOTEBOOK.fullmatch(key) for key in tensors):
+        tensors = dict(sorted(tensors.items(), key=lambda item: int(item[0][1:])))
+        named = {f"{key[1:]}.{'weight' if key[0] == 'w' else 'bias'}": value for key, value in tensors.items()}
+        tensors = {key: value.flatten() if key.endswith("bias") else value for key, value in named.items()}
+    prefixes = [key.removesuffix("weight") for key in tensors if key.endswith("weight")]
+    if not prefixes or {f"{prefix}{name}" for prefix in prefixes for name in ("weight", "bias")} != set(tensors):
+        raise UserError(
+            f"{source} does not hold a weight and a bias for every layer of a perceptron: "
+            "it should be a checkpoint of this project, a state_dict of linear layers, or the notebook's w1, b1, ..."
+        )
+    layers = [(tensors[f"{prefix}weight"], tensors[f"{prefix}bias"]) for prefix in prefixes]
+    shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
+    fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
+    fit = fit and all(above[1] == below[0] for (below, _), (above, _) in pairwise(shapes))
+    if not fit or shapes[0][0][1] != INPUTS or shapes[-1][0][0] != CLASSES:
+        listed = ", ".join(f"{weight} with bias {bias}" for weight, bias in shapes)
+        raise UserError(
+            f"{source}: its weights (outputs, inputs) do not make a network from {INPUTS} inputs to {CLASSES} classes, "
+            f"each layer's inputs the outputs of the one before: {listed}"
+        )
+    if not all(tensor.is_floating_point() for layer in layers for tensor in layer):
+        raise UserError(f"{source}: weights should be floating-point numbers")
+    return layers
+
+
+def is_named(content: Any) -> bool:
+    """Tell whether something is a dictionary of texts."""
+    return isinstance(content, Mapping) and all(isinstance(key, str) for key in content)
+
+
+def for_sequential(network: MLP) -> dict[str, Tensor]:
+    """A state_dict as `nn.Sequential(nn.Linear(784, 500), phi, nn.Linear(500, 250), ...)` loads it."""
+    return {
+        f"{2 * number}.{name}": parameter.detach().clone()
+        for number, layer in enumerate(network.linear)
+        for name, parameter in layer.named_parameters()
+    }
+
+
+def for_notebook(network: MLP) -> dict[str, Tensor]:
+    """The notebook's dictionary: "w1" (O, I), "b1" (O, 1), ..."""
+    weights = {f"w{number}": weight.detach().clone() for number, weight in enumerate(network.weights, start=1)}
+    biases = {f"b{number}": bias.detach().clone()[:, None] for number, bias in enumerate(network.biases, start=1)}
+    return weights | biases

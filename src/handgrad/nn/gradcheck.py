@@ -1,0 +1,245 @@
+"""Gradients by hand held against autograd's and against central finite differences; spoiled on purpose, to see it show.
+
+Every figure is the largest difference of an entry over the largest entry of the other side's gradient: a share, which
+does not grow where single entries happen to be near zero.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.nn import backprop, losses
+from handgrad.nn.activations import Activation
+from handgrad.nn.backprop import FactoredGradient, ForwardPass
+from handgrad.nn.losses import L2
+from handgrad.nn.mlp import MLP
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+STEPS = {"float64": 1e-6, "float32": 3e-3}  # larger ones step over more of relu's kinks, smaller ones lose in rounding
+TOLERANCES = {
+    ("autograd", "float64"): 1e-9,
+    ("differences", "float64"): 1e-4,
+    ("autograd", "float32"): 1e-4,
+    ("differences", "float32"): 0.2,
+}
+Key = tuple[str, str]  # of TOLERANCES: reference and precision
+BROKEN = {
+    "BP1": "delta_L = p - y, the division by B left out",
+    "BP2": "delta_l without the factor phi'(z_l)",
+    "BP3": "dLoss/db_l as the mean over the batch in place of the sum",
+    "BP4": "dLoss/dW_l with z_(l-1) in place of a_(l-1)",
+    "phi": "phi'(a_l) in place of phi'(z_l)",
+    "L2": "the penalty's gradient without its factor 2",
+}
+
+
+class Objective(NamedTuple):
+    """What is differentiated: the mean loss of a network on a batch, penalty included.
+
+    network: L layers.
+    phi: the activation.
+    regularizer: the penalty.
+    x: (B, 784) images.
+    y: (B, 10) targets.
+    """
+
+    network: MLP
+    phi: Activation
+    regularizer: L2
+    x: Tensor
+    y: Tensor
+
+
+class Row(NamedTuple):
+    """How far one parameter's gradient by hand is from each reference in each precision.
+
+    layer: from 1.
+    parameter: "weight" or "bias".
+    shape: of the parameter.
+    apart: shares of the reference's largest entry.
+    bounds: what they may be: the tolerance and, for differences, what rounding alone makes of them.
+    """
+
+    layer: int
+    parameter: str
+    shape: tuple[int, ...]
+    apart: dict[Key, float]
+    bounds: dict[Key, float]
+
+    def right(self, key: Key) -> bool:
+        """Whether one difference is within its bound; a gradient that is not finite is not."""
+        return self.apart[key] <= self.bounds[key]
+
+    @property
+    def verdict(self) -> str:
+        """Either "right" or "wrong"."""
+        return "right" if all(map(self.right, self.apart)) else "wrong"
+
+
+@dataclass(frozen=True)
+class WrongDerivative:
+    """An activation whose derivative is not its own.
+
+    Args:
+        phi: the activation.
+        wrong: what stands for phi'(z), from (z, a).
+    """
+
+    phi: Activation
+    wrong: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.phi(z)
+
+    def derivative(self, z: Tensor, a: Tensor) -> Tensor:
+        return self.wrong(z, a)
+
+    def reference(self) -> torch.nn.Module:
+        return self.phi.reference()
+
+
+@torch.no_grad()
+def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
+    """Weight and bias gradients of every layer, from the input on, penalty included.
+
+    Args:
+        objective: what is differentiated.
+        broken: a key of `BROKEN`: the equation that is spoiled.
+
+    Returns:
+        2 L tensors: (O, I), (O,), (O, I), ...
+    """
+    network, phi, regularizer, x, y = objective
+    used: Activation = phi
+    if broken == "BP2":
+        used = WrongDerivative(phi, lambda z, a: torch.ones_like(z))
+    elif broken == "phi":
+        used = WrongDerivative(phi, lambda z, a: phi.derivative(a, phi(a)))
+    _, passed, gradients = backprop.loss_and_gradients(
+        x, y, network.weights, network.biases, used, examples=1 if broken == "BP1" else None
+    )
+    if broken == "BP4":
+        gradients = unactivated(gradients, passed)
+    decay = regularizer.weight_decay / 2 if broken == "L2" else regularizer.weight_decay
+    found = []
+    for weight, gradient in zip(network.weights, gradients, strict=True):
+        found += [gradient.weight() + decay * weight, gradient.bias() / (len(x) if broken == "BP3" else 1)]
+    return found
+
+
+def unactivated(gradients: Sequence[FactoredGradient], passed: ForwardPass) -> list[FactoredGradient]:
+    """Gradients that take a layer's input as it was before the activation."""
+    inputs = [passed.inputs[0], *passed.zs[:-1]]
+    return [FactoredGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
+
+
+def by_autograd(objective: Objective) -> list[Tensor]:
+    """The same gradients by PyTorch's layers, loss and graph."""
+    network, phi, regularizer, x, y = objective
+    with torch.enable_grad():
+        mean_loss = torch.nn.functional.cross_entropy(network(x, phi.reference()), y)
+        return list(torch.autograd.grad(mean_loss + regularizer.penalty(network.weights), list(network.parameters())))
+
+
+@torch.no_grad()
+def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> list[Tensor]:
+    """Central finite differences of the objective, by the forward pass alone; its loss is summed in float64.
+
+        dLoss/dw ~ (Loss(w + h) - Loss(w - h)) / 2h
+
+    Args:
+        objective: what is differentiated.
+        at: for each parameter, the flat indices of the entries to be moved.
+        step: h.
+
+    Returns:
+        for each parameter, the derivatives at its indices.
+    """
+    network, phi, regularizer, x, y = objective
+
+    def value() -> Tensor:
+        logits = backprop.forward(x, network.weights, network.biases, phi).logits
+        penalty = regularizer.penalty([weight.double() for weight in network.weights]) if regularizer.strength else 0
+        return losses.cross_entropy(losses.log_softmax(logits.double()), y.double()) + penalty
+
+    found = []
+    for parameter, indices in zip(network.parameters(), at, strict=True):
+        flat, derivatives = parameter.view(-1), []
+        for index in indices.tolist():
+            entry = float(flat[index])
+            flat[index] = entry + step
+            up, above = value(), float(flat[index])
+            flat[index] = entry - step
+            down, below = value(), float(flat[index])
+            flat[index] = entry
+            derivatives.append((up - down) / (above - below))  # the step that was really taken
+        found.append(torch.stack(derivatives))
+    return found
+
+
+def check(
+    network: MLP,
+    phi: Activation,
+    regularizer: L2,
+    x: Tensor,
+    y: Tensor,
+    entries: int = 20,
+    broken: str | None = None,
+) -> list[Row]:
+    """Hold every parameter's gradient by hand against both references in both precisions.
+
+    Args:
+        network: of any precision; it is not changed.
+        phi: the activation.
+        regularizer: the penalty.
+        x: (B, 784) images.
+        y: (B, 10) targets.
+        entries: of each parameter, how many are moved for the finite differences: those of the largest gradients.
+        broken: a key of `BROKEN`: the equation that is spoiled in the gradient by hand.
+
+    Returns:
+        a row per parameter, from the input on.
+    """
+    names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
+    rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
+    for name, dtype in DTYPES.items():
+        cast = Objective(copy.deepcopy(network).to("cpu", dtype), phi, regularizer, x.to(dtype), y.to(dtype))
+        ours, graph = by_hand(cast, broken), by_autograd(cast)
+        at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
+        moved = by_differences(cast, at, STEPS[name])
+        logits = backprop.forward(cast.x, cast.network.weights, cast.network.biases, phi).logits
+        rounding = torch.finfo(dtype).eps * float(logits.abs().max()) / STEPS[name]
+        for row, gradient, reference, indices, differences in zip(rows, ours, graph, at, moved, strict=True):
+            largest = float(differences.abs().max())
+            for key, share, bound in (
+                (("autograd", name), relative_error(gradient, reference), 0.0),
+                (
+                    ("differences", name),
+                    relative_error(gradient.flatten()[indices], differences),
+                    rounding / (largest or 1),
+                ),
+            ):
+                row.apart[key], row.bounds[key] = share, TOLERANCES[key] + bound
+    return rows
+
+
+def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
+    """What `check.json` holds."""
+    return {
+        "broken": broken,
+        "tolerances": {" ".join(key): tolerance for key, tolerance in TOLERANCES.items()},
+        "rows": [
+            {"layer": row.layer, "parameter": row.parameter, "shape": list(row.shape), "verdict": row.verdict}
+            | {" ".join(key): share for key, share in row.apart.items()}
+            for row in rows
+        ],
+    }
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference over the largest of theirs; the difference itself where all of theirs are 0."""
+    return float((ours - theirs).abs().max()) / (float(theirs.abs().max()) or 1)

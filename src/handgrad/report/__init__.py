@@ -1,1 +1,0 @@
-"""The comparison of runs: collected, pooled into cells, tested, drawn and put on a page. Nothing here imports torch."""

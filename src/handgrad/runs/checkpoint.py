@@ -1,0 +1,143 @@
+"""Checkpoints as data: read without running anything, checked against their seal and the run's configuration."""
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handgrad.config import normalize
+from handgrad.errors import UserError
+from handgrad.text import differences, join_names, texts_in
+
+log = logging.getLogger(__name__)
+
+
+SEAL = "archive/handgrad.json"  # one more entry of the zip archive that a checkpoint is; torch.load passes it over
+
+
+def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
+    """Read a file of weights without running anything that is in it.
+
+    Args:
+        path: of what `torch.save` wrote, sealed or not.
+
+    Returns:
+        its content, and the configuration that it is sealed with, None without a seal.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or holds more than numbers and texts.
+    """
+    try:
+        config = None
+        if zipfile.is_zipfile(path):  # else in torch's older format
+            with zipfile.ZipFile(path) as archive:
+                if SEAL in archive.namelist():
+                    seal = json.loads(archive.read(SEAL))
+                    config = dict(seal["config"])
+                    if seal["sha256"] != checksum(archive):
+                        raise ValueError("its checksum is not the one it was sealed with")
+        return torch.load(path, map_location="cpu", weights_only=True), config  # stricter than zipfile
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive can fail in every way there is
+        reason = "it holds objects or code" if "weights_only" in str(error) else str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is no sound file of weights ({reason}): nothing in it was run; "
+            "torch.save(model.state_dict(), ...) writes one that can be read"
+        ) from error
+
+
+def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the checkpoint that a run can go on from; a damaged one is named, and the run begins anew.
+
+    Args:
+        path: of the checkpoint; it need not exist.
+        config: of the run.
+
+    Returns:
+        the checkpoint's content, None where there is none or a damaged one.
+
+    Raises:
+        UserError: the checkpoint is whole, but of another configuration; says where they differ.
+    """
+    content: dict[str, Any] | None
+    try:
+        content, belongs_to = read_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except UserError:
+        belongs_to = None
+    if belongs_to is None:
+        log.warning("%s is damaged, or not of this project: the run begins anew", path)
+        return None
+    if differ := differences(normalize(belongs_to), normalize(config)):
+        raise UserError(
+            f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
+            f"another folder; it has {join_names(differ)}"
+        )
+    states = content.get("callbacks") if isinstance(content, Mapping) else None
+    for text in texts_in(states):
+        if leads_outside(text, path.parent):
+            raise UserError(
+                f"{path} has a callback whose file is {text}: move {path.parent} away to begin anew; "
+                "going on might delete what is there"
+            )
+    return content
+
+
+def leads_outside(text: str, folder: Path) -> bool:
+    """Whether a text is a path that Lightning might take for one in a folder, and is not.
+
+    `ModelCheckpoint` deletes the paths in its state: any on another file system, and those that begin with its own
+    folder, also where `..` leads out of that again.
+    """
+    if ".." not in Path(text).parts:
+        return "://" in text
+    return not Path(os.path.abspath(text)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 - it resolves `..`
+
+
+def logged_step(content: Mapping[str, Any]) -> int:
+    """The step that a logger is at when a run goes on from a checkpoint."""
+    return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+
+
+@contextmanager
+def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
+    """Turn a failure to go on from a checkpoint into one sentence.
+
+    Args:
+        path: of the checkpoint.
+        passed: tells whether the run has since saved another, after which a failure is not this one's.
+
+    Raises:
+        UserError: instead of whatever a state raises that does not fit.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if passed():
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"cannot go on from {path} ({reason}): if it does not belong to this run, move {path.parent} away to begin "
+            "anew; HYDRA_FULL_ERROR=1 shows where it failed"
+        ) from error
+
+
+def checksum(archive: zipfile.ZipFile) -> str:
+    """SHA-256 of the names and contents of all that an archive holds but its seal."""
+    digest = hashlib.sha256()
+    for name in sorted(set(archive.namelist()) - {SEAL}):
+        digest.update(name.encode())
+        digest.update(archive.read(name))
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""Files of a run's folder: their names, and how they are written. docs/run-folder.md lists them.
+
+Every file is written under a temporary name and renamed, so that a reader never sees half of one.
+"""
+
+import csv
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from handgrad.errors import UserError, describe_os_error
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+
+METRICS = "metrics.json"
+HISTORY = "history.csv"
+LAYERS = "layers.csv"
+PREDICTIONS = "predictions.csv"
+CHECK = "check.json"
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+TENSORBOARD = "tensorboard"
+MLFLOW = "mlflow_run_id.txt"
+HALF = ".part"  # ends the name of a file that is being written
+
+
+def remove_empty_run(folder: Path) -> None:
+    """Take away a folder in which Hydra has only written down its configuration."""
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # not empty: not ours to take away
+        folder.rmdir()
+
+
+@contextmanager
+def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
+    """Keep every other process out of a folder, and clear away what a killed one left half written.
+
+    Args:
+        folder: made if it is not there.
+        patiently: wait for a process that is in it.
+
+    Raises:
+        UserError: another process is running in the folder at this moment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
+    try:
+        lock.acquire()  # the system lets go of it even if the process is killed
+    except Timeout:
+        if not patiently:
+            raise UserError(
+                f"{folder} is being written by another process: wait for it or choose another folder"
+            ) from None
+        log.info("%s is being written by another process: waiting for it", folder)
+        lock.acquire(timeout=-1)
+    try:
+        for half in folder.rglob(f".*{HALF}"):
+            half.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # before the release: after it, another process may hold what is taken away
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Turn a failure to write a run's files into one sentence.
+
+    Raises:
+        UserError: a file of the folder could not be written; says which and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        gone = "" if folder.is_dir() else ", for the run's folder is gone"
+        raise UserError(
+            f"{describe_os_error(error, folder)}{gone}: "
+            "make room or mend the folder and start the same command again, or choose another with hydra.run.dir=..."
+        ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file for people and programs."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row per epoch, an empty cell where a set was not scored."""
+    columns = max((list(row) for row in rows), key=len)
+    write_rows(folder / HISTORY, [columns, *([row.get(column) for column in columns] for row in rows)])
+
+
+def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
+    """Write a set's 10 x 10 counts, rows: true class, columns: predicted class."""
+    write_rows(folder / f"confusion_{name}.csv", counts)
+
+
+def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
+    """Write a row per test image, in the set's order: true class, predicted class, probability of the latter."""
+    cells = ((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
+    write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *cells])
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file, None as an empty cell."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def write_figure(folder: Path, name: str, figure: "Figure") -> None:
+    """Write a figure as PNG."""
+    with replacing(folder / f"{name}.png") as path:
+        figure.savefig(path, format="png", dpi=120)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write; it becomes `path` when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

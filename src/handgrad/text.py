@@ -1,0 +1,86 @@
+"""Nested configurations as flat keys; values as text that is safe to print."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of a nested configuration by its dotted key: {"optimizer.lr": 0.1, ...}; lists stay whole."""
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            settings |= flatten(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
+def equal_typed(a: Any, b: Any) -> bool:
+    """Tell whether two values are equal and of equal types: true is not 1, and 1 is not 1.0."""
+    return canonical(a) == canonical(b)
+
+
+def canonical(value: Any) -> str:
+    """A value as text that no other value shares."""
+    return json.dumps(value, sort_keys=True)
+
+
+def format_value(value: Any) -> str:
+    """A value in one line; a text stands in quotes only where it would read as something else.
+
+    relu, 0.1, 1e-05, true, null, [500, 250]; "3" for the text 3.
+    """
+    if isinstance(value, float):
+        return repr(value)
+    if not isinstance(value, str):
+        return escape_control(json.dumps(value, ensure_ascii=False))
+    try:
+        json.loads(value)
+    except ValueError:
+        return escape_control(value)
+    return json.dumps(value)
+
+
+def escape_control(text: str) -> str:
+    """A text with all escaped that could steer a terminal or stop a file from being written.
+
+    That is: control characters, line breaks, invisible signs, lone surrogates.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Say in which keys two configurations differ: "optimizer.lr (0.1, not 0.2)", "seed (missing, not 1)"."""
+    first, second = flatten(one), flatten(other)
+    keys = dict.fromkeys([*second, *first])
+    return [
+        f"{escape_control(key)} ({format_value(first[key]) if key in first else 'missing'}, "
+        f"not {format_value(second[key]) if key in second else 'missing'})"
+        for key in keys
+        if key not in first or key not in second or not equal_typed(first[key], second[key])
+    ]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a nested value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts_in([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from texts_in(each)
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """A text with the middle of a very long one left out."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"
+
+
+def join_names(parts: Sequence[str], most: int = 5) -> str:
+    """A list in words, the first few of a long one."""
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + more

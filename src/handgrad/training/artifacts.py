@@ -1,0 +1,99 @@
+"""What a finished run leaves behind besides its history: final scores, figures, TensorBoard's last entries."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+from matplotlib.figure import Figure
+
+from handgrad.runs.folder import write_confusion, write_figure, write_predictions
+from handgrad.text import format_value
+from handgrad.training import figures
+from handgrad.training.modules import Classifier
+
+
+def write_scores(
+    trainer: Trainer,
+    module: Classifier,
+    folder: Path,
+    class_names: Sequence[str],
+    history: Sequence[Mapping[str, float]],
+    settings: Mapping[str, Any],
+) -> dict[str, float]:
+    """Write what `Trainer.test` found to the run's folder and to the loggers.
+
+    Args:
+        trainer: has just tested the module.
+        module: holds the scores of every set.
+        folder: the run's.
+        class_names: of the ten classes.
+        history: a row per epoch.
+        settings: the run's choices and every value of its configuration, by dotted key; they are the columns of
+            TensorBoard's HParams table, beside the final accuracies.
+
+    Returns:
+        `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
+    """
+    assert trainer.test_dataloaders is not None
+    metrics = module.numbers_of(module.tested)
+    if not trainer.is_global_zero:  # it has helped to count
+        return metrics
+    final = "test" if "test" in module.tested else "val"
+    for name in module.tested:
+        counts = module.scores_of(name).counts().cpu()
+        write_confusion(folder, name, counts.tolist())
+        title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
+        figure = figures.confusion(counts, class_names, title)
+        log_figure(trainer, f"confusion/{name}", figure)
+        if name == final:
+            write_figure(folder, f"confusion_{name}", figure)
+
+    drawn = {"curves": figures.curves(history), "predictions": first_ten(trainer, module, final, class_names)}
+    for name, figure in drawn.items():
+        log_figure(trainer, name, figure)
+        write_figure(folder, name, figure)
+    if module.test_logits:
+        probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
+        true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
+        write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
+    losses = [name for name in max(history, key=len) if name.endswith("/loss")]
+    # TensorBoard's table shows the first of them unasked: the test set's.
+    accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
+    final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
+            logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
+        else:
+            logger.log_hyperparams(hyperparameters(settings))
+            logger.log_metrics(final_scores, trainer.global_step)
+        logger.finalize("success")
+    return metrics
+
+
+def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Show a figure in every logger that can."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
+
+
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as TensorBoard takes them: numbers and texts (it would make 1 of true)."""
+    return {key: value if type(value) in (int, float) else format_value(value) for key, value in settings.items()}
+
+
+def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
+    """Draw the first ten images of a set with their actual and predicted classes."""
+    assert trainer.test_dataloaders is not None
+    loader = trainer.test_dataloaders[name]
+    x = loader.images[:10] / 255
+    with torch.no_grad():
+        guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
+    actual, predicted = ([class_names[i] for i in labels] for labels in (loader.targets[:10].argmax(dim=1), guesses))
+    return figures.predictions(x, actual, predicted)

@@ -1,0 +1,198 @@
+"""From a configuration to data, module and Trainer: every command and benchmark builds a run by this."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from filelock import FileLock
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
+
+from handgrad.config import build, to_dict
+from handgrad.errors import UserError, as_user_error
+from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
+from handgrad.training import callbacks
+from handgrad.training.checkpoint_io import SealedCheckpointIO
+from handgrad.training.data import MNISTDataModule
+from handgrad.training.matmul import set_matmul_precision
+from handgrad.training.modules import Classifier
+
+STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+
+
+class Assembly(NamedTuple):
+    """Everything that a training run is made of."""
+
+    trainer: lightning.Trainer
+    module: Classifier
+    data: MNISTDataModule
+    history: callbacks.History
+
+
+def assemble(
+    cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False, resumed_at: int = 0
+) -> Assembly:
+    """Build data, module and Trainer with all that watches it, from the seed on.
+
+    Args:
+        cfg: a checked configuration.
+        folder: where the results go.
+        show_progress: a bar on a terminal, a line per epoch elsewhere.
+        terminal: whether the output is one.
+        resumed_at: the logged step that a run goes on from; a logger forgets what it knows of later ones.
+
+    Raises:
+        UserError: the data, or a value that only a library can judge, cannot be used.
+    """
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
+    # A thread takes this from the one that starts it, so it comes before the first product.
+    torch.set_flush_denormal(True)
+    data = data_of(cfg)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    options, engine = copy.copy(cfg.trainer), build(cfg.engine)
+    with open_dict(options):
+        theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
+        if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
+            parts |= {key: options.pop(key) for key in STEPPING if key in options}
+        bar = options.pop("enable_progress_bar", True) and show_progress and terminal
+        root = options.pop("default_root_dir", folder)
+    module = engine(**parts)
+    loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
+    history = callbacks.History(folder, lines=show_progress and not bar)
+    ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
+    if loggers:
+        ours.append(LearningRateMonitor("step"))
+    if cfg.get("diagnostics"):
+        ours.append(build(cfg.diagnostics, folder=folder, history=history))
+    if cfg.trainer.devices != 1:
+        ours.append(callbacks.OwnSignals())
+    trainer = build(
+        options,
+        enable_progress_bar=bar,
+        logger=loggers,
+        callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history],
+        plugins=[SealedCheckpointIO(to_dict(cfg)), *theirs["plugins"]],
+        default_root_dir=root,
+    )
+    check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
+    set_matmul_precision(
+        cfg.get("matmul", "default"), module.network.weights, data.batch_size, trainer.strategy.root_device
+    )
+    return Assembly(trainer, module, data, history)
+
+
+def data_of(cfg: DictConfig) -> MNISTDataModule:
+    """Build a configuration's data and read it.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    data: MNISTDataModule = build(cfg.data, seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:
+    """Build what a run was made of around the weights that came of it: on one device, watched by nothing.
+
+    Args:
+        cfg: the run's configuration, of its Trainer only what decides how a network is scored.
+        layers: (weight, bias) of every layer, from the input on.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.trainer.devices = 1
+    cfg.logger = cfg.callbacks = cfg.diagnostics = None
+    assembly = assemble(cfg, Path.cwd(), show_progress=False)
+    module = assembly.module
+    assembly.trainer.precision_plugin.convert_module(module)
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(module.network.linear, layers, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    return assembly
+
+
+def check_strategy(strategy: Strategy, name: str) -> None:
+    """Check that every process has all of the network, and that the first one keeps what was trained.
+
+    Args:
+        strategy: what Lightning has made of the name.
+        name: as it was typed.
+
+    Raises:
+        UserError: Lightning would split the network, or train it in processes that take it away with them.
+    """
+    one_device = isinstance(strategy, SingleDeviceStrategy)
+    if not one_device and (
+        type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher)
+    ):
+        raise UserError(f"trainer.strategy={name} leaves the trained network elsewhere or in parts: use ddp")
+
+
+def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
+    """The loggers of `conf/logger/`, each writing to the run's folder, MLflow's to its store."""
+    purge = {"purge_step": resumed_at}  # what was logged after the checkpoint is logged again
+    loggers = []
+    for node in (cfg.get("logger") or {}).values():
+        if node._target_.endswith("MLFlowLogger"):
+            loggers.append(in_store(node, str(cfg.name), folder / MLFLOW))
+        else:
+            loggers.append(
+                build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
+            )
+    return loggers
+
+
+def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
+    """MLflow's logger; its store is begun by one process at a time, and a run that goes on goes on there too.
+
+    Args:
+        node: of `conf/logger/mlflow.yaml`.
+        name: the run's.
+        known: the file that keeps what MLflow calls the run.
+
+    Raises:
+        UserError: MLflow is not installed, or its store cannot be used.
+    """
+    uri = str(node.get("tracking_uri"))
+    store = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else known
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{store}.lock"), as_user_error("logger.mlflow", Exception):
+        logger: MLFlowLogger = build(node, run_name=name, run_id=known.read_text() if known.exists() else None)
+        if logger.run_id:  # None in all but the first of several processes
+            write_text(known, logger.run_id)
+    return logger
+
+
+def callbacks_of(cfg: DictConfig, folder: Path) -> list[Any]:
+    """The callbacks of `conf/callbacks/`; what one saves goes beside the run's checkpoint."""
+    nodes = cfg.get("callbacks") or {}
+    place = {"dirpath": folder / CHECKPOINTS}
+    return [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes.values()]
+
+
+def built_alone(node: Any) -> list[Any]:
+    """Build loggers, callbacks or plugins of the user's own; one alone may stand without a list."""
+    if OmegaConf.is_list(node):
+        return list(build(node))
+    return [build(node)] if OmegaConf.is_dict(node) else []

@@ -1,0 +1,180 @@
+"""What watches a run while it trains: divergence guard, history, progress; and a profiler that does nothing."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.profilers import PassThroughProfiler
+
+from handgrad.runs.folder import CHECKPOINTS, LAST, write_history
+from handgrad.runs.record import DivergedError
+from handgrad.training.modules import Classifier
+
+log = logging.getLogger(__name__)
+
+
+CHECK_EVERY = 50  # steps between looks at the loss on an accelerator
+
+
+class DivergenceGuard(Callback):
+    """Stops the run at the step whose loss is not finite.
+
+    On a CPU it looks at every step, which costs 0.2 microseconds there; on an accelerator, where a look makes the
+    processor wait, after 50 of them and at the end of the epoch. It names the first step whose loss was not finite.
+
+    Raises:
+        DivergedError: out of `Trainer.fit`.
+    """
+
+    looked_at = 0  # so many of this epoch's steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.looked_at = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        latest = pl_module.step_losses[self.looked_at :]
+        if latest[-1].is_cpu:
+            finite = all(map(math.isfinite, latest))
+        elif len(latest) >= CHECK_EVERY:
+            finite = bool(torch.stack(latest).isfinite().all())
+        else:
+            return
+        self.looked_at += len(latest)
+        if not finite:
+            self._stop(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if trainer.sanity_checking:
+            return
+        if not math.isfinite(pl_module.step_losses[-1]):
+            self._stop(trainer, pl_module)
+        for name, number in pl_module.numbers_of(pl_module.validated).items():
+            if not math.isfinite(number):  # the last step spoiled the weights
+                raise DivergedError(name, number, trainer.current_epoch, trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        """Let no weight be saved that is not finite, whether the epoch was scored or not."""
+        for parameter in pl_module.parameters():
+            if not parameter.isfinite().all():
+                raise DivergedError("a weight", math.nan, trainer.current_epoch, trainer.global_step)
+
+    def _stop(self, trainer: Trainer, pl_module: Classifier) -> None:
+        finite = torch.stack(pl_module.step_losses).isfinite()
+        step = int(finite.int().argmin())
+        before = trainer.global_step - len(pl_module.step_losses)
+        loss = float(pl_module.step_losses[step])
+        raise DivergedError("train/loss", loss, trainer.current_epoch, before + step)
+
+
+class History(Checkpoint):
+    """Keeps a row of numbers per epoch; writes them, and a checkpoint that holds them too, to the run's folder.
+
+    The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
+    scores are None unless it was scored after the epoch's last step.
+
+    A `Checkpoint` to Lightning, which calls those when all else at an epoch's end is done.
+
+    Args:
+        folder: the run's.
+        lines: log a line per epoch, for an output that is a file.
+    """
+
+    def __init__(self, folder: Path, lines: bool = False) -> None:
+        self.folder = folder
+        self.lines = lines
+        self.rows: list[dict[str, Any]] = []
+        self.started = self.seconds = 0.0
+        self.saved = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.started, self.seconds = time.perf_counter(), 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let what another callback does within an epoch not count as the epoch's time."""
+        began = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - began
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.seconds += time.perf_counter() - self.started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        seconds = self.seconds + time.perf_counter() - self.started
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
+        if pl_module.freshly_validated:
+            row |= pl_module.numbers_of(pl_module.validated)
+        else:
+            row |= {f"{name}/{metric}": None for name in pl_module.validated for metric in ("loss", "accuracy")}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": seconds}
+        self.rows.append(row | {"batches": len(pl_module.step_losses)})
+        if trainer.is_global_zero:
+            write_history(self.folder, self.rows)
+        # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
+        trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
+        self.saved = True
+        if self.lines:
+            numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name and value is not None]
+            log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+class OwnSignals(Callback):
+    """Keeps this process's own answer to SIGTERM while several train together.
+
+    Lightning puts another before it, which waits for the other processes in the middle of whatever this one is at: both
+    wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self.own = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        signal.signal(signal.SIGTERM, self.own)
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(refresh_rate=50)
+        self.history = history
+
+    def get_metrics(self, trainer: Trainer, pl_module: Classifier) -> dict[str, Any]:
+        shown = {"loss": f"{float(pl_module.step_losses[-1]):.3f}"} if pl_module.step_losses else {}
+        for name, value in (self.history.rows[-1] if self.history.rows else {}).items():
+            if name.endswith("/accuracy") and value is not None:
+                shown[name] = f"{value:.4f}"
+        return shown
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, with one context for all of a step's hooks; Lightning's default makes a new one for each.
+
+    That is 30 to 70 microseconds of a step (docs/scaling.md).
+    """
+
+    nothing: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:
+        return self.nothing

@@ -1,0 +1,208 @@
+"""One-hot MNIST, and its drop-in cousins, as a LightningDataModule that keeps every image in memory."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
+
+from handgrad.errors import UserError
+from handgrad.nn.mlp import CLASSES, INPUTS
+from handgrad.training.idx_files import LOCK, SCRATCH, ensure_unpacked, is_complete, unpack_lock
+
+log = logging.getLogger(__name__)
+
+SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
+
+Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
+
+
+class EpochSampler:
+    """The order of the examples: a function of (seed, epoch) alone, or their own order without a seed.
+
+    Lightning calls `set_epoch` before every epoch, also after resuming from a checkpoint.
+    """
+
+    def __init__(self, examples: int, seed: int | None) -> None:
+        self.examples = examples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """(N,) indices of the examples in this epoch's order."""
+        if self.seed is None:
+            return torch.arange(self.examples)
+        mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+        return torch.randperm(self.examples, generator=torch.Generator().manual_seed(int(mixed[0])))
+
+
+class BatchLoader:
+    """Serves whole batches by indexing tensors: a `DataLoader` without per-sample collation.
+
+    Args:
+        images: (N, 784) bytes; served as float in [0, 1].
+        targets: (N, 10) one-hot float.
+        batch_size: examples per batch; the last batch may be smaller.
+        seed: shuffles by (seed, epoch); None keeps the order.
+
+    Where several processes train together, `processes` and `process` say how many and which one this is: their batches
+    joined are the batches of `processes * batch_size` that one process would serve.
+    """
+
+    batch_sampler = None  # Lightning expects one beside every `sampler`
+    processes = 1
+    process = 0
+
+    def __init__(self, images: Tensor, targets: Tensor, batch_size: int, seed: int | None = None) -> None:
+        self.images = images
+        self.targets = targets
+        self.batch_size = batch_size
+        self.sampler = EpochSampler(len(images), seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // (self.batch_size * self.processes))
+
+    def __iter__(self) -> Iterator[Batch]:
+        for whole in torch.split(self.sampler.order(), self.batch_size * self.processes):
+            indices = whole.tensor_split(self.processes)[self.process]
+            yield self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
+
+
+class MNISTDataModule(LightningDataModule):
+    """Serves batches (x: (B, 784) float in [0, 1], y: (B, 10) one-hot float).
+
+    Args:
+        dataset: name of a class of `torchvision.datasets` that keeps MNIST's four files, e.g. "FashionMNIST".
+        root: folder that holds `<dataset>/raw/` with the four archives; what is missing is downloaded there.
+        batch_size: examples per training batch, in each of the processes that train together.
+        val_size: training images held out for validation, in the classes' proportions; 0 for none.
+        score_test: whether the test set is scored at all; false while validation still chooses something.
+        seed: orders the epochs and draws the validation split.
+
+    Raises:
+        UserError: from `prepare_data` and `setup`, when a file is missing, damaged or not what it should be, or
+            val_size leaves no image per class on either side.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "MNIST",
+        root: str = "data",
+        batch_size: int = 64,
+        val_size: int = 0,
+        seed: int = 0,
+        score_test: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dataset_class: type[datasets.MNIST] = getattr(datasets, dataset)
+        self.root = root
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.seed = seed
+        self.score_test = score_test
+        self.prepared = False
+        self.loaders: dict[str, BatchLoader] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the ten classes: "0" ... "9" for the digits."""
+        return [name.split(" - ")[0] for name in self.dataset_class.classes]
+
+    def prepare_data(self) -> None:
+        """Verify, unpack and, where an archive is missing, download the four files; a second call does nothing."""
+        if self.prepared:
+            return
+        raw = Path(self.root, self.dataset_class.__name__, "raw").absolute()
+        archives = {raw / url: md5 for url, md5 in self.dataset_class.resources}
+        for archive, md5 in archives.items():
+            if archive.exists() and not check_integrity(archive, md5):
+                log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
+        left = [*raw.glob(f"{SCRATCH}*"), *raw.glob(LOCK)]  # by a process that was killed, or is at it
+        if left or not all(is_complete(path.with_suffix(""), path) for path in archives):
+            with unpack_lock(raw):
+                for archive, md5 in archives.items():
+                    ensure_unpacked(archive, md5, self.dataset_class.mirrors)
+        self.prepared = True
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read both sets into memory and split off the validation images; a second call does nothing."""
+        if self.loaders:
+            return
+        if not self.score_test and not self.val_size:
+            raise UserError("data.score_test=false leaves nothing to score: hold images out with data.val_size=6000")
+        images, targets = self._read(train=True)
+        if self.val_size:
+            kept, held_out = self._split(targets)
+            self.loaders["val"] = BatchLoader(images[held_out], targets[held_out], SCORING_BATCH_SIZE)
+            images, targets = images[kept], targets[kept]
+        self.loaders["train"] = BatchLoader(images, targets, self.batch_size, self.seed)
+        if self.score_test:
+            self.loaders["test"] = BatchLoader(*self._read(train=False), SCORING_BATCH_SIZE)
+
+    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""
+        dataset = self.dataset_class(self.root, train=train)
+        folder = Path(dataset.raw_folder).absolute()
+        if len(dataset.data) != len(dataset.targets):
+            raise UserError(
+                f"{folder} holds {len(dataset.data)} images but {len(dataset.targets)} labels of the "
+                f"{'training' if train else 'test'} set: delete the folder's unpacked files (those without .gz)"
+            )
+        if not dataset.targets.numel() or dataset.targets.max() >= CLASSES:
+            raise UserError(
+                f"the {'training' if train else 'test'} labels in {folder} are not all between 0 and 9: "
+                "delete the folder's unpacked files (those without .gz) and put the original archives there"
+            )
+        return dataset.data.view(-1, INPUTS), torch.nn.functional.one_hot(dataset.targets, CLASSES).float()
+
+    def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the indices to train on and to hold out, in the classes' proportions."""
+        from sklearn.model_selection import train_test_split  # a second to import, and rarely needed
+
+        labels = targets.argmax(dim=1)
+        if not CLASSES <= self.val_size <= len(labels) - CLASSES:
+            raise UserError(
+                f"data.val_size must be 0 or between {CLASSES} and {len(labels) - CLASSES} "
+                f"({len(labels)} training images in {CLASSES} classes), not {self.val_size}"
+            )
+        kept, held_out = train_test_split(
+            torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed
+        )
+        return torch.from_numpy(kept), torch.from_numpy(held_out)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
+        train = self.loaders["train"]
+        if getattr(self.trainer, "overfit_batches", 0):
+            train = BatchLoader(train.images, train.targets, self.batch_size)
+        return self._shared_out(train)
+
+    def val_dataloader(self) -> dict[str, BatchLoader]:
+        """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
+        name = "val" if self.val_size else "test"
+        return {name: self._shared_out(self.loaders[name])}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch without Lightning's search for tensors in it, which takes longer than the move."""
+        x, y = batch
+        return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+    def test_dataloader(self) -> dict[str, BatchLoader]:
+        """Every set, for the final scoring, in its own order and large batches."""
+        train = self.loaders["train"]
+        loaders = self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
+        return {name: self._shared_out(loader) for name, loader in loaders.items()}
+
+    def _shared_out(self, loader: BatchLoader) -> BatchLoader:
+        """The loader, serving this process's share where several train together."""
+        if self.trainer:
+            loader.processes, loader.process = self.trainer.world_size, self.trainer.global_rank
+        return loader

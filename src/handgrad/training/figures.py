@@ -1,0 +1,85 @@
+"""Figures of one run, drawn without pyplot, so that none of them stays in memory."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+
+def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw the loss of every set over the epochs."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [row["epoch"] + 1 for row in rows]
+    for name in (name for name in max(rows, key=len) if name.endswith("/loss")):
+        losses = [math.nan if row.get(name) is None else row[name] for row in rows]  # a gap where nothing was scored
+        axes.plot(epochs, losses, marker="o", markersize=3, label=name)
+    axes.set(xlabel="epoch", ylabel="cross-entropy (nats per example)", title="Loss per epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str]) -> Figure:
+    """Draw images (N, 784) in a row, each under its actual and predicted class; a wrong one in red."""
+    figure = Figure(figsize=(1.3 * len(images), 2), layout="constrained")
+    for axes, image, truth, guess in zip(
+        figure.subplots(1, len(images)), images.view(-1, 28, 28), actual, predicted, strict=True
+    ):
+        axes.imshow(image.numpy(), cmap="gray_r")
+        axes.set_title(f"actual {truth}\npredicted {guess}", fontsize=9, color="black" if truth == guess else "red")
+        axes.set_axis_off()
+    return figure
+
+
+def confusion(counts: Tensor, names: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix (C, C), rows: true class, coloured by the share of the row."""
+    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    # Nearly all counts are on the diagonal; a square root lets the few errors show.
+    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)
+    for row, column in counts.nonzero().tolist():
+        colour = "white" if shares[row, column] > 0.4 else "black"
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 4 else 45)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    return figure
+
+
+PANELS = {  # of `layers.png`: column of `layers.csv`, title, scale
+    "activation_std": ("spread of the activations", "linear"),
+    "saturated": ("share of saturated units", "linear"),
+    "dead": ("share of dead units", "linear"),
+    "delta_norm": ("norm of delta", "log"),
+    "gradient_norm": ("norm of the weight gradient", "log"),
+    "log10_update": ("update / weight, log10", "linear"),
+}
+
+
+def layers(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw what happened inside every layer, over the epochs; a gap where there is no number."""
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    grid = figure.subplots(2, 3, sharex=True)
+    numbers = sorted({row["layer"] for row in rows})
+    for axes, (name, (title, scale)) in zip(grid.flat, PANELS.items(), strict=True):
+        for number in numbers:
+            mine = [row for row in rows if row["layer"] == number]
+            values = [math.nan if row[name] is None else row[name] for row in mine]
+            label = f"layer {number}" + (" (logits)" if number == numbers[-1] else "")
+            axes.plot([row["epoch"] for row in mine], values, marker="o", markersize=3, label=label)
+        axes.set(title=title, yscale=scale)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        if title.startswith("share"):
+            axes.set_ylim(-0.03, 1.03)
+    for axes in grid[-1]:
+        axes.set_xlabel("epochs trained")
+    grid[0, 0].legend()
+    return figure

@@ -1,0 +1,253 @@
+"""What happens inside the layers while a network trains: saturation, dead units, deltas, gradients, updates."""
+
+import copy
+import logging
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.utils import make_grid
+
+from handgrad.nn import backprop, gradcheck
+from handgrad.nn.activations import Activation
+from handgrad.nn.backprop import FactoredGradient
+from handgrad.nn.mlp import MLP
+from handgrad.runs.folder import LAYERS, write_figure, write_rows
+from handgrad.runs.record import summarize
+from handgrad.training.artifacts import log_figure
+from handgrad.training.callbacks import History
+from handgrad.training.figures import layers
+from handgrad.training.modules import Classifier
+
+log = logging.getLogger(__name__)
+
+
+CHECKED = 64  # images of the sample whose gradient is held against autograd's
+SATURATED = 0.01  # share of the largest |phi'| below which a unit hardly learns
+SHOWN = 64  # units of the first layer, as images
+
+
+class Layer(NamedTuple):
+    """One layer on a sample of B images.
+
+    activation: (B, O) what it hands on; of the last layer, the logits.
+    slope: (B, O) phi'(z), None for the last layer, which has no phi.
+    gradient: of the mean loss over the sample, in factored form.
+    """
+
+    activation: Tensor
+    slope: Tensor | None
+    gradient: FactoredGradient
+
+
+def run_layers(network: MLP, phi: Activation, x: Tensor, y: Tensor) -> list[Layer]:
+    """Run a sample forward and backward and keep what each layer did, from the input on."""
+    _, passed, gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
+    outputs = [*passed.inputs[1:], passed.logits]
+    return [Layer(*parts) for parts in zip(outputs, [*passed.slopes, None], gradients, strict=True)]
+
+
+def max_slope(phi: Activation) -> float:
+    """The largest |phi'(z)| there is, to four digits."""
+    z = torch.linspace(-10, 10, 20001, dtype=torch.float64)
+    return float(phi.derivative(z, phi(z)).abs().max())
+
+
+@torch.no_grad()
+def layer_stats(layer: Layer, weight: Tensor, decay: float, most: float) -> dict[str, float | None]:
+    """A layer in numbers, under the names that `layers.csv` and the loggers have.
+
+    Args:
+        layer: on a sample.
+        weight: (O, I) its weights.
+        decay: c where the penalty's gradient is c * W.
+        most: the largest |phi'| there is.
+
+    Returns:
+        mean and standard deviation of the activation; over units and images, the share that is saturated (|phi'| below
+        1 % of its maximum); over units, the share that is dead (phi' zero on the whole sample), both None for the last
+        layer; Euclidean norms of delta and of the weight gradient, penalty included.
+    """
+    saturated = dead = None
+    if layer.slope is not None:
+        saturated = float((layer.slope.abs() < SATURATED * most).float().mean())
+        dead = float((layer.slope == 0).all(dim=0).float().mean())
+    return {
+        "activation_mean": float(layer.activation.mean()),
+        "activation_std": float(layer.activation.std(correction=0)),
+        "saturated": saturated,
+        "dead": dead,
+        "delta_norm": float(layer.gradient.delta.norm()),
+        "gradient_norm": float((layer.gradient.weight() + decay * weight).norm()),
+    }
+
+
+class LayerDiagnostics(Callback):
+    """Looks into the layers before training and after every epoch; the look does not count as the epoch's time.
+
+    Leaves `layers.csv` and `layers.png` in the run's folder; numbers, histograms, the first layer's weights and the
+    confusion matrix in TensorBoard, numbers and the figure in every other logger.
+
+    Args:
+        folder: the run's.
+        history: takes the epochs' times.
+        examples: of the sample, the first of the training set.
+    """
+
+    def __init__(self, folder: Path, history: History, examples: int = 256) -> None:
+        self.folder = folder
+        self.history = history
+        self.examples = examples
+        self.rows: list[dict[str, Any]] = []
+        self.before: list[Tensor] = []  # weights, as they are before an epoch's last step
+        self.updates: list[float | None] = []  # of every layer, log10 of that step's share of the weights
+        self.most = math.nan  # the activation's largest slope, known when training starts
+        self.looks: list[float] = []  # seconds that each took
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.most = max_slope(pl_module.activation)
+        if not self.rows:  # else the run goes on
+            self.look(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self.updates = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch:
+            self.before = [weight.detach().clone() for weight in pl_module.network.weights]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.before:
+            steps = zip(self.before, pl_module.network.weights, strict=True)
+            shares = [float((after.detach() - before).norm() / before.norm()) for before, after in steps]
+            self.updates = [math.log10(share) if share > 0 else None for share in shares]
+            self.before = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        with self.history.paused():
+            self.look(trainer, pl_module, epoch=trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if not trainer.is_global_zero or not self.looks:
+            return
+        figure = layers(self.rows)
+        write_figure(self.folder, "layers", figure)
+        log_figure(trainer, "layers", figure)
+        look, epoch = statistics.median(self.looks), summarize(self.history.rows)["seconds_per_epoch"]
+        log.info("diagnostics=layers took %.3f s per epoch, %.1f %% of its training", look, 100 * look / epoch)
+
+    def look(self, trainer: Trainer, module: Classifier, epoch: int) -> None:
+        """Measure every layer, write and log what was found.
+
+        Args:
+            trainer: of the run.
+            module: after so many epochs.
+            epoch: how many.
+        """
+        # Of the set that was just scored; every process asks, for the answer may need them all.
+        counts = {name: module.scores_of(name).counts() for name in module.validated if module.freshly_validated}
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        began = time.perf_counter()
+        train = trainer.datamodule.loaders["train"]  # type: ignore[attr-defined]
+        weights = module.network.weights
+        dtype = torch.promote_types(weights[0].dtype, torch.float32)
+        network = module.network if weights[0].dtype == dtype else copy.deepcopy(module.network).to(dtype)
+        x = train.images[: self.examples].to(weights[0].device, dtype) / 255
+        y = train.targets[: self.examples].to(x)
+        layers = run_layers(network, module.activation, x, y)
+        checks = gradcheck.Objective(network, module.activation, module.regularizer, x[:CHECKED], y[:CHECKED])
+        apart = checked(checks)
+        rows = [
+            {"epoch": epoch, "layer": number}
+            | layer_stats(layer, weight, module.regularizer.weight_decay, self.most)
+            | {"log10_update": self.updates[number - 1] if self.updates else None, "gradient_check": share}
+            for number, (layer, weight, share) in enumerate(zip(layers, network.weights, apart, strict=True), start=1)
+        ]
+        self.rows += rows
+        write_rows(self.folder / LAYERS, [list(rows[0]), *(row.values() for row in self.rows)])
+        # As Lightning has it for what is logged at an epoch's end: the last step that was taken.
+        step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - 1, 0)
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars(rows), step)
+            if isinstance(logger, TensorBoardLogger):
+                show(logger.experiment, step, layers, weights[0], counts)
+        self.looks.append(time.perf_counter() - began)
+
+
+def checked(objective: gradcheck.Objective) -> list[float]:
+    """Of every layer, how far its gradients by hand are from autograd's, as a share of autograd's largest entry."""
+    ours, theirs = gradcheck.by_hand(objective), gradcheck.by_autograd(objective)
+    shares = [gradcheck.relative_error(mine, other) for mine, other in zip(ours, theirs, strict=True)]
+    return [max(pair) for pair in zip(shares[::2], shares[1::2], strict=True)]
+
+
+def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Rows of one epoch as a logger takes them: "layer_1/saturated" and so on, without what has no number."""
+    return {
+        f"layer_{row['layer']}/{name}": value
+        for row in rows
+        for name, value in row.items()
+        if name not in ("epoch", "layer") and value is not None
+    }
+
+
+def show(board: Any, step: int, layers: Sequence[Layer], first: Tensor, counts: Mapping[str, Tensor]) -> None:
+    """Give TensorBoard what only it can show.
+
+    Args:
+        board: TensorBoard's `SummaryWriter`.
+        step: of the run.
+        layers: on the sample.
+        first: (O, 784) weights of the first layer.
+        counts: (10, 10) confusion matrices of sets by name.
+    """
+    for number, layer in enumerate(layers, start=1):
+        board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
+        board.add_histogram(f"layer_{number}/delta", layer.gradient.delta[:CHECKED], step)
+    board.add_image("layer_1/weights", tiled(first[:SHOWN]), step, dataformats="HW")
+    for name, matrix in counts.items():
+        board.add_image(f"confusion_by_epoch/{name}", pictured(matrix.cpu()), step)
+
+
+def tiled(weights: Tensor) -> Tensor:
+    """(H, W) bytes: the weights (U, 784) of units as images side by side, grey for 0, white for the largest."""
+    images = weights.detach().float().cpu().view(-1, 1, 28, 28)
+    grey = (images / (2 * images.abs().max().clamp(min=1e-12)) + 0.5).clamp(0, 1)
+    grid: Tensor = make_grid(grey, nrow=8, padding=1)
+    return (255 * grid[0]).to(torch.uint8)
+
+
+def pictured(counts: Tensor) -> Tensor:
+    """(3, H, W) bytes: a confusion matrix with its numbers, without matplotlib, which takes 50 times as long."""
+    side, classes = 30, len(counts)
+    lights = 255 - 255 * (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
+    picture = Image.new("RGB", (side * classes, side * classes), "white")
+    pen = ImageDraw.Draw(picture)
+    cells = zip(lights.int().tolist(), counts.int().tolist(), strict=True)
+    for row, (shades, numbers) in enumerate(cells):
+        for column, (light, number) in enumerate(zip(shades, numbers, strict=True)):
+            if number:
+                left, top = side * column, side * row
+                pen.rectangle((left, top, left + side - 2, top + side - 2), fill=(light, light, 170 + light // 3))
+                colour = "white" if light < 128 else "black"
+                pen.text((left + side / 2, top + side / 2), str(number), fill=colour, anchor="mm")
+    channels: Tensor = pil_to_tensor(picture)
+    return channels

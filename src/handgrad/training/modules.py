@@ -1,0 +1,237 @@
+"""Classifier, what both engines share, and AutogradModule, the engine whose gradients come from autograd."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import SumMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from handgrad.errors import UserError
+from handgrad.nn.activations import Activation
+from handgrad.nn.losses import L2, at_least_float32
+from handgrad.nn.mlp import CLASSES, MLP
+from handgrad.nn.optimizers import FactoredSGD
+from handgrad.training.data import Batch
+from handgrad.training.distributed import all_gather_rows, all_reduce, is_distributed
+from handgrad.training.schedules import check_optimizer, fill_total_steps
+
+
+class Scores(nn.Module):
+    """Loss, accuracy and confusion matrix over one set of images, batch by batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not MeanMetric: torchmetrics 1.9 forgets the batches' weights with "disable", and batches with NaN without it.
+        self.total_loss = SumMetric(nan_strategy="disable")
+        self.confusion = MulticlassConfusionMatrix(CLASSES)
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        """Add a batch: logits (B, 10) and one-hot targets (B, 10)."""
+        logits = at_least_float32(logits)
+        self.total_loss.update(cross_entropy(logits, y.to(logits.dtype), reduction="sum"))
+        self.confusion.update(logits, y.argmax(dim=1))
+
+    def reset(self) -> None:
+        """Forget every batch."""
+        self.total_loss.reset()
+        self.confusion.reset()
+
+    def counts(self) -> Tensor:
+        """(10, 10) confusion matrix, rows: true class, columns: predicted class."""
+        return self.confusion.compute()
+
+    def numbers(self) -> dict[str, float]:
+        """The "loss" in nats per example and the "accuracy" in [0, 1]."""
+        counts = self.counts()
+        examples = int(counts.sum())
+        return {"loss": float(self.total_loss.compute()) / examples, "accuracy": int(counts.trace()) / examples}
+
+
+class Classifier(LightningModule):
+    """What both engines share: parameters, optimizer, schedule, metrics and their logging.
+
+    A subclass says how a batch becomes logits (`forward`) and how it becomes a step (`training_step`, which appends the
+    batch's mean cross-entropy, without the penalty, to `step_losses`).
+
+    Where several processes train together, each is served a part of every batch, and all take the step of the whole
+    batch: losses and scores are those that one process would have had.
+
+    Logs once per epoch: `train/loss` (nats per example, the mean over the epoch's batches, each before its step) and,
+    of every set NAME that the Trainer validates on, `NAME/loss` and `NAME/accuracy`.
+
+    Args:
+        network: the parameters.
+        activation: phi of every hidden layer.
+        regularizer: the penalty added to the mean loss.
+        optimizer: makes the optimizer from (name, parameter) pairs.
+        schedule: makes the learning-rate schedule from the optimizer, or None; stepped after every batch, or, one that
+            waits for a plateau, after every epoch by `val/loss` where that is scored, by `train/loss` elsewhere.
+    """
+
+    def __init__(
+        self,
+        network: MLP,
+        activation: Activation,
+        regularizer: L2,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler | None],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.activation = activation
+        self.regularizer = regularizer
+        self.make_optimizer = optimizer
+        self.make_schedule = fill_total_steps(schedule, lambda: self.planned_steps)
+        self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
+        self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
+        self.validated_after = 0  # so many of this epoch's steps
+        self.scores = nn.ModuleDict({f"{name}_set": Scores() for name in ("train", "val", "test")})
+
+    def configure_optimizers(self) -> Any:
+        """Make optimizer and schedule.
+
+        Raises:
+            UserError: one of them cannot be made or stepped, or its gradient cannot be clipped.
+        """
+        check_optimizer(self.make_optimizer, self.make_schedule)
+        optimizer = self.make_optimizer(self.network.named_parameters())
+        mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if mixed and self.clips and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise UserError(
+                "trainer.gradient_clip_val: in mixed precision Lightning clips nothing for a fused optimizer: "
+                "add optimizer.fused=false"
+            )
+        if (schedule := self.make_schedule(optimizer)) is None:
+            return {"optimizer": optimizer}
+        described: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau) and self.automatic_optimization:
+            described = {"scheduler": schedule, "interval": "epoch", "monitor": "train/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": described}
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped."""
+        return bool(self.trainer.gradient_clip_val)
+
+    @property
+    def planned_steps(self) -> float:
+        """How many steps the optimizer will take in the whole run, as far as the Trainer's limits tell."""
+        return self.trainer.estimated_stepping_batches
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Leave a schedule that waits for a plateau alone: Lightning comes to it after the checkpoint is saved."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def scores_of(self, name: str) -> Scores:
+        """The scores of the set "train", "val" or "test"."""
+        return cast(Scores, self.scores[f"{name}_set"])
+
+    def numbers_of(self, names: Iterable[str]) -> dict[str, float]:
+        """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
+        return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).numbers().items()}
+
+    def mean_train_loss(self) -> Tensor:
+        """() mean cross-entropy of this epoch's batches so far, in nats per example."""
+        return torch.stack(self.step_losses).mean()
+
+    def on_train_epoch_start(self) -> None:
+        self.step_losses.clear()
+        self.validated_after = 0
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss", self.mean_train_loss(), sync_dist=True)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            if "val" not in self.validated:
+                schedule.step(float(self.mean_train_loss()))
+            elif self.freshly_validated:
+                schedule.step(self.scores_of("val").numbers()["loss"])
+
+    def examples_of(self, y: Tensor) -> int:
+        """How many examples a batch has, of which this process was served the targets y (B, 10)."""
+        return int(all_reduce(torch.tensor(len(y), device=self.device))) if is_distributed() else len(y)
+
+    @property
+    def freshly_validated(self) -> bool:
+        """Whether the `validated` sets have been scored since this epoch's latest step."""
+        return self.validated_after == len(self.step_losses) > 0
+
+    @property
+    def validated(self) -> list[str]:
+        """Names of the sets that are scored after every epoch, in the loaders' order."""
+        return list(self.trainer.val_dataloaders or ())
+
+    @property
+    def tested(self) -> list[str]:
+        """Names of the sets that are scored at the end, in the loaders' order."""
+        return list(self.trainer.test_dataloaders or ())
+
+    def on_validation_epoch_start(self) -> None:
+        for name in self.validated:
+            self.scores_of(name).reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, y = batch
+        self.scores_of(self.validated[dataloader_idx]).update(self(x), y)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated_after = len(self.step_losses)
+        self.log_dict(self.numbers_of(self.validated), sync_dist=True)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_logits.clear()
+        for name in self.tested:
+            self.scores_of(name).reset()
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, y = batch
+        logits = self(x)
+        self.scores_of(self.tested[dataloader_idx]).update(logits, y)
+        if self.tested[dataloader_idx] == "test":
+            self.test_logits.append(all_gather_rows(logits))
+
+
+class AutogradModule(Classifier):
+    """Gradients by autograd: what a Lightning user would write with `torch.nn`."""
+
+    def __init__(self, network: MLP, activation: Activation, **shared: Any) -> None:
+        super().__init__(network, activation, **shared)
+        self.phi = activation.reference()
+
+    def configure_optimizers(self) -> Any:
+        """Refuse the one optimizer that autograd has nothing for.
+
+        Raises:
+            UserError: the optimizer is `FactoredSGD`.
+        """
+        configured = super().configure_optimizers()
+        if isinstance(configured["optimizer"], FactoredSGD):
+            raise UserError(
+                "optimizer: FactoredSGD takes gradients by hand (engine=manual); with autograd use optimizer=sgd"
+            )
+        return configured
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, 784) to logits (B, 10)."""
+        return cast(Tensor, self.network(x, self.phi))
+
+    def training_step(self, batch: Batch) -> Tensor:
+        x, y = batch
+        if is_distributed():
+            share = cross_entropy(self(x), y, reduction="sum") / self.examples_of(y)
+            self.step_losses.append(all_reduce(share.detach().clone()))
+            mean_loss = share * self.trainer.world_size  # Lightning's wrapper takes the mean over the processes
+        else:
+            mean_loss = cross_entropy(self(x), y)
+            self.step_losses.append(mean_loss.detach())
+        if self.regularizer.strength:
+            return mean_loss + self.regularizer.penalty(self.network.weights)
+        return mean_loss

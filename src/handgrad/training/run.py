@@ -1,0 +1,103 @@
+"""One run from its configuration to its scores; alone, on trial, or beside the process that writes them."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from handgrad.errors import UserError, as_user_error, is_peer_failure
+from handgrad.process import silence_ddp_worker
+from handgrad.runs.checkpoint import logged_step, resumable, resume_errors
+from handgrad.runs.folder import CHECKPOINTS, LAST, remove_empty_run
+from handgrad.runs.record import summarize
+from handgrad.text import flatten
+from handgrad.training.artifacts import write_scores
+from handgrad.training.build import assemble
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
+    """Train, from the folder's checkpoint on if there is one, and score what a configuration describes.
+
+    Args:
+        cfg: a checked configuration.
+        folder: where the results go.
+        record: gets the metrics, threads, precision of products, epochs and seconds per epoch.
+        show_progress: a bar on a terminal, a line per epoch elsewhere.
+
+    Raises:
+        UserError: the data, or a value that only a library can judge, cannot be used; or no step was taken.
+        DivergedError: the loss stopped being finite.
+    """
+    last = folder / CHECKPOINTS / LAST
+    last.parent.mkdir(exist_ok=True)  # what stands in its way is found before an epoch is trained
+    resumed = resumable(last, record["config"])
+    if resumed:
+        log.info("%s: goes on from %s", record["name"], last)
+    with resume_errors(last, lambda: False):
+        step = logged_step(resumed) if resumed else 0
+    trainer, module, data, history = assemble(cfg, folder, show_progress, sys.stdout.isatty(), step)
+    if trainer.world_size > 1:
+        check_not_multirun(trainer.world_size)
+    # Lightning restores first and converts then, which would round what a float64 run has saved.
+    trainer.precision_plugin.convert_module(module)
+    unhurt = resume_errors(last, lambda: history.saved or not resumed)
+    with unhurt, as_user_error("trainer", MisconfigurationException):
+        trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    if not history.rows:
+        raise UserError("trainer: training ended before its first step, by max_time or a callback: nothing to score")
+    # Scored from the file, as the notebook does: what is reported is what was saved.
+    trainer.test(module, data, last, verbose=False, weights_only=True)
+    settings = record["choices"] | flatten(record["config"])
+    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
+    record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
+    record |= summarize(history.rows)
+
+
+def fast_dev_run(cfg: DictConfig, folder: Path) -> None:
+    """Run a batch or a few of everything, as Lightning's `fast_dev_run` has it; nothing is left behind."""
+    trainer, module, data, _ = assemble(cfg, folder, show_progress=False)
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero:
+        remove_empty_run(folder)
+    count = int(cfg.trainer.fast_dev_run)
+    log.info("fast_dev_run: %d batch(es) each of training, validation and test went well; nothing is recorded", count)
+
+
+def train_as_worker(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
+    """Do what the first of several processes does, and say nothing of what it will say itself."""
+    silence_ddp_worker()
+    try:
+        if cfg.trainer.get("fast_dev_run"):
+            fast_dev_run(cfg, folder)
+        else:
+            train(cfg, folder, record, show_progress=False)
+    except UserError:
+        pass
+    except RuntimeError as error:
+        if not is_peer_failure(error):
+            raise
+
+
+def check_not_multirun(processes: int) -> None:
+    """Check that what Lightning starts the other processes with, this command line and folder, is one run's.
+
+    Raises:
+        UserError: it is a sweep's, or the folder's name cannot be handed on.
+    """
+    job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"trainer.devices: in a sweep each of the {processes} processes would start the whole sweep again: "
+            "run every cell by a command of its own (without -m), or on one device"
+        )
+    if set(job.run.dir) & set('"\\'):
+        raise UserError(f"hydra.run.dir={job.run.dir} has a sign that cannot be handed on to {processes} processes")

@@ -1,0 +1,74 @@
+"""Oracle: the import statements: no arrow leads up, none in a circle, none to another module's private name."""
+
+import ast
+from graphlib import TopologicalSorter
+
+from conftest import ROOT
+
+SRC = ROOT / "src"
+# Each room with what it may import: nothing that stands above it.
+ROOMS = {
+    "text": set[str](),
+    "errors": {"text"},
+    "console": set[str](),
+    "config": {"errors", "text"},
+    "process": {"errors", "console"},
+    "nn": set[str](),
+    "runs": {"config", "errors", "text"},
+    "training": {"nn", "runs", "process", "config", "errors", "text"},
+    "inspection": {"training", "nn", "runs", "config", "errors", "text"},
+    "compare": {"runs", "config", "console", "errors", "text"},
+    "sweep": {"compare", "runs", "config", "errors", "text"},
+}
+HEAVY = {
+    "nn": {"hydra", "omegaconf", "lightning", "pydantic"},
+    "runs": {"lightning"},
+    "compare": {"torch", "lightning"},
+}
+
+
+def imports() -> dict[str, set[str]]:
+    """Of every module of `src/handgrad`, the modules and names that it imports, at its top or in a function."""
+    found: dict[str, set[str]] = {}
+    for path in (SRC / "handgrad").rglob("*.py"):
+        module = ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+        names = found.setdefault(module, set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{module}: a relative import"
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+    return found
+
+
+def room_of(name: str) -> str | None:
+    """The room that a name of the project is in."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "handgrad" and len(parts) > 1 else None
+
+
+def test_no_room_imports_one_above_it() -> None:
+    for module, names in imports().items():
+        room = room_of(module)
+        if room is not None:
+            others = {other for other in map(room_of, names) if other not in (None, room)}
+            assert others <= ROOMS[room], f"{module} imports {others - ROOMS[room]}"
+            heavy = {name.split(".")[0] for name in names} & HEAVY.get(room, set())
+            assert not heavy, f"{module} imports {heavy}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    found = imports()
+    arrows = {
+        module: {other for other in found for name in names if name == other or name.rpartition(".")[0] == other}
+        for module, names in found.items()
+    }
+    order = list(TopologicalSorter({module: to - {module} for module, to in arrows.items()}).static_order())
+    assert len(order) == len(found)
+
+
+def test_no_private_name_crosses_a_module() -> None:
+    for module, names in imports().items():
+        private = {name for name in names if name.startswith("handgrad.") and name.split(".")[-1].startswith("_")}
+        assert not private, f"{module} imports {private}"
