@@ -6,7 +6,7 @@
 Every round runs every contender once, and the fastest products that any installed library makes for a quarter of an
 epoch before and after each: a machine's speed wanders within seconds, so what counts is the ratio to its neighbours in
 time. A ratio of two contenders is the ratio of these ratios. What PyTorch multiplies is raced with its default products
-and with oneDNN's (matmul=fastest). scikit-learn's and JAX's lines need the extra `bench`.
+and with oneDNN's (matmul=auto). scikit-learn's and JAX's lines need the extra `bench`.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
         return torch.optim.Adam(parameters, lr=0.001, fused=True)
 
     # oneDNN's products only where they are faster and round nothing.
-    taken = set_matmul_precision("fastest", MLP(hidden).weights, options.batch_size, device)
+    taken = set_matmul_precision("auto", device)
     kinds = {kind: precision for kind, precision in KINDS.items() if precision in (DEFAULT, taken)}
     # A quarter of an epoch's products beside every contender: the fastest of them is the bound.
     few = {
@@ -133,7 +133,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
 
 
 BY_DEFAULT, ONEDNN = ", default", ", oneDNN"
-KINDS = {BY_DEFAULT: DEFAULT, ONEDNN: FASTER}  # of PyTorch's float32 products: matmul=default and fastest
+KINDS = {BY_DEFAULT: DEFAULT, ONEDNN: FASTER}  # of PyTorch's float32 products: matmul=default and auto
 JAX_PRODUCTS, JAX = "products, JAX", "JAX, a whole epoch compiled"
 BY_HAND = "by hand, in place, bare loop"
 BARE_SGD, BARE_ADAM = "autograd, fused SGD, bare loop", "autograd, fused Adam, bare loop"

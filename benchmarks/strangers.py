@@ -1,4 +1,4 @@
-"""Can a file from a stranger run code? python benchmarks/strangers.py [COMMAND ...] [--quick] [--seed N].
+"""Can a file from a stranger run code? python benchmarks/strangers.py [COMMAND ...] [--share 0.05] [--seed N].
 
 Every command, opening a run, checkpoint, sweep, picture or study in which one field was replaced by one of some sixty
 payloads: classes that leave a mark when they are built, interpolations, YAML tags, pickles, paths that lead outside,
@@ -187,12 +187,11 @@ class Lab:
 
     Args:
         folder: for all that is written.
-        quick: a twentieth of the cases.
         seed: draws them.
     """
 
-    def __init__(self, folder: Path, quick: bool, seed: int) -> None:
-        self.folder, self.quick, self.random = folder, quick, random.Random(seed)
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(seed)
         self.payloads: list[tuple[str, Any]] = [*targets(folder / "files").items(), *values().items()]
         make_data(folder / "data")
         self.template = folder / "template"
@@ -205,7 +204,7 @@ class Lab:
         common = [*SMALL, f"data.root={folder / 'data'}"]
         self.commands = {
             "evaluate": ["run=run"],
-            "check": ["run=run", "batch=8", "entries=1"],
+            "check": ["run=run", "batch=8", "fd_entries=1"],
             "export": ["run=run"],
             "predict": ["run=run", "images=digit.png"],
             "explain": ["run=run"],
@@ -499,10 +498,12 @@ def main() -> None:
     Plugins.instance()  # found once, here, and not in every process
     parser = argparse.ArgumentParser(description="Open a stranger's files with every command.")
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help="evaluate, check, ..., resume, sweep; or all")
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the cases")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the cases, drawn at random; all of them take hours"
+    )
     parser.add_argument("--seed", type=int, default=0, help="draws which payloads are tried where not all are")
     chosen = parser.parse_args()
-    lab = Lab(folder, chosen.quick, chosen.seed)
+    lab = Lab(folder, chosen.seed)
     console, started = Console(markup=False, highlight=False, soft_wrap=True), time.perf_counter()
     tried: Counter[tuple[str, str]] = Counter()
     fields: dict[tuple[str, str], set[str]] = {}
@@ -517,7 +518,7 @@ def main() -> None:
 
     for command in chosen.commands or lab.commands:
         for case in cases(lab, command):
-            if chosen.quick and lab.random.random() > 0.05:
+            if lab.random.random() > chosen.share:
                 continue
             tried[case.command, case.file] += 1
             fields.setdefault((case.command, case.file), set()).add(case.what.split(" ")[0])

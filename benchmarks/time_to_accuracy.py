@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--matmul", default="fastest", help="of the manual module and of bare PyTorch")
+    parser.add_argument("--matmul", default="auto", help="of the manual module and of bare PyTorch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     contenders: dict[str, Callable[[DictConfig], Course]] = {
@@ -160,7 +160,7 @@ def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
 def by_autograd(cfg: DictConfig) -> Course:
     """A bare loop of torch's SGD."""
     network, data, _, sums, decay = recipe = recipe_of(cfg)
-    set_matmul_precision(cfg.matmul, network.weights, data.batch_size, torch.device("cpu"))
+    set_matmul_precision(cfg.matmul, torch.device("cpu"))
     groups = [{"params": network.weights, "weight_decay": decay}, {"params": network.biases}]
     optimizer = torch.optim.SGD(groups, lr=1.0, fused=True)
     phi, test = nn.ReLU(), data.loaders["test"]

@@ -31,12 +31,12 @@ def main(cfg: DictConfig) -> None:
     if len(train.images) < config["batch"]:
         raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
     x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
-    rows = gradcheck.check(network, phi, penalty, x, y, config["entries"], config["break"])
+    rows = gradcheck.check(network, phi, penalty, x, y, config["fd_entries"], config["inject_bug"])
     folder = Path(config["output"]) if config["output"] else source
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CHECK, gradcheck.report(rows, config["break"]))
-    show(rows, config["break"], folder)
+        write_json(folder / CHECK, gradcheck.report(rows, config["inject_bug"]))
+    show(rows, config["inject_bug"], folder)
     if wrong := sum(row.verdict == "wrong" for row in rows):
         raise UserError(f"{wrong} of {len(rows)} gradients by hand are wrong")
 

@@ -16,17 +16,17 @@ from handgrad.compare.again import for_hydra
 from handgrad.config import Comparing, check, to_dict
 from handgrad.process import run
 
-ASKED = ("metric", "margin", "where", "group", "against")
+ASKED = ("metric", "margin", "where", "group", "baseline")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
-    """Compare, once or, with `watch`, again and again until the sweep has no job left."""
+    """Compare, once or, with `refresh_seconds`, again and again until the sweep has no job left."""
     config = to_dict(cfg)
     check(config, Comparing)
     start = Path(HydraConfig.get().runtime.cwd)  # Hydra may have changed the working directory
-    while compared(config, start) and config["watch"]:
-        time.sleep(config["watch"])
+    while compared(config, start) and config["refresh_seconds"]:
+        time.sleep(config["refresh_seconds"])
 
 
 def compared(config: dict[str, Any], start: Path) -> bool:
@@ -42,7 +42,7 @@ def compared(config: dict[str, Any], start: Path) -> bool:
     state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
     asked = load.CompareOptions(**{name: config[name] for name in ASKED})
     report = build_report(folders, asked, start, str(state) if state else "")
-    write_and_print(report, destination(config["output"], folders, start), config["watch"] if state else None)
+    write_and_print(report, destination(config["output"], folders, start), config["refresh_seconds"] if state else None)
     return state is not None
 
 
@@ -58,7 +58,7 @@ def destination(output: str | None, sources: list[Path], start: Path) -> Path:
 def in_quotes(word: str) -> str:
     """An argument whose value is a condition or a cell, as Hydra reads it: its signs are no grammar of Hydra's."""
     key, _, text = word.partition("=")
-    if key not in ("where", "against"):
+    if key not in ("where", "baseline"):
         return word
     try:
         OverridesParser.create().parse_override(word)

@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float | None:
     """Compose, check, train, show; a run that was finished before is skipped, an interrupted one goes on.
 
     Returns:
-        the metric that `objective` names, for a search.
+        the metric that `optimized_metric` names, for a search.
     """
     install_handlers()  # a worker of a parallel sweep starts here
     job = HydraConfig.get()
@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
-    """See that the run of a configuration is finished, here or beside, and return its `objective`.
+    """See that the run of a configuration is finished, here or beside, and return its `optimized_metric`.
 
     Raises:
         UserError: the configuration cannot be; the run diverged, now or before; or it could not be finished.
@@ -84,17 +84,17 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
             with track_status(folder, facts) as record:
                 train(cfg, folder, record, show_progress=alone)
             show(record, folder, briefly=not alone)
-    return objective(cfg.objective, record["metrics"])
+    return optimized_metric(cfg.optimized_metric, record["metrics"])
 
 
-def objective(name: str | None, metrics: dict[str, float]) -> float | None:
+def optimized_metric(name: str | None, metrics: dict[str, float]) -> float | None:
     """The metric that a search asked for.
 
     Raises:
         UserError: there is none of that name.
     """
     if name is not None and name not in metrics:
-        raise UserError(f"objective={name} is not among this run's metrics: {', '.join(metrics) or 'none'}")
+        raise UserError(f"optimized_metric={name} is not among this run's metrics: {', '.join(metrics) or 'none'}")
     return None if name is None else metrics[name]
 
 

@@ -121,20 +121,6 @@ MUTANTS = [
         "rows",
         "two processes: each its own factors",
     ),
-    ("training/matmul", "if not taken:", "if False:", "inexact products are taken"),
-    ("training/matmul", '"Intel" in', '"Nobody" in', "oneDNN on Intel's CPUs"),
-    (
-        "training/matmul",
-        "in (weight.shape for weight in weights)",
-        "in [weights[-1].shape]",
-        "one layer's products tried",
-    ),
-    (
-        "training/matmul",
-        "(DEFAULT)\n    if matmul",
-        "(torch.get_float32_matmul_precision())\n    if matmul",
-        "the next run inherits",
-    ),
     (
         "training/data",
         ".tensor_split(self.processes)[self.process]",
@@ -519,6 +505,10 @@ MUTANTS = [
     ),
     ("inspection/reopen", "and not Path(str(root)).is_dir()", "and False", "data fetched to where a file says"),
     ("process", 'word.startswith("--e")', "False", "a rerun's pickle is read"),
+    ("training/matmul", " and not rounds", "", "auto rounds with units for bfloat16"),
+    ("training/matmul", '"Intel" not in', '"Nobody" not in', "oneDNN on Intel's CPUs"),
+    ("training/matmul", 'device.type == "cpu" and ', "", "auto rounds on a GPU"),
+    ("training/modules", 'self.log("train/step_loss", loss)', "pass", "no loss of a step"),
     # what is typed
     ("config", 'if monitor.startswith("test/"):', "if False:", "chosen by the test set"),
     ("config", "Positive = Annotated[int, Field(gt=0,", "Positive = Annotated[int, Field(ge=0,", "no epochs"),

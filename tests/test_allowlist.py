@@ -38,7 +38,7 @@ OPENING = {
     "predict.py": [f"images={ROOT / 'docs' / 'images'}"],
     "explain.py": [],
     "export.py": [],
-    "check.py": ["batch=8", "entries=1"],
+    "check.py": ["batch=8", "fd_entries=1"],
 }
 
 pytestmark = pytest.mark.usefixtures("undrawn")

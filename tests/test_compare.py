@@ -26,7 +26,7 @@ from handgrad.runs import tables
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
-USUAL = dict.fromkeys(["sweep", "metric", "margin", "against", "where", "group", "watch", "output"])
+USUAL = dict.fromkeys(["sweep", "metric", "margin", "baseline", "where", "group", "refresh_seconds", "output"])
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
 
 

@@ -355,18 +355,18 @@ def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
 def test_every_other_cell_against_one(tmp_path: Path) -> None:
     for number, activation in enumerate(["relu", "tanh", "sigmoid", "gelu"]):
         leave_cell(tmp_path, activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
-    for against in ("tanh", "activation=tanh", "activation=tanh engine=manual"):
-        _, _, pairs, effects, said = everything(tmp_path, against=against)
+    for baseline in ("tanh", "activation=tanh", "activation=tanh engine=manual"):
+        _, _, pairs, effects, said = everything(tmp_path, baseline=baseline)
         assert len(pairs) == 3
         assert all("tanh" in (row.a, row.b) for row in pairs.itertuples())
         assert set(pairs.among) == {3}
         assert effects.empty
         assert said.count("tanh") >= 3
-    for against in ("softplus", "activation=softplus", "engine=manual", "nonsense=1", "'"):
+    for baseline in ("softplus", "activation=softplus", "engine=manual", "nonsense=1", "'"):
         with pytest.raises(
-            UserError, match=r"^against=.* names \S+ of the cells, which are: relu, tanh, sigmoid, gelu$"
+            UserError, match=r"^baseline=.* names \S+ of the cells, which are: relu, tanh, sigmoid, gelu$"
         ):
-            everything(tmp_path, against=against)
+            everything(tmp_path, baseline=baseline)
 
 
 def test_condition_chooses_runs_and_keys_are_found_anew(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path:
         "metric=loss",
         "margin=0.0001",
         "where=activation != 'gelu' or seed < 2",
-        "against=activation=tanh engine=manual regularizer=none",
+        "baseline=activation=tanh engine=manual regularizer=none",
         "group=[activation,engine,regularizer]",
     )
     assert done.returncode == 0, done.stderr
@@ -435,7 +435,7 @@ def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path:
     assert "Every other cell against activation=tanh engine=manual regularizer=none" in html
     assert "How many seeds would tell?" in html
     assert (tmp_path / "s" / "comparison" / "test_loss.png").exists()
-    for wrong in ("margin=-1", "margin=a", "metric=", "group=[]", "against=nobody", "where=nothing == 1"):
+    for wrong in ("margin=-1", "margin=a", "metric=", "group=[]", "baseline=nobody", "where=nothing == 1"):
         done = command("compare.py", "sweep=s", wrong)
         assert done.returncode == 1
         assert wrong.split("=")[0] in done.stderr

@@ -84,11 +84,11 @@ def checked(here: Here, small: Path, *arguments: str) -> tuple[int, str, dict[st
 
 
 def test_command_shows_what_it_writes_and_its_status_tells(here: Here, small: Path) -> None:
-    options = ["network.hidden_sizes=[30,20]", "activation=tanh", "regularizer=l2", "batch=32", "entries=5"]
+    options = ["network.hidden_sizes=[30,20]", "activation=tanh", "regularizer=l2", "batch=32", "fd_entries=5"]
     status, printed, report = checked(here, small, *options)
     assert (status, report["broken"]) == (0, None)
     assert [row["verdict"] for row in report["rows"]] == ["right"] * 6
-    status, printed, report = checked(here, small, *options, "break=BP2")
+    status, printed, report = checked(here, small, *options, "inject_bug=BP2")
     assert status == 1
     assert "4 of 6 gradients by hand are wrong" in printed
     assert "BP2 is broken on purpose: delta_l without the factor phi'(z_l)" in printed
@@ -101,13 +101,13 @@ def test_command_shows_what_it_writes_and_its_status_tells(here: Here, small: Pa
 def test_command_checks_a_trained_network_with_its_own_penalty(here: Here, small: Path) -> None:
     usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
     assert here(*usual, "activation=silu", "regularizer=l2", "regularizer.strength=0.01")[0] == 0
-    status, _, report = checked(here, small, "run=run", "entries=5")
+    status, _, report = checked(here, small, "run=run", "fd_entries=5")
     assert status == 0
-    status, _, report = checked(here, small, "run=run", "entries=5", "break=L2")
+    status, _, report = checked(here, small, "run=run", "fd_entries=5", "inject_bug=L2")
     assert status == 1
     assert {row["parameter"] for row in report["rows"] if row["verdict"] == "wrong"} == {"weight"}
-    assert checked(here, small, "run=run", "entries=5", "break=L2", "regularizer=none")[0] == 0
-    assert here("run=run", "entries=2", script="check.py")[0] == 0
+    assert checked(here, small, "run=run", "fd_entries=5", "inject_bug=L2", "regularizer=none")[0] == 0
+    assert here("run=run", "fd_entries=2", script="check.py")[0] == 0
     assert Path("run", "check.json").exists()
     assert "activation: with run=... the run decides that" in here("run=run", "activation=tanh", script="check.py")[1]
 
@@ -115,5 +115,5 @@ def test_command_checks_a_trained_network_with_its_own_penalty(here: Here, small
 def test_batch_larger_than_the_data_and_unknown_equations_are_refused(here: Here, small: Path) -> None:
     status, printed = here("batch=1281", f"data.root={small}", script="check.py")
     assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
-    status, printed = here("break=BP5", script="check.py")
-    assert (status, "break=BP5 cannot be: it should be 'BP1', 'BP2'" in printed) == (1, True)
+    status, printed = here("inject_bug=BP5", script="check.py")
+    assert (status, "inject_bug=BP5 cannot be: it should be 'BP1', 'BP2'" in printed) == (1, True)

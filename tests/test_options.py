@@ -102,7 +102,7 @@ def test_every_value_of_the_configuration_is_a_column_of_the_hparams_table(here:
     assert [row["optimizer.momentum"].number_value for row in columns] == [0.9, 0.5]
     assert columns[0]["optimizer._target_"].string_value == "torch.optim.SGD"
     assert columns[0]["optimizer.nesterov"].string_value == "true"
-    assert columns[0]["objective"].string_value == "null"
+    assert columns[0]["optimized_metric"].string_value == "null"
     assert columns[0]["activation"].string_value == "relu"
 
 

@@ -3,75 +3,80 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from conftest import Here
-from handgrad.nn.mlp import MLP
-from handgrad.training import matmul
-from handgrad.training.matmul import DEFAULT, FASTER, largest_errors, set_matmul_precision
+from handgrad.nn.backprop import FactoredGradient, hidden_delta, pre_activation
+from handgrad.training.matmul import DEFAULT, FASTER, set_matmul_precision
 
 CPU = torch.device("cpu")
+SHAPES = [(500, 784), (250, 500), (100, 250), (10, 100)]  # (O, I) of every layer
+MOST = 4.0  # times the default's error
 
 
 @pytest.fixture(autouse=True)
-def switched_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """On a CPU that is not Intel's; leaves the other tests PyTorch's default."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC"})
+def switched_back() -> Iterator[None]:
+    """Leaves the other tests PyTorch's default."""
     yield
     torch.set_float32_matmul_precision(DEFAULT)
 
 
-def test_an_error_is_that_of_the_worst_entry() -> None:
-    """Of (O, I) = (10, 784) and B = 64: a default product in float32 is off by some units of its last place."""
-    errors = largest_errors(MLP([500, 250, 100]).weights, 64, CPU)
-    assert errors.shape == (4, 3)
-    assert errors.dtype == torch.float64
-    assert ((errors > 0) & (errors < 1e-6)).all()
+def largest_errors() -> Tensor:
+    """(L, 3) the largest error of every layer's pre-activations, deltas and weight gradient, of the largest entry."""
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for outputs, inputs in SHAPES:
+        sizes = [(inputs, 64), (outputs, 64), (inputs, 64), (inputs, outputs), (1, outputs)]
+        factors = [torch.randn(*size, generator=generator).T for size in sizes]  # a unit's values side by side
+        made, exact = products(*factors), products(*(factor.double() for factor in factors))
+        errors += [(one - right).abs().max() / right.abs().max() for one, right in zip(made, exact, strict=True)]
+    return torch.stack(errors).view(-1, 3)
 
 
-@pytest.mark.parametrize("least", range(3))
-def test_fastest_is_taken_only_where_every_product_is_as_exact(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
-    def made(factor: float) -> list[Tensor]:
-        """What rounds one of a layer's three products `factor` times as much with the faster switch."""
-        usual = torch.full((2, 3), 1e-7, dtype=torch.float64)
-        faster = usual.clone()
-        faster[1, least] *= factor
-        return [usual, faster]
+def products(a: Tensor, delta: Tensor, slope: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """A layer's three products."""
+    gradient = FactoredGradient(delta, a).weight()
+    return [pre_activation(a, weight, bias[:, 0]), hidden_delta(delta, weight, slope), gradient]
 
-    for factor, taken in ((3.9, FASTER), (4.1, DEFAULT)):
-        answers = iter(made(factor))
-        monkeypatch.setattr(matmul, "largest_errors", lambda *_, answers=answers: next(answers))
-        assert set_matmul_precision("fastest", [], 64, CPU) == taken
-        assert torch.get_float32_matmul_precision() == taken
+
+def test_auto_is_as_exact_as_the_default_on_this_machine() -> None:
+    set_matmul_precision("default", CPU)
+    usual = largest_errors()
+    assert ((usual > 0) & (usual < 1e-6)).all()
+    set_matmul_precision("auto", CPU)
+    assert float((largest_errors() / usual).max()) <= MOST
+
+
+def test_rounding_to_bfloat16_would_be_noticed() -> None:
+    a, delta, slope, weight, bias = (torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) for _ in range(5))
+    exact = products(*(each.double() for each in (a, delta, slope, weight, bias)))
+    usual = products(a, delta, slope, weight, bias)
+    rounded = products(*(each.bfloat16().float() for each in (a, delta, slope, weight, bias)))
+    for right, one, other in zip(exact, usual, rounded, strict=True):
+        assert (other - right).abs().max() > 100 * MOST * (one - right).abs().max()
 
 
 @pytest.mark.parametrize(
-    ("name", "taken"),
-    [("Intel Xeon", DEFAULT), ("AMD EPYC", FASTER), (None, FASTER)],
+    ("cpu", "taken"),
+    [
+        ({"cpu_name": "AMD EPYC", "architecture": "x86_64"}, FASTER),
+        ({"cpu_name": "AMD EPYC", "architecture": "x86_64", "avx512_bf16": True}, DEFAULT),
+        ({"cpu_name": "Intel Xeon", "architecture": "x86_64"}, DEFAULT),
+        ({"cpu_name": "Intel Xeon", "architecture": "x86_64", "amx_bf16": True}, DEFAULT),
+        ({"cpu_name": "Neoverse", "architecture": "aarch64"}, DEFAULT),
+        ({}, DEFAULT),
+    ],
 )
-def test_fastest_is_the_default_on_a_cpu_of_intels(
-    monkeypatch: pytest.MonkeyPatch, name: str | None, taken: str
+def test_auto_is_faster_only_where_nothing_is_rounded(
+    monkeypatch: pytest.MonkeyPatch, cpu: dict[str, Any], taken: str
 ) -> None:
-    """Where both are as exact; what is not a CPU has no name for it."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name} if name else {})
-    monkeypatch.setattr(matmul, "largest_errors", lambda *_: torch.ones(1, 3))
-    assert set_matmul_precision("fastest", [], 64, CPU) == taken
-
-
-def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a CPU has no unit for it, nothing rounds by itself: here the products do."""
-    exact = matmul.layer_matmuls
-
-    def rounded(*factors: Tensor) -> list[Tensor]:
-        if torch.get_float32_matmul_precision() == FASTER and factors[0].dtype == torch.float32:
-            return exact(*(factor.bfloat16().float() for factor in factors))
-        return exact(*factors)
-
-    monkeypatch.setattr(matmul, "layer_matmuls", rounded)
-    assert set_matmul_precision("fastest", MLP([20]).weights, 64, CPU) == DEFAULT
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert set_matmul_precision("auto", CPU) == torch.get_float32_matmul_precision() == taken
+    assert set_matmul_precision("auto", torch.device("cuda")) == DEFAULT
 
 
 def test_record_says_which_products_were_made(here: Here, tmp_path: Path) -> None:
@@ -85,4 +90,4 @@ def test_record_says_which_products_were_made(here: Here, tmp_path: Path) -> Non
 def test_mistyped_products_are_refused_with_the_choices(here: Here) -> None:
     code, said = here("matmul=fast")
     assert code == 1
-    assert "matmul=fast cannot be: it should be 'default', 'fastest', 'high' or 'medium'" in said
+    assert "matmul=fast cannot be: it should be 'default', 'auto', 'high' or 'medium'" in said

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from conftest import ROOT, Here, record_of
 
-SEARCH = ["-m", "hydra/sweeper=search", "objective=test/loss", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+SEARCH = ["-m", "hydra/sweeper=search", "optimized_metric=test/loss", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -95,7 +95,9 @@ def test_folder_of_another_search_is_refused_and_a_damaged_study_is_one_sentence
 
 def test_search_of_which_no_trial_is_completed_is_one_sentence(here: Here) -> None:
     diverging = ["optimizer.lr=choice(1e30)", "trainer.max_epochs=1", "hydra.sweeper.n_trials=2"]
-    status, printed = here("-m", "hydra/sweeper=search", "hydra.sweep.dir=sweep", "objective=test/loss", *diverging)
+    status, printed = here(
+        "-m", "hydra/sweeper=search", "hydra.sweep.dir=sweep", "optimized_metric=test/loss", *diverging
+    )
     assert status == 1
     assert "Traceback" not in printed
     assert "no trial of the search in" in printed.splitlines()[-1]

@@ -118,7 +118,7 @@ def page_says(page: Path, words: str) -> None:
 def test_sweep_that_is_running_is_watched_and_so_is_its_death(small: Path, tmp_path: Path) -> None:
     sweep = start(tmp_path, small, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
     wait_for(tmp_path, "sweep/1_*/metrics.json")
-    compare = [sys.executable, str(ROOT / "src" / "compare.py"), "sweep=sweep", "watch=1"]
+    compare = [sys.executable, str(ROOT / "src" / "compare.py"), "sweep=sweep", "refresh_seconds=1"]
     watching = subprocess.Popen(compare, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     page = tmp_path / "sweep" / "comparison" / "report.html"
     page_says(page, "1 of 2 runs are done, 1 in hand, 0 left, about ")
@@ -149,6 +149,6 @@ def test_rest_of_a_sweep_is_what_has_not_ended_shared_by_those_at_work(
 
 def test_watch_ends_with_the_sweep(here: Here, tmp_path: Path) -> None:
     assert here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW)[0] == 0
-    status, said = here("sweep=sweep", "watch=1", script="compare.py")
+    status, said = here("sweep=sweep", "refresh_seconds=1", script="compare.py")
     assert (status, "in hand" in said) == (0, False)
     assert "refresh" not in (tmp_path / "sweep" / "comparison" / "report.html").read_text(encoding="utf-8")

@@ -163,7 +163,7 @@ def test_search_goes_on_after_a_trial_that_diverges(here: Here, tmp_path: Path) 
     # A seed whose three draws have both: Optuna 2's grid sampler cannot end on a failed trial.
     sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3"]
     search = ["-m", "hydra/sweeper=search", *sampler, "optimizer.lr=choice(1e30,0.01)"]
-    chosen_by = ["objective=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
+    chosen_by = ["optimized_metric=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
     status, printed = here(*search, *chosen_by, *SHORT)
     assert status == 0, printed
     runs = [record(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
@@ -274,8 +274,8 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
 
 def test_search_gets_its_objective_and_leaves_the_test_set_alone(here: Here, tmp_path: Path) -> None:
     arguments = ["data.val_size=280", "data.score_test=false", "hydra.run.dir=run", *SHORT]
-    printed = here("objective=test/loss", *arguments)[1]
-    assert "objective=test/loss is not among this run's metrics: val/loss" in printed
+    printed = here("optimized_metric=test/loss", *arguments)[1]
+    assert "optimized_metric=test/loss is not among this run's metrics: val/loss" in printed
     run = record(tmp_path / "run")
     assert {name.split("/")[0] for name in run["metrics"]} == {"train", "val"}
     assert "confusion_val.png" in {path.name for path in (tmp_path / "run").iterdir()}
@@ -342,3 +342,22 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(here: Her
     status, printed = here(*typed, "optimizer.lr=1.5", "hydra.run.dir=sweep/0_a")
     assert status == 1
     assert "it has optimizer.lr (1.0, not 1.5)" in printed
+
+
+@pytest.mark.parametrize("engine", ["manual", "autograd"])
+def test_loss_of_every_nth_batch_is_logged(here: Here, undrawn: None, engine: str) -> None:
+    """Their mean over all batches is the epoch's train/loss; of every fifth, they are those of these batches."""
+    typed = [f"engine={engine}", "trainer.max_epochs=1", "network.hidden_sizes=[16]", "trainer.precision=64-true"]
+    found = []
+    for every in (1, 5):
+        folder = f"run{every}"
+        assert here(*typed, f"+trainer.log_every_n_steps={every}", f"hydra.run.dir={folder}")[0] == 0
+        board = EventAccumulator(f"{folder}/tensorboard")
+        board.Reload()
+        found.append({event.step: event.value for event in board.Scalars("train/step_loss")})
+    everywhere, some = found
+    assert list(everywhere) == list(range(20))
+    assert some == {step: everywhere[step] for step in (4, 9, 14, 19)}
+    with Path("run1", "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert np.mean(list(everywhere.values())) == pytest.approx(float(row["train/loss"]), rel=1e-6)

@@ -41,7 +41,7 @@ def some_steps(value: int) -> int:
 
 Batches = Annotated[Any, PlainValidator(some_batches)]
 DATASET = Literal["MNIST", "FashionMNIST", "KMNIST"]
-MATMUL = Literal["default", "fastest", "high", "medium"]
+MATMUL = Literal["default", "auto", "high", "medium"]
 Name = Annotated[
     str,
     BeforeValidator(lambda name: str(name) if isinstance(name, int | float) else name),
@@ -161,7 +161,7 @@ class Training(Group):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     name: Name
-    objective: str | None
+    optimized_metric: str | None
     threads: Positive | None
     matmul: MATMUL = "default"
     activation: Group
@@ -198,10 +198,10 @@ class Comparing(Group):
     sweep: Annotated[Any, AfterValidator(some_names)]
     metric: Name | None
     margin: Annotated[float, Field(gt=0, le=1e30)] | None
-    against: Name | None
+    baseline: Name | None
     where: Name | None
     group: Annotated[list[Name], Field(min_length=1)] | None
-    watch: Positive | None
+    refresh_seconds: Positive | None
     output: Annotated[str, Field(min_length=1)] | None
 
 
@@ -248,9 +248,9 @@ class Checking(Group):
     run: Name | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch: Positive
-    entries: Positive
+    fd_entries: Positive
     trust: bool
-    broken: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None = Field(alias="break")
+    inject_bug: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None
     output: Name | None
     activation: Group
     data: Data
@@ -297,8 +297,12 @@ def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_todays_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration with classes under today's names, without keys that were taken away."""
+    """A recorded configuration with keys and classes under today's names, without keys that were taken away."""
     found: dict[str, Any] = renamed(config)
+    if "objective" in found:
+        found["optimized_metric"] = found.pop("objective")
+    if found.get("matmul") == "fastest":
+        found["matmul"] = "auto"
     data = found.get("data")
     if isinstance(data, dict):
         found["data"] = {key: value for key, value in data.items() if key not in RETIRED}

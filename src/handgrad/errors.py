@@ -16,6 +16,14 @@ from pydantic import ValidationError
 
 from handgrad.text import escape_control, format_value, shortened
 
+RENAMED = {  # keys under the names that they had before
+    "against": "baseline",
+    "break": "inject_bug",
+    "entries": "fd_entries",
+    "objective": "optimized_metric",
+    "watch": "refresh_seconds",
+}
+
 
 class UserError(CompactHydraException):
     """Something the user can mend: its message, one sentence, is printed without a traceback."""
@@ -125,6 +133,6 @@ def known_keys(error: OmegaConfBaseException) -> list[str]:
     if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
         return []
     known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
-    close = difflib.get_close_matches(str(error.key), known, n=1)
+    close = [RENAMED[error.key]] if error.key in RENAMED else difflib.get_close_matches(str(error.key), known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     return [f"{hint}Known here: {', '.join(sorted(known))}"]

@@ -9,7 +9,7 @@ from handgrad.text import canonical, escape_control, flatten, format_value
 
 ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
 # What changes nothing that is computed; of a study, its changes are seen.
-NOT_A_CELL = {"seed", "name", "objective", "experiment", "debug", "logger", "diagnostics"}
+NOT_A_CELL = {"seed", "name", "optimized_metric", "experiment", "debug", "logger", "diagnostics"}
 UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
 # Columns of the tables that are no settings: a setting of such a name gets another.
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}

@@ -34,14 +34,14 @@ class CompareOptions:
     margin: what is too small to matter, in the metric's unit; None: the metric's own.
     where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
     group: the keys that make a cell; None: whatever differs.
-    against: the cell that every other is compared with; None: each with each.
+    baseline: the cell that every other is compared with; None: each with each.
     """
 
     metric: str | None = None
     margin: float | None = None
     where: str | None = None
     group: Sequence[str] | None = None
-    against: str | None = None
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)

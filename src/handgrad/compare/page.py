@@ -130,8 +130,8 @@ class Report:
     @property
     def heading_of_tests(self) -> str:
         """What the table of comparisons compares."""
-        if self.comparison.asked.against is not None:
-            return f"Every other cell against {self.comparison.asked.against}"
+        if self.comparison.asked.baseline is not None:
+            return f"Every other cell against {self.comparison.asked.baseline}"
         many = (self.cells.completed + self.cells.diverged > 0).sum()
         return "Every pair of cells" if many <= MOST_CELLS else "The best cell against every other"
 

@@ -36,7 +36,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         return ["No run is completed yet."]
     said = [about_best(comparison, with_runs)]
     many = with_runs.completed.max() > 1
-    if comparison.asked.against is not None:
+    if comparison.asked.baseline is not None:
         telling = worth_saying(compared)
         said += [one_sentence(comparison, row, row.a, row.b) for _, row in telling.head(MOST_CELLS).iterrows()]
         said += [f"{more} more comparisons are in pairs.csv."] if (more := len(telling) - MOST_CELLS) > 0 else []
@@ -49,7 +49,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
                 f"Of {len(with_runs):,} cells only the best is compared with each other one: {len(with_runs) - 1:,} of "
                 f"{number_of_pairs(len(with_runs)):,} pairs; p is corrected for all of them."
             )
-    for key in comparison.varying if many and comparison.asked.against is None else ():
+    for key in comparison.varying if many and comparison.asked.baseline is None else ():
         said += about_key(comparison, by_key, key)
     said += who_learned(cells)
     for keys, followers in comparison.follows.items():

@@ -209,7 +209,7 @@ def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
     records = done.to_dict("records")
     samples = [comparison.sample(row) for row in records]
     finished = [(row["learned"], row["completed"] + row["diverged"]) for row in records]
-    if comparison.asked.against is None:
+    if comparison.asked.baseline is None:
         places = chosen_pairs(len(done), MOST_CELLS)
         family = number_of_pairs(len(done))
     else:
@@ -240,7 +240,7 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
     Raises:
         UserError: none is so called, or several are.
     """
-    wanted = str(comparison.asked.against)
+    wanted = str(comparison.asked.baseline)
     labels: list[str] = cells.label.tolist()
     if wanted in labels:
         return labels.index(wanted)
@@ -255,7 +255,7 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
         fits &= cells[keys[0]] == value if keys else False
     if not words or fits.sum() != 1:
         raise UserError(
-            f"against={wanted} names {fits.sum() if words else 'none'} of the cells, which are: "
+            f"baseline={wanted} names {fits.sum() if words else 'none'} of the cells, which are: "
             f"{joined(cells.label, most=30)}"
         )
     return int(np.flatnonzero(fits)[0])
@@ -291,7 +291,7 @@ def main_effects(comparison: Comparison) -> pd.DataFrame:
 
 def averages(comparison: Comparison) -> bool:
     """Whether values of keys are compared, besides cells."""
-    return comparison.asked.against is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
+    return comparison.asked.baseline is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
 
 
 def number_of_families(comparison: Comparison) -> int:

@@ -91,9 +91,7 @@ def assemble(
         default_root_dir=root,
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
-    set_matmul_precision(
-        cfg.get("matmul", "default"), module.network.weights, data.batch_size, trainer.strategy.root_device
-    )
+    set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
     return Assembly(trainer, module, data, history)
 
 

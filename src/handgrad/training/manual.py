@@ -97,7 +97,7 @@ class ManualModule(Classifier):
             examples=self.examples_of(y),
             scale=self.scaler.scale if self.scaler else None,
         )
-        self.step_losses.append(all_reduce(loss))
+        self.keep_loss(all_reduce(loss))
         self.waiting.append(gradients)
         if len(self.waiting) == self.batches_per_step or self.trainer.is_last_batch:
             self.take_step()

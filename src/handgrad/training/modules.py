@@ -57,14 +57,15 @@ class Scores(nn.Module):
 class Classifier(LightningModule):
     """What both engines share: parameters, optimizer, schedule, metrics and their logging.
 
-    A subclass says how a batch becomes logits (`forward`) and how it becomes a step (`training_step`, which appends the
-    batch's mean cross-entropy, without the penalty, to `step_losses`).
+    A subclass says how a batch becomes logits (`forward`) and how it becomes a step (`training_step`, which hands the
+    batch's mean cross-entropy, without the penalty, to `keep_loss`).
 
     Where several processes train together, each is served a part of every batch, and all take the step of the whole
     batch: losses and scores are those that one process would have had.
 
-    Logs once per epoch: `train/loss` (nats per example, the mean over the epoch's batches, each before its step) and,
-    of every set NAME that the Trainer validates on, `NAME/loss` and `NAME/accuracy`.
+    Logs the loss of every n-th batch (`trainer.log_every_n_steps`) as `train/step_loss`; once per epoch `train/loss`
+    (nats per example, the mean over the epoch's batches, each before its step) and, of every set NAME that the Trainer
+    validates on, `NAME/loss` and `NAME/accuracy`.
 
     Args:
         network: the parameters.
@@ -137,6 +138,11 @@ class Classifier(LightningModule):
     def numbers_of(self, names: Iterable[str]) -> dict[str, float]:
         """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
         return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).numbers().items()}
+
+    def keep_loss(self, loss: Tensor) -> None:
+        """Keep and log a batch's mean cross-entropy () in nats per example, before its step."""
+        self.step_losses.append(loss)
+        self.log("train/step_loss", loss)
 
     def mean_train_loss(self) -> Tensor:
         """() mean cross-entropy of this epoch's batches so far, in nats per example."""
@@ -227,11 +233,11 @@ class AutogradModule(Classifier):
         x, y = batch
         if is_distributed():
             share = cross_entropy(self(x), y, reduction="sum") / self.examples_of(y)
-            self.step_losses.append(all_reduce(share.detach().clone()))
+            self.keep_loss(all_reduce(share.detach().clone()))
             mean_loss = share * self.trainer.world_size  # Lightning's wrapper takes the mean over the processes
         else:
             mean_loss = cross_entropy(self(x), y)
-            self.step_losses.append(mean_loss.detach())
+            self.keep_loss(mean_loss.detach())
         if self.regularizer.strength:
             return mean_loss + self.regularizer.penalty(self.network.weights)
         return mean_loss
