@@ -38,7 +38,7 @@ def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(small: 
     """In a process of its own, as a run is: threads that are there already would not learn of it."""
     code = f"""
 import pathlib, hydra, torch
-from handgrad.assembly import assemble
+from handgrad.training.build import assemble
 with hydra.initialize_config_dir({str(ROOT / "conf")!r}, version_base="1.3"):
     cfg = hydra.compose("train", ["name=x", "logger=none", "threads=2", "data.root={small}"])
 assert float(torch.full((1,), 1e-30) * 1e-10)

@@ -39,14 +39,14 @@ def test_signal_that_python_loses_comes_again() -> None:
     program = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from handgrad import command
+from handgrad.process import install_handlers
 
 class Cleared:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0)
 
-command.prepare()
+install_handlers()
 Cleared()
 print("lost", flush=True)
 time.sleep(30)

@@ -294,7 +294,7 @@ def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: Command, he
 
 
 def test_comparing_does_not_import_torch() -> None:
-    code = "import sys; from handgrad.report import figures, page, runs, statistics; print(*sys.modules)"
+    code = "import sys; from handgrad.compare import figures, load, page, statistics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "statsmodels" in done.stdout
     assert "torch" not in done.stdout.split()

@@ -264,10 +264,10 @@ def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], s
     """The measure, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
     number = comparison.values[swept]
     usual = [metrics.measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
-    metrics = list(dict.fromkeys([comparison.measure, *usual]))
-    figure = Figure(figsize=(4.5 * len(metrics), 3.8), layout="constrained")
+    drawn = list(dict.fromkeys([comparison.measure, *usual]))
+    figure = Figure(figsize=(4.5 * len(drawn), 3.8), layout="constrained")
     every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
-    for axes, measure in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+    for axes, measure in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
         name, scale = measure.column, measure.scale
         for place, (title, cells) in enumerate(groups):
             rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
