@@ -184,8 +184,7 @@ class LayerDiagnostics(Callback):
         self.rows += rows
         write_rows(self.folder / LAYERS, [list(rows[0]), *(row.values() for row in self.rows)])
         # As Lightning has it for what is logged at an epoch's end: the last step, by hand the last batch.
-        taken = trainer.global_step if module.automatic_optimization else trainer.fit_loop.total_batch_idx + 1
-        step = max(taken - 1, 0)
+        step = max(module.logged_step - module.automatic_optimization, 0)
         for logger in trainer.loggers:
             logger.log_metrics(scalars(rows), step)
             if isinstance(logger, TensorBoardLogger):

@@ -142,7 +142,15 @@ class Classifier(LightningModule):
     def keep_loss(self, loss: Tensor) -> None:
         """Keep and log a batch's mean cross-entropy () in nats per example, before its step."""
         self.step_losses.append(loss)
-        self.log("train/step_loss", loss)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.logged_step + 1) % every == 0:  # at every step, `log` takes a fifth of an epoch
+            self.log("train/step_loss", loss)
+
+    @property
+    def logged_step(self) -> int:
+        """Where Lightning's loggers are: how many steps were taken before this batch; by hand, how many batches."""
+        trainer = self.trainer
+        return trainer.global_step if self.automatic_optimization else trainer.fit_loop.total_batch_idx
 
     def mean_train_loss(self) -> Tensor:
         """() mean cross-entropy of this epoch's batches so far, in nats per example."""
