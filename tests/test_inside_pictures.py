@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -205,6 +206,11 @@ def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Ten
     with Path("found", "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["picture"] for row in rows] == [f"mine/{number}.png" for number in DIGITS]
+    Path("odd").mkdir()
+    shutil.copy("mine/0.png", "odd/\x1b]0;x\x07.png")
+    _, said = here("run=run", "images=odd", "output=named", script="predict.py")
+    assert "odd/\\x1b]0;x\\x07.png" in said
+    assert "\x1b" not in said
     with Path("run", "predictions.csv").open(encoding="utf-8") as file:
         own = [row["predicted"] for row in csv.DictReader(file)][:10]
     assert sum(row["class"] == digit for row, digit in zip(rows, own, strict=True)) >= 9

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from handgrad.errors import UserError
 from handgrad.inspection.digits import SUFFIXES, Grey, to_mnist
+from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 
 MOST = 40  # pictures that a terminal and a figure show
@@ -101,4 +102,4 @@ def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
 def cells(prediction: Prediction) -> tuple[str, ...]:
     """A prediction as a row of texts, under `HEADINGS`."""
     (first, second), (p, q) = prediction.classes, prediction.probabilities
-    return str(prediction.path), first, f"{p:.1%}", second, f"{q:.1%}"
+    return escape_control(str(prediction.path)), first, f"{p:.1%}", second, f"{q:.1%}"
