@@ -276,7 +276,7 @@ def marks(home: Path) -> str | None:
 def not_shown(ended: Ended, home: Path) -> str | None:
     """What should not have been shown: a secret, a control character, a tag."""
     said = ended.out + ended.err
-    if control := {sign for sign in said if unicodedata.category(sign) in ("Cc", "Cf", "Cs") and sign != "\n"}:
+    if control := {sign for sign in said if unicodedata.category(sign) in ("Cc", "Cf", "Cs") and sign not in "\n\t"}:
         return f"control characters {control} in {said[:300]!r}"
     written = [path for path in home.rglob("*") if path.is_file() and path.suffix not in (".ckpt", ".png", ".pt")]
     for path in written:

@@ -291,7 +291,12 @@ MUTANTS = [
         "damaged file not noticed",
     ),
     # run records
-    ("training/callbacks", 'self.rows = [dict(row) for row in state_dict["rows"]]', "pass", "history lost at resume"),
+    (
+        "training/callbacks",
+        'self.rows = [checked_row(row) for row in state_dict["rows"]]',
+        "pass",
+        "history lost at resume",
+    ),
     ("config", "if key not in RETIRED", "", "a key taken away orphans older runs"),
     ("config", "return Training.model_validate(config).model_dump()", "return config", "1 is not 1.0"),
     (

@@ -302,10 +302,11 @@ def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
     [
         ("loops", {}),
         ("loops", 3),
+        ("loops", {"fit_loop": {"epoch_progress": {"total": {"completed": {}}}}}),
         ("optimizer_states", [3]),
         ("lr_schedulers", "x"),
         ("state_dict", {}),
-        ("callbacks", 1),
+        ("callbacks", {"History": {"rows": [{"epoch": 0}]}}),
     ],
 )
 def test_state_that_does_not_fit_is_refused_in_a_sentence(here: Here, key: str, value: Any) -> None:

@@ -105,8 +105,26 @@ def leads_outside(text: str, folder: Path) -> bool:
 
 
 def logged_step(content: Mapping[str, Any]) -> int:
-    """The step that a logger is at when a run goes on from a checkpoint."""
+    """The step that a logger is at when a run goes on from a checkpoint.
+
+    Raises:
+        ValueError: Lightning's counts are no counts.
+    """
+    check_counts(content["loops"])
     return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+
+
+def check_counts(loops: Mapping[str, Any]) -> None:
+    """Check the counts in the state of Lightning's loops.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    for name, value in loops.items():
+        if name in ("ready", "started", "processed", "completed") and type(value) is not int:
+            raise ValueError(f"a count of its loops is {type(value).__name__}")
+        if isinstance(value, Mapping):
+            check_counts(value)
 
 
 @contextmanager

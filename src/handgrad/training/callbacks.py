@@ -136,7 +136,21 @@ class History(Checkpoint):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        self.rows = [checked_row(row) for row in state_dict["rows"]]
+
+
+def checked_row(row: Any) -> dict[str, Any]:
+    """An epoch's row, as a checkpoint has it.
+
+    Raises:
+        ValueError: it lacks a number, or has something else in its place.
+    """
+    needed = {"epoch", "train/loss", "lr", "seconds", "batches"}
+    if not needed <= row.keys() or any(type(row[name]) not in (int, float) for name in needed):
+        raise ValueError("a row of its history is no row")
+    if any(type(value) not in (int, float, type(None)) for value in row.values()):
+        raise ValueError("its history has something else than numbers")
+    return dict(row)
 
 
 class OwnSignals(Callback):
