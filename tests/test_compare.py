@@ -810,6 +810,21 @@ def test_command_for_more_seeds_keeps_all_but_mode_folder_and_seed(tmp_path: Pat
     )
 
 
+def test_command_that_may_run_a_strangers_code_says_so(tmp_path: Path) -> None:
+    usual = ["activation=relu,tanh", "+optimizer.momentum=0.9"]
+    for task, options, own in [
+        (usual, ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=x"], ""),
+        ([*usual, "activation._target_=my.Swish"], [], "by activation._target_=my.Swish:"),
+        ([*usual, "data.root=${oc.env:HOME}"], [], "by data.root=${oc.env:HOME}:"),
+        (usual, ["hydra.launcher.setup=[touch mark]"], "by hydra.launcher.setup=[touch mark]:"),
+        (usual, ["+hydra.job.env_set.PYTHONPATH=/x"], "by +hydra.job.env_set.PYTHONPATH=/x:"),
+    ]:
+        leave_account(tmp_path, task, options)
+        remarks: list[str] = []
+        page.command_for_more_seeds([tmp_path], remarks=remarks)
+        assert (own in "".join(remarks)) if own else not remarks
+
+
 def test_of_several_sweeps_each_has_its_command(tmp_path: Path) -> None:
     for name in ("a", "b"):
         leave_account(tmp_path / name, [f"activation={name}"], [])

@@ -19,7 +19,7 @@ FEW = 5  # seeds: enough for an interval
 COMMAND = "python src/train.py -m"
 # Options by which a command runs what is neither in conf/ nor in src/: classes, other configuration, Hydra's own keys.
 OWN_CODE = re.compile(
-    r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=)[./]", re.DOTALL
+    r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=|\.sweep\.dir=)[./]", re.DOTALL
 )
 
 
