@@ -31,11 +31,9 @@ def main(cfg: DictConfig) -> None:
 
 def compared(config: dict[str, Any], start: Path) -> bool:
     """Collect, pool, test, draw, write, show; tell whether a sweep is still to go on."""
+    # Nothing heavy before the configuration is checked.
     from handgrad.compare import load, progress, sources
-    from handgrad.compare.report import (  # nothing heavy before the configuration is checked
-        build_report,
-        write_and_print,
-    )
+    from handgrad.compare.report import build_report, write_and_print
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)

@@ -499,8 +499,8 @@ MUTANTS = [
     # what a stranger's file may name
     ("inspection/allowlist", "not isinstance(each, str) or each not in classes", "False", "any class is built"),
     ("inspection/allowlist", '"${" in text', "False", "an interpolation is looked up"),
-    ("inspection/allowlist", "classes[target].model_validate(arguments)", "pass", "any argument"),
-    ("inspection/allowlist", "if trust:", "if not trust:", "trust turned round"),
+    ("inspection/allowlist", 'classes[part["_target_"]].model_validate(', "dict(", "any argument"),
+    ("inspection/allowlist", "if not trust:", "if trust:", "trust turned round"),
     ("runs/checkpoint", 'return "://" in text', "return False", "deletes on another file system"),
     (
         "runs/checkpoint",

@@ -57,11 +57,9 @@ class Sweep(Callback):
             return
         cls.wanted = False
         try:
+            # It takes as long as training a small network.
             from handgrad.compare import load
-            from handgrad.compare.report import (  # it takes as long as training a small network
-                build_report,
-                write_and_print,
-            )
+            from handgrad.compare.report import build_report, write_and_print
 
             write_and_print(build_report([cls.folder], load.CompareOptions(), Path.cwd()), cls.folder / "comparison")
         except Exception as error:

@@ -104,28 +104,35 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
     """
     try:
         parts = Recorded.model_validate(in_todays_names(recorded)).model_dump(by_alias=True, exclude_unset=True)
-        if text := next((text for text in texts_in(parts) if "${" in text), None):
-            raise UserError(f"{source} has an interpolation, {text}: nothing is looked up for what a file says")
-        for name, classes in ALLOWED.items():
-            arguments = dict(parts[name])
-            target = arguments.pop("_target_", None)
-            if not isinstance(target, str):
-                raise UserError(f"{source}: {name} has no _target_, a class by its full name")
-            if trust:
-                continue
-            for each in targets_in(parts[name]):
-                if not isinstance(each, str) or each not in classes:
-                    raise UserError(
-                        f"{source} has a class of its own, {name}._target_={format_value(each)}: building it may run "
-                        "any code; add trust=true if you know who made this file and trust them"
-                    )
-            try:
-                classes[target].model_validate(arguments)
-            except ValidationError as error:
-                raise UserError(f"{source}, {name}: {describe_invalid(error)}") from None
     except ValidationError as error:
         raise UserError(f"{source}: {describe_invalid(error)}") from None
+    if text := next((text for text in texts_in(parts) if "${" in text), None):
+        raise UserError(f"{source} has an interpolation, {text}: nothing is looked up for what a file says")
+    for name in ALLOWED:
+        if not isinstance(parts[name].get("_target_"), str):
+            raise UserError(f"{source}: {name} has no _target_, a class by its full name")
+        if not trust:
+            check_part(name, parts[name], source)
     return parts
+
+
+def check_part(name: str, part: Mapping[str, Any], source: object) -> None:
+    """Check a part's classes, nested ones too, and its arguments against the list.
+
+    Raises:
+        UserError: names the class that is not on the list, or each argument that does not fit.
+    """
+    classes = ALLOWED[name]
+    for each in targets_in(part):
+        if not isinstance(each, str) or each not in classes:
+            raise UserError(
+                f"{source} has a class of its own, {name}._target_={format_value(each)}: building it may run any code; "
+                "add trust=true if you know who made this file and trust them"
+            )
+    try:
+        classes[part["_target_"]].model_validate({key: value for key, value in part.items() if key != "_target_"})
+    except ValidationError as error:
+        raise UserError(f"{source}, {name}: {describe_invalid(error)}") from None
 
 
 def targets_in(value: Any) -> Iterator[Any]:

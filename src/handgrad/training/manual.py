@@ -14,11 +14,7 @@ from handgrad.nn import backprop
 from handgrad.nn.backprop import FactoredGradient, accumulate
 from handgrad.nn.optimizers import FactoredSGD
 from handgrad.training.data import Batch
-from handgrad.training.distributed import (
-    all_gather_factors,
-    all_reduce,
-    all_reduce_list,
-)
+from handgrad.training.distributed import all_gather_factors, all_reduce, all_reduce_list
 from handgrad.training.modules import Classifier
 
 
