@@ -134,3 +134,18 @@ def test_recipes_that_a_diverged_run_is_told_to_try_are_there() -> None:
     assert named == ["best", "fashion"]
     for name in named:
         compose(f"experiment={name}")
+
+
+def test_hydra_that_asks_is_told_the_classes_of_the_node_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra 1.4's signature, whose `instantiate` warns where no list is given."""
+    allowed = []
+
+    def instantiate(node: Any, *, _execution_whitelist_: Any = None, **_: Any) -> None:
+        allowed.append(_execution_whitelist_)
+
+    monkeypatch.setattr(hydra.utils, "instantiate", instantiate)
+    cfg = compose("trainer.profiler={_target_: handgrad.training.callbacks.NoProfiler}")
+    build(cfg.trainer)
+    build(cfg.activation)
+    profiler = "handgrad.training.callbacks.NoProfiler"
+    assert allowed == [["lightning.Trainer", profiler], ["handgrad.nn.activations.ReLU"]]

@@ -5,12 +5,12 @@ read, because a trained network needs no others; each must name a class of this 
 class's schema. The rest (optimizer, schedule, loggers, callbacks, plugins, profiler) is never looked at.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, in_todays_names
+from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, in_todays_names, targets_in
 from handgrad.errors import UserError, describe_invalid
 from handgrad.text import format_value, texts_in
 
@@ -133,15 +133,3 @@ def check_part(name: str, part: Mapping[str, Any], source: object) -> None:
         classes[part["_target_"]].model_validate({key: value for key, value in part.items() if key != "_target_"})
     except ValidationError as error:
         raise UserError(f"{source}, {name}: {describe_invalid(error)}") from None
-
-
-def targets_in(value: Any) -> Iterator[Any]:
-    """Every `_target_` in a nested value, its own first."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield value["_target_"]
-        for each in value.values():
-            yield from targets_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from targets_in(each)
