@@ -14,7 +14,7 @@ from handgrad.config import check_monitored, to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
 from handgrad.process import end_with_parent, install_handlers, is_ddp_worker, run
-from handgrad.runs.folder import remove_empty_run, run_lock
+from handgrad.runs.folder import METRICS, remove_empty_run, run_lock
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
 from handgrad.sweep import Sweep, run_config
 
@@ -69,11 +69,11 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
 
     # Elsewhere the launcher shows the progress of all its runs.
     alone = not sweep or job.launcher._target_.endswith("BasicLauncher")
-    folder, _ = find_existing_run(own, config, siblings=sweep) or (own, None)
-    if folder != own:
+    folder, _ = find_existing_run(own, config, siblings=sweep)
+    if folder != own and not (own / METRICS).exists():
         remove_empty_run(own)
     with run_lock(folder, patiently=sweep):
-        _, record = find_existing_run(folder, config, siblings=False) or (folder, None)
+        _, record = find_existing_run(folder, config, siblings=False)
         if record and record["status"] in FINISHED:
             log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], folder)
             if record["status"] == "diverged":

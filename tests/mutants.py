@@ -329,7 +329,7 @@ MUTANTS = [
     ("runs/record", 'FINISHED = ("completed", "diverged")', 'FINISHED = ("completed",)', "a diverged run is run again"),
     (
         "runs/record",
-        'if record and equal_typed(normalize(record["config"]), config):',
+        'if beside and equal_typed(normalize(beside["config"]), config):',
         'if record and record["seed"] == config["seed"]:',
         "a sibling is taken by its seed alone",
     ),
@@ -342,7 +342,7 @@ MUTANTS = [
         'record |= {"status": "completed"}',
         "interrupted run completed",
     ),
-    ("runs/record", "if record and (differ :=", "if False and (differ :=", "another configuration's folder is taken"),
+    ("runs/record", "if differ and not siblings:", "if False:", "another configuration's folder is taken"),
     ("text", "return canonical(a) == canonical(b)", "return a == b", "1 is true"),
     ("runs/checkpoint", 'if seal["sha256"] != checksum(archive):', "if False:", "damaged weights are used"),
     (

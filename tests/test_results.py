@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,21 @@ def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None
     (tmp_path / "0_damaged").mkdir()
     (tmp_path / "0_damaged" / METRICS).write_text("{")
     found = find_existing_run(tmp_path / "7_a", config, siblings=True)
-    assert found is not None
+    assert found[1] is not None
     assert (found[0], found[1]["seed"]) == (tmp_path / "3_a", 1)
     assert find_existing_run(tmp_path / "3_a", config, siblings=False) == found
-    assert find_existing_run(tmp_path / "7_a", config, siblings=False) is None
-    assert find_existing_run(tmp_path / "7_a", config | {"seed": 3}, siblings=True) is None
+    assert find_existing_run(tmp_path / "7_a", config, siblings=False) == (tmp_path / "7_a", None)
+    assert find_existing_run(tmp_path / "7_a", config | {"seed": 3}, siblings=True) == (tmp_path / "7_a", None)
+    beside, none = find_existing_run(tmp_path / "3_a", config | {"seed": 3}, siblings=True)
+    assert none is None
+    assert re.fullmatch("3_a_[0-9a-f]{8}", beside.name)  # the number is another run's
+    assert find_existing_run(tmp_path / "3_a", config | {"seed": 4}, siblings=True)[0] != beside
 
 
 def test_two_configurations_never_share_a_folder(tmp_path: Path) -> None:
     config = leave_run(tmp_path, seed=1)
     with pytest.raises(UserError, match="holds a run with another configuration: choose another folder"):
-        find_existing_run(tmp_path, config | {"seed": 2}, siblings=True)
+        find_existing_run(tmp_path, config | {"seed": 2}, siblings=False)
 
 
 def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
     config = leave_run(tmp_path, seed=1)
     for other in (True, 1.0, "1", None):
         with pytest.raises(UserError, match="it has seed"):
-            find_existing_run(tmp_path, config | {"seed": other}, siblings=True)
+            find_existing_run(tmp_path, config | {"seed": other}, siblings=False)
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,17 +107,20 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return escape_control(f"{describe_os_error(error)}: make room there, or choose another folder")
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        return blame_null(error) if is_hydras_own(error) else None
+        raised_in = raising_package(error)
+        if raised_in == "optuna":
+            return f"the search has no result ({error}): see above why its trials failed"
+        return blame_null(error) if raised_in in ("hydra", "hydra_plugins", "omegaconf") else None
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return "\n".join([str(error), str(cause), *known_keys(cause)])
     return str(error)
 
 
-def is_hydras_own(error: Exception) -> bool:
-    """Tell whether an error is Hydra's own, about what was typed, and not out of a run."""
+def raising_package(error: Exception) -> str:
+    """The package that raised an error: Hydra's own are about what was typed, and not out of a run."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").split(".")[0] in ("hydra", "hydra_plugins", "omegaconf")
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def blame_null(error: Exception) -> str:

@@ -40,6 +40,7 @@ class Sweep(Callback):
                 print(f"dry_run=true: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
             raise SystemExit(0)
+        Sweep.folder.mkdir(parents=True, exist_ok=True)  # a search begins its study there before its first job
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         Sweep.report()

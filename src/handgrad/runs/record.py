@@ -1,5 +1,6 @@
 """A run's record, `metrics.json`: read, written, kept true to the run's status, found by its configuration."""
 
+import hashlib
 import json
 import signal
 import statistics
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from handgrad.config import normalize
 from handgrad.errors import UserError, describe_invalid
 from handgrad.runs.folder import METRICS, run_lock, write_errors, write_json
-from handgrad.text import differences, equal_typed, join_names
+from handgrad.text import canonical, differences, equal_typed, join_names
 
 INTERRUPTED = "interrupted"
 FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
@@ -88,13 +89,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     raise UserError(f"{path} is damaged ({damage}): delete {folder} to run it anew")
 
 
-def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any]] | None:
-    """Find the run that was already begun with a configuration.
+def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any] | None]:
+    """Find the run that was already begun with a configuration, or the folder to begin it in.
 
     Args:
         folder: where it would be begun.
         config: the composed configuration.
-        siblings: look in the folders beside it as well, for in a sweep with one more seed the jobs are numbered anew.
+        siblings: of a sweep, whose jobs are numbered anew with one more seed: look in the folders beside it as well,
+            and where another run has the folder take one that is named by the configuration.
 
     Returns:
         the run's folder and record, None where there is no such run.
@@ -103,19 +105,22 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
         UserError: the folder itself holds a run with another configuration; says where they differ.
     """
     record, config = read_record(folder), normalize(config)
-    if record and (differ := differences(normalize(record["config"]), config)):
+    differ = differences(normalize(record["config"]), config) if record else []
+    if record and not differ:
+        return folder, record
+    for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
+        with suppress(UserError):  # a damaged neighbour is not this run
+            beside = read_record(other)
+            if beside and equal_typed(normalize(beside["config"]), config):
+                return other, beside
+    if differ and not siblings:
         raise UserError(
             f"{folder} holds a run with another configuration: choose another folder or delete this one; "
             f"it has {join_names(differ)}"
         )
-    if record:
-        return folder, record
-    for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
-        with suppress(UserError):  # a damaged neighbour is not this run
-            record = read_record(other)
-            if record and equal_typed(normalize(record["config"]), config):
-                return other, record
-    return None
+    if differ:
+        folder = folder.with_name(f"{folder.name}_{hashlib.sha256(canonical(config).encode()).hexdigest()[:8]}")
+    return folder, None
 
 
 def newest_run(outputs: Path) -> Path:
