@@ -43,7 +43,6 @@ from rich.table import Table
 from handgrad.errors import UserError
 from handgrad.runs.folder import CHECKPOINTS, HISTORY, LAST, METRICS, TENSORBOARD, run_lock
 from handgrad.runs.record import read_record
-from handgrad.training.checkpoint_io import SealedCheckpointIO
 
 ROOT = Path(__file__).parents[1]
 TRAIN = str(ROOT / "src" / "train.py")
@@ -522,17 +521,13 @@ OTHERS = ("seed=1", "activation=tanh", "trainer.precision=64-true", "engine=auto
 Damage = Callable[[Path], None]
 
 
-def remade(change: Callable[[dict[str, Any]], Any], sealed: bool = False) -> Damage:
-    """Save a changed checkpoint again, by torch alone or as this project does."""
+def remade(change: Callable[[dict[str, Any]], Any]) -> Damage:
+    """Save a changed checkpoint again."""
 
     def damage(path: Path) -> None:
         saved = copy.deepcopy(torch.load(path, weights_only=True))
         change(saved)
-        if sealed:
-            config = json.loads((path.parents[1] / METRICS).read_text())["config"]
-            SealedCheckpointIO(config).save_checkpoint(saved, path)
-        else:
-            torch.save(saved, path)
+        torch.save(saved, path)
 
     return damage
 

@@ -50,7 +50,7 @@ def open_network(wanted: Mapping[str, Any]) -> TrainedNetwork:
     else:
         raise UserError("run=... and checkpoint=... are two networks: name one of them")
     try:
-        content, sealed = read_checkpoint(path)
+        content, saved = read_checkpoint(path)
     except FileNotFoundError:
         what = f"the run was {record['status']} before an epoch ended" if record else "there is no such file"
         raise UserError(f"{path} is missing: {what}") from None
@@ -60,8 +60,8 @@ def open_network(wanted: Mapping[str, Any]) -> TrainedNetwork:
     if record:
         recorded = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
         config |= as_recorded(config, recorded, wanted, source / METRICS)
-    elif sealed is not None:
-        config |= as_recorded(config, sealed, wanted, path)
+    elif saved is not None:
+        config |= as_recorded(config, saved, wanted, path)
     else:
         config |= for_weights(config, layers, wanted.get("activation"), path)
     hidden = [len(bias) for _, bias in layers[:-1]]

@@ -1,7 +1,5 @@
-"""Checkpoints as data: read without running anything, checked against their seal and the run's configuration."""
+"""Checkpoints as data: read without running anything, whole or refused, held against the run's configuration."""
 
-import hashlib
-import json
 import logging
 import os
 import zipfile
@@ -19,32 +17,25 @@ from handgrad.text import differences, join_names, texts_in
 log = logging.getLogger(__name__)
 
 
-SEAL = "archive/handgrad.json"  # one more entry of the zip archive that a checkpoint is; torch.load passes it over
-
-
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
     """Read a file of weights without running anything that is in it.
 
     Args:
-        path: of what `torch.save` wrote, sealed or not.
+        path: of what `torch.save` wrote.
 
     Returns:
-        its content, and the configuration that it is sealed with, None without a seal.
+        its content, and the configuration of its run, Lightning's `hyper_parameters`, None without any.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, or holds more than numbers and texts.
     """
     try:
-        config = None
         if zipfile.is_zipfile(path):  # else in torch's older format
             with zipfile.ZipFile(path) as archive:
-                if SEAL in archive.namelist():
-                    seal = json.loads(archive.read(SEAL))
-                    config = dict(seal["config"])
-                    if seal["sha256"] != checksum(archive):
-                        raise ValueError("its checksum is not the one it was sealed with")
-        return torch.load(path, map_location="cpu", weights_only=True), config  # stricter than zipfile
+                if damaged := archive.testzip():  # torch.load checks no checksum
+                    raise ValueError(f"the checksum of {damaged} does not fit")
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive can fail in every way there is
@@ -53,6 +44,8 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
             f"{path} is no sound file of weights ({reason}): nothing in it was run; "
             "torch.save(model.state_dict(), ...) writes one that can be read"
         ) from error
+    config = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return content, config if isinstance(config, dict) else None
 
 
 def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -150,12 +143,3 @@ def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
             f"cannot go on from {path} ({reason}): if it does not belong to this run, move {path.parent} away to begin "
             "anew; HYDRA_FULL_ERROR=1 shows where it failed"
         ) from error
-
-
-def checksum(archive: zipfile.ZipFile) -> str:
-    """SHA-256 of the names and contents of all that an archive holds but its seal."""
-    digest = hashlib.sha256()
-    for name in sorted(set(archive.namelist()) - {SEAL}):
-        digest.update(name.encode())
-        digest.update(archive.read(name))
-    return digest.hexdigest()

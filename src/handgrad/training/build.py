@@ -21,7 +21,7 @@ from handgrad.config import build, to_dict
 from handgrad.errors import UserError, as_user_error
 from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
-from handgrad.training.checkpoint_io import SealedCheckpointIO
+from handgrad.training.checkpoint_io import AtomicCheckpointIO
 from handgrad.training.data import MNISTDataModule
 from handgrad.training.matmul import set_matmul_precision
 from handgrad.training.modules import Classifier
@@ -73,6 +73,7 @@ def assemble(
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
         root = options.pop("default_root_dir", folder)
     module = engine(**parts)
+    module.save_hyperparameters(to_dict(cfg), logger=False)  # into every checkpoint; loggers get them with the scores
     loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
     history = callbacks.History(folder, lines=show_progress and not bar)
     ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
@@ -87,7 +88,7 @@ def assemble(
         enable_progress_bar=bar,
         logger=loggers,
         callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history],
-        plugins=[SealedCheckpointIO(to_dict(cfg)), *theirs["plugins"]],
+        plugins=[AtomicCheckpointIO(), *theirs["plugins"]],
         default_root_dir=root,
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
