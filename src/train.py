@@ -75,7 +75,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     with run_lock(folder, patiently=sweep):
         _, record = find_existing_run(folder, config, siblings=False)
         if record and record["status"] in FINISHED:
-            log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], folder)
+            log.info("%s: %s before, skipped (%s)", cfg.name, record["status"], escape_control(str(folder)))
             if record["status"] == "diverged":
                 raise UserError(f"{record['reason']} (delete {folder} to try again)")
         else:

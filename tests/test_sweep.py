@@ -29,6 +29,9 @@ def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path:
     status, said = here(*sweep, "seed=0,1", "dry_run=true")
     assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
     assert "By the times of 2 earlier runs: about " in said
+    (tmp_path / "sweep" / "0_relu-manual-none-s0").rename(tmp_path / "sweep" / "0_\x1b[2J")
+    assert "Done: 0_\\x1b[2J, 1_tanh-manual-none-s0." in here(*sweep, "seed=0,1", "dry_run=true")[1]
+    assert "\x1b" not in here(*sweep, "seed=0")[1]
     path = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))
     assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in here(*sweep, "seed=0,1", "dry_run=true")[1]

@@ -80,7 +80,7 @@ def dry_run_summary(config: DictConfig) -> str:
     from handgrad.compare import progress
     from handgrad.compare.cells import settings_of
     from handgrad.compare.load import joined
-    from handgrad.text import canonical
+    from handgrad.text import canonical, escape_control
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("a search chooses its jobs as it goes")
@@ -109,7 +109,7 @@ def dry_run_summary(config: DictConfig) -> str:
         said.append(f"By the times of {len(known)} earlier runs: about {progress.in_time(rest)}.")
     elif seconds:
         said.append("No earlier run in outputs/ tells how long that takes.")
-    return "\n".join(said)
+    return "\n".join(map(escape_control, said))
 
 
 def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
