@@ -17,6 +17,7 @@ from handgrad.process import end_with_parent, install_handlers, is_ddp_worker, r
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
 from handgrad.sweep import Sweep, run_config
+from handgrad.text import escape_control
 
 log = logging.getLogger(__name__)
 
