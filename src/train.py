@@ -124,5 +124,4 @@ def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
 
 
 if __name__ == "__main__":
-    # At a job that failed, and on a signal, Hydra ends a sweep without a word to its callbacks.
-    run(main, on_error=Sweep.report, on_interrupt=Sweep.mark_interrupted)
+    run(main, on_error=Sweep.report)  # at a job that failed, Hydra ends a sweep without a word to its callbacks

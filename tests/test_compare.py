@@ -23,6 +23,7 @@ from handgrad.compare import again, figures, load, page, sentences, sources, sta
 from handgrad.config import Comparing, check
 from handgrad.errors import UserError
 from handgrad.runs import tables
+from handgrad.runs.folder import run_lock
 
 REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
 CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
@@ -94,21 +95,23 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
     for seed, status in enumerate(["completed", "completed", "diverged", "failed", "running"]):
         leave_run(tmp_path / f"{seed}_x", 0.98, seed, status=status)
     leave_run(tmp_path / "5_x", 0.0986, seed=5)
-    comparison, cells, _, _, said = everything(tmp_path)
+    leave_run(tmp_path / "6_x", 0.98, seed=6, status="running")  # in a folder that nobody holds: interrupted
+    with run_lock(tmp_path / "4_x"):
+        comparison, cells, _, _, said = everything(tmp_path)
     cell = cells.iloc[0]
-    assert (cell.runs, cell.completed, cell.diverged, cell.failed, cell.running) == (6, 3, 1, 1, 1)
+    assert (cell.runs, cell.completed, cell.diverged, cell.failed, cell.running) == (7, 3, 1, 2, 1)
     assert (cell.learned, cell["at chance"]) == (2, 1)
     assert cells["test/accuracy"][0] == pytest.approx((0.98 + 0.98 + 0.0986) / 3)
-    assert len(comparison.table) == 6
+    assert len(comparison.table) == 7
     # Clopper and Pearson's upper end for 2 of 4 by the beta distribution: 0.9324; the lower is its mirror
     share = "2 of 4 runs of relu manual none learned (95 % interval of the share 7% to 93%); 1 at chance, 1 diverged."
     assert share in said
     assert "98.00 (9.86 to 98.00) %" in said  # no mean with an interval: a bell curve has no second hump
     remarks = " ".join(comparison.remarks)
-    assert "1 of 6 runs diverged and are part of no mean: 2_x." in remarks
-    assert "1 of 6 runs failed and are part of no mean: 3_x." in remarks
-    assert "1 of 6 runs still running, or were killed and are part of no mean: 4_x." in remarks
-    assert "1 of 6 runs at chance (accuracy below 20%): 5_x." in remarks
+    assert "1 of 7 runs diverged and are part of no mean: 2_x." in remarks
+    assert "2 of 7 runs failed or were interrupted and are part of no mean: 3_x, 6_x." in remarks
+    assert "1 of 7 runs still running and are part of no mean: 4_x." in remarks
+    assert "1 of 7 runs at chance (accuracy below 20%): 5_x." in remarks
 
 
 def test_cells_are_found_from_the_configurations(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here
     output = "".join(process.communicate(timeout=60))  # ends when the helper has closed the output too
     assert process.returncode == 143
     assert "Traceback" not in output
-    assert record_of(tmp_path / "together")["reason"] == "interrupted"
+    assert record_of(tmp_path / "together")["status"] == "running"
 
     process = start(tmp_path, small, *together)
     output = "".join(process.communicate(timeout=120))

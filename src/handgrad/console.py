@@ -1,4 +1,4 @@
-"""Rich consoles that survive a closed pipe, and plain signs for terminals without Unicode."""
+"""Rich consoles that survive a closed pipe."""
 
 import os
 import sys
@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PLAIN_SIGNS = {"±": "+-", "…": "..."}
-
-
-def replace_unprintable(error: UnicodeError) -> tuple[str, int]:
-    """What stands for characters that a console cannot show."""
-    assert isinstance(error, UnicodeEncodeError)
-    return "".join(PLAIN_SIGNS.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
 def detach_stdout() -> None:

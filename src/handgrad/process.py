@@ -1,6 +1,5 @@
 """Start and end of every command: signal handlers, exit status, workers of parallel and distributed runs."""
 
-import codecs
 import functools
 import io
 import logging
@@ -14,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from handgrad.console import detach_stdout, replace_unprintable
+from handgrad.console import detach_stdout
 from handgrad.errors import describe_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # the signals that end a command
@@ -25,14 +24,12 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with 
 def run(
     command: Callable[[], None],
     on_error: Callable[[], None] = lambda: None,
-    on_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a Hydra command to an exit status; what the user can mend is answered by one sentence.
 
     Args:
         command: of a script.
         on_error: called before an error is printed.
-        on_interrupt: called when a signal ended the command.
     """
     install_handlers()
     if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse takes a flag's beginning for the flag
@@ -44,7 +41,6 @@ def run(
         command()
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > SIGNALLED:
-            on_interrupt()
             say_interrupted(signal.Signals(stop.code - SIGNALLED).name)
         raise
     except BrokenPipeError:
@@ -69,16 +65,14 @@ def run(
 
 def install_handlers() -> None:
     """Let this process print whatever there is to print, and end on a signal as on Ctrl-C."""
-    codecs.register_error("handgrad", replace_unprintable)
     threading.excepthook = ignore_thread_oserror
-    sys.unraisablehook = resend_lost_signal
     logging.raiseExceptions = False  # a closed console is no reason for a traceback
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before we were started
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="handgrad")
+            stream.reconfigure(errors="replace")
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
@@ -129,19 +123,6 @@ def say_interrupted(name: str) -> None:
     """Say in one line what ended the command and how to go on."""
     with suppress(OSError):  # the terminal may be what has gone
         print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
-
-
-def resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
-    """Send a signal again whose exception Python has lost.
-
-    It loses what is raised while it clears an object away (a `__del__`, a weak reference's callback), and a signal's
-    handler may run there: matplotlib's figures have hundreds of them.
-    """
-    if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
-        if lost.exc_value.code > SIGNALLED:
-            threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.code - SIGNALLED)).start()
-    else:
-        sys.__unraisablehook__(lost)
 
 
 def ignore_thread_oserror(failed: threading.ExceptHookArgs) -> None:

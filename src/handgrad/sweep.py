@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 from handgrad.config import Sweeping, check, normalize, to_dict
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS
-from handgrad.runs.record import FINISHED, mark_interrupted
+from handgrad.runs.record import FINISHED
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,7 @@ SWEEP_ONLY_KEYS = ("report", "dry_run")  # settings that change no run
 
 
 class Sweep(Callback):
-    """Tells what a sweep would do in place of doing it (`dry_run`), and makes its report (`report`).
-
-    It remembers where a sweep writes, too: a signal leaves workers no time to record what became of their runs.
-    """
+    """Tells what a sweep would do in place of doing it (`dry_run`), and makes its report (`report`)."""
 
     folder: Path | None = None
     wanted = False
@@ -44,12 +41,6 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         Sweep.report()
-
-    @classmethod
-    def mark_interrupted(cls) -> None:
-        """Record what became of the sweep's runs whose processes were ended before they could say so themselves."""
-        if cls.folder is not None:
-            mark_interrupted(cls.folder)
 
     @classmethod
     def report(cls) -> None:

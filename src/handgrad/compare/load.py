@@ -13,7 +13,7 @@ import pandas as pd
 from handgrad.compare.cells import UNSET, column_for, columns_of, find_factors, settings_of, texts_of
 from handgrad.compare.metrics import Measure, measure
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, PREDICTIONS
+from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
 from handgrad.runs.record import read_record
 from handgrad.runs.tables import RunTables, read_run_tables
 from handgrad.text import escape_control, format_value, shortened
@@ -291,6 +291,8 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
             record = read_record(folder)
             if record:
                 record |= {"folder": folder, "settings": settings_of(record)}
+                if record["status"] == "running" and not is_locked(folder):
+                    record |= {"status": "failed", "reason": "interrupted"}
                 remarks += without_impossible(record)
                 records.append(record)
         except UserError as error:
@@ -425,8 +427,8 @@ def unfinished(table: pd.DataFrame) -> list[str]:
     """Say which runs are no part of any mean, and which have not learned and are no ordinary values of it."""
     said = []
     for status, what in (
-        ("running", "still running, or were killed"),
-        ("failed", "failed"),
+        ("running", "still running"),
+        ("failed", "failed or were interrupted"),
         ("diverged", "diverged"),
     ):
         runs = table[table.status == status]

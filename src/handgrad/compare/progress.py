@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from handgrad.compare.again import searches, start_of
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, run_lock
+from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import newest_records, read_record
 from handgrad.text import flatten
 
@@ -70,7 +70,7 @@ def of_sweep(folder: Path) -> Progress | None:
     except (UserError, HydraException):
         return None
     records = [record for record in map(readable, folder.glob(f"*/{METRICS}")) if record]
-    running = sum(record["status"] == "running" and held(record["folder"]) for record in records)
+    running = sum(record["status"] == "running" and is_locked(record["folder"]) for record in records)
     done = sum(record["status"] != "running" for record in records)
     if done >= total:
         return None
@@ -87,15 +87,6 @@ def readable(path: Path) -> dict[str, Any] | None:
         record = read_record(path.parent)
         return record | {"folder": path.parent} if record else None
     return None
-
-
-def held(folder: Path) -> bool:
-    """Whether a process has a run's folder in hand; one that was killed has not."""
-    try:
-        with run_lock(folder):
-            return False
-    except UserError:
-        return True
 
 
 def workers_of(launcher: str) -> int:

@@ -74,6 +74,20 @@ def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is running in a folder; one that was killed is not."""
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that is read-only here
+        return False
+
+
 @contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
     """Turn a failure to write a run's files into one sentence.

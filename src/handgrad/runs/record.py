@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,10 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handgrad.config import normalize
 from handgrad.errors import UserError, describe_invalid
-from handgrad.runs.folder import METRICS, run_lock, write_errors, write_json
+from handgrad.runs.folder import METRICS, write_errors, write_json
 from handgrad.text import canonical, differences, equal_typed, join_names
 
-INTERRUPTED = "interrupted"
 FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
 
 
@@ -148,7 +145,9 @@ def newest_records(outputs: Path) -> list[Path]:
 
 @contextmanager
 def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Keep a claimed folder's `metrics.json` true to what becomes of its run.
+    """Record the run's status in `metrics.json`: running, then completed, diverged or failed.
+
+    A run that was interrupted, by a signal or a crash, stays "running"; nobody holds its folder's lock then.
 
     Args:
         folder: the run's folder.
@@ -174,48 +173,19 @@ def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, A
     except DivergedError as error:
         record |= {"status": "diverged", "reason": str(error), "epoch": error.epoch, "step": error.step}
         raise
-    except (KeyboardInterrupt, SystemExit):
-        record |= {"status": "failed", "reason": INTERRUPTED}
-        raise
     except Exception as error:
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        with uninterrupted(), write_errors(folder) if record["status"] == "completed" else suppress(OSError):
+        if record["status"] != "running":  # else a signal ended it: "running" in a folder that nobody holds
             record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
-            write_record(folder, record)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let signals wait while a record is written: one that came in the middle would leave the one before it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in dict.fromkeys(numbers)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+            with write_errors(folder) if record["status"] == "completed" else suppress(OSError):
+                write_record(folder, record)
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write a run's `metrics.json`."""
     write_json(folder / METRICS, record)
-
-
-def mark_interrupted(sweep: Path) -> None:
-    """Record what became of a sweep's runs whose processes were ended before they could say so themselves."""
-    for folder in (file.parent for file in sweep.glob(f"*/{METRICS}")):
-        with suppress(UserError, OSError), run_lock(folder):
-            record = read_record(folder)
-            if record and record["status"] == "running":
-                write_record(folder, record | {"status": "failed", "reason": INTERRUPTED})
 
 
 def peak_memory_mb() -> float | None:
