@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults import ROOT, make_data
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from forks import ROOT, make_data
 
 ROWS = [
     f"experiment=notebook_{row}"

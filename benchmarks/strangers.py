@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from faults import ROOT, TINY, Child, Ended, make_data, not_in_a_sentence, written_path
+from faults import TINY, not_in_a_sentence
 from hydra.core.plugins import Plugins
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from forks import ROOT, Child, Ended, make_data, written_path
 from handgrad.inspection import explain, export, predict, reopen  # noqa: F401 - imported once, here
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import METRICS

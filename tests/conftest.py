@@ -1,13 +1,11 @@
 """What the tests share: real MNIST, the real command line, and every core for one test at a time."""
 
-import gzip
 import json
 import os
 import re
 import runpy
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -20,13 +18,14 @@ import pytest
 import torch
 from tensorboard.summary.writer import event_file_writer
 
+from forks import ROOT as ROOT
+from forks import TRAIN, make_data
 from handgrad.training.callbacks import History
 from handgrad.training.data import BatchLoader, MNISTDataModule
 
-ROOT = Path(__file__).parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Here = Callable[..., tuple[int, str]]
-SCRIPT = str(ROOT / "src" / "train.py")
+SCRIPT = TRAIN
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 torch.set_num_threads(1)  # two test processes share two cores
@@ -74,16 +73,7 @@ def few(mnist: MNISTDataModule) -> BatchLoader:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the first 1,280 training and 400 test images of MNIST: twenty batches of 64."""
     root = tmp_path_factory.mktemp("small")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for archive in (ROOT / "data" / "MNIST" / "raw").glob("*.gz"):
-        content = gzip.decompress(archive.read_bytes())
-        count, header, size = (
-            1280 if "train" in archive.name else 400,
-            *((16, 784) if "idx3" in archive.name else (8, 1)),
-        )
-        cut = content[:4] + struct.pack(">I", count) + content[8:header] + content[header : header + size * count]
-        (raw / archive.name).write_bytes(gzip.compress(cut))
+    make_data(root)
     return root
 
 

@@ -1,0 +1,145 @@
+"""Scripts of `src/` in forked processes, which start without imports, and what such a process does to files."""
+
+import gzip
+import itertools
+import os
+import resource
+import runpy
+import signal
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+ROOT = Path(__file__).parents[1]
+TRAIN = str(ROOT / "src" / "train.py")
+LONGEST = 120  # seconds until a process counts as hanging
+Prepare = Callable[[], None]
+
+
+class Ended(NamedTuple):
+    """How a command ended; a negative status is the signal that ended it."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Child:
+    """A script of `src/` in a process forked from this one.
+
+    Args:
+        arguments: of the command line.
+        home: its working directory.
+        prepare: called in the process before anything else, to arrange for a fault.
+        script: its path.
+    """
+
+    def __init__(self, arguments: list[str], home: Path, prepare: Prepare = lambda: None, script: str = TRAIN) -> None:
+        sys.stdout.flush()
+        pipes = [os.pipe(), os.pipe()]
+        self.pid = os.fork()
+        if not self.pid:
+            for number, (_, writing) in enumerate(pipes, start=1):
+                os.dup2(writing, number)
+            os.closerange(3, 64)
+            become(script, arguments, home, prepare)
+        for _, writing in pipes:
+            os.close(writing)
+        self.reading = [reading for reading, _ in pipes]
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        with ThreadPoolExecutor(2) as readers:  # at once: a pipe that nobody reads stops its writer
+            said = list(readers.map(read_all, self.reading))
+        _, status = os.waitpid(self.pid, 0)
+        return Ended(os.waitstatus_to_exitcode(status), *said)
+
+
+def read_all(reading: int) -> str:
+    """What comes out of a pipe until its last writer is gone."""
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read().decode(errors="replace")
+
+
+def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> NoReturn:
+    """Run the script as Python would, and end this process as Python would."""
+    status = 0
+    try:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - those of the parent expect its files
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        signal.alarm(LONGEST)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.chdir(home)
+        sys.argv = [script, *arguments]
+        prepare()
+        runpy.run_path(script, run_name="__main__")
+        threading._shutdown()  # type: ignore[attr-defined]
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+CAME = b"# the fault came\n"  # what a run is made to print then
+ABOUT_TWO = ("os.rename", "os.link", "os.symlink")  # events with a source and a destination
+ABOUT_ONE = ("os.remove", "os.mkdir", "os.rmdir")
+
+
+def written_path(event: str, details: tuple[Any, ...]) -> str | None:
+    """The absolute path that an audited event is about to change, None if it changes none."""
+    if event == "open":
+        writes = isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        path, folder = (details[0] if writes else None), -1
+    elif event in ABOUT_TWO:
+        path, folder = details[1], -1
+    elif event in ABOUT_ONE:
+        path, folder = details[0], details[-1]
+    else:
+        return None
+    if not isinstance(path, str | bytes | os.PathLike):
+        return None
+    name = os.fsdecode(path)
+    return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name) if folder > 0 else os.path.abspath(name)  # noqa: PTH100, PTH115, PTH118
+
+
+def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prepare:
+    """Arrange that `act(first)` is called before the n-th operation below a folder and each one after it."""
+
+    def watch() -> None:
+        count = itertools.count(1)
+
+        def hook(event: str, details: tuple[Any, ...]) -> None:
+            path = written_path(event, details)
+            if path and Path(path).is_relative_to(below):
+                n = next(count)  # at once: TensorBoard writes in a thread of its own
+                if n == nth:
+                    os.write(1, CAME)
+                if n >= nth:
+                    act(n == nth)
+
+        sys.addaudithook(hook)
+
+    return watch
+
+
+def make_data(root: Path) -> None:
+    """Cut the first 1,280 training and 400 test images out of MNIST, unpacked and packed."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in (ROOT / "data" / "MNIST" / "raw").glob("*.gz"):
+        content = gzip.decompress(archive.read_bytes())
+        count = 1280 if "train" in archive.name else 400
+        header, size = (16, 784) if "idx3" in archive.name else (8, 1)
+        cut = content[:4] + struct.pack(">I", count) + content[8:header] + content[header : header + size * count]
+        (raw / archive.name).write_bytes(gzip.compress(cut, mtime=0))
+        (raw / archive.stem).write_bytes(cut)
