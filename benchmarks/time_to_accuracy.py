@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import itertools
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ import torch
 from contenders import ROOT
 from lightning import seed_everything
 from measuring import Terminal
-from notebook import BATCH, ByHand
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +38,9 @@ from handgrad.training.build import assemble, data_of
 from handgrad.training.data import MNISTDataModule
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
 from handgrad.training.schedules import fill_total_steps
+
+sys.path.insert(0, str(ROOT / "studies" / "notebook"))
+from loops import BATCH, ByHand
 
 TARGETS = (0.97, 0.98, 0.985)
 RECIPES = {

@@ -38,7 +38,8 @@ def compared(config: dict[str, Any], start: Path) -> bool:
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
     state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
-    asked = load.CompareOptions(**{name: config[name] for name in ASKED})
+    reference = None if config["reference"] is None else start / config["reference"]
+    asked = load.CompareOptions(**{name: config[name] for name in ASKED}, reference=reference)
     report = build_report(folders, asked, start, str(state) if state else "")
     write_and_print(report, destination(config["output"], folders, start), config["refresh_seconds"] if state else None)
     return state is not None

@@ -408,7 +408,18 @@ MUTANTS = [
         "first[shared], second[shared]",
         "a seed that lacks a cell counts",
     ),
-    ("compare/statistics", 'cells.dataset != "mnist"', 'cells.dataset == "none"', "notebook's beside another data set"),
+    (
+        "compare/statistics",
+        "runs.reference.nunique(dropna=False) == 1",
+        "True",
+        "printed beside others",
+    ),
+    (
+        "compare/reference",
+        'for name in table if name != "reference"]',
+        'for name in table if name != "reference"][:1]',
+        "one setting is enough",
+    ),
     ("compare/statistics", '.status.isin(["completed", "diverged"])', '.status.isin(["completed"])', "shares of"),
     ("compare/statistics", "numbers.median(), ", "numbers.mean(), ", "mean for median"),
     # tables

@@ -25,9 +25,9 @@ from handgrad.errors import UserError
 from handgrad.runs import tables
 from handgrad.runs.folder import run_lock
 
-REFERENCE = pd.read_csv(ROOT / "docs" / "notebook" / "results.csv")
-CURVES = pd.read_csv(ROOT / "docs" / "notebook" / "curves.csv")
-USUAL = dict.fromkeys(["sweep", "metric", "margin", "baseline", "where", "group", "refresh_seconds", "output"])
+USUAL = dict.fromkeys(
+    ["sweep", "metric", "margin", "baseline", "where", "group", "refresh_seconds", "output", "reference"]
+)
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
 
 
@@ -77,7 +77,7 @@ def leave_run(
 def everything(folder: Path, **asked: Any) -> tuple[load.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """Comparison, cells, pairs, effects and all sentences of a folder."""
     comparison = load.load_runs([folder], load.CompareOptions(**asked))
-    cells = statistics.summarize_cells(comparison, REFERENCE)
+    cells = statistics.summarize_cells(comparison)
     pairs, effects = statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)
     return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
 
@@ -122,7 +122,7 @@ def test_cells_are_found_from_the_configurations(tmp_path: Path) -> None:
     assert comparison.varying == ["engine", "optimizer.lr"]
     assert comparison.follows == {("engine",): ["optimizer"]}
     assert comparison.swept == "optimizer.lr"
-    labels = statistics.summarize_cells(comparison, REFERENCE).label
+    labels = statistics.summarize_cells(comparison).label
     assert set(labels) == {"manual lr=0.1", "manual lr=0.2", "autograd lr=0.1", "autograd lr=0.2"}
 
 
@@ -208,7 +208,40 @@ def test_unlike_runs_are_compared_with_a_warning(tmp_path: Path) -> None:
     assert "different versions of torch (" in said
     assert "different commits" in said
     assert cells.data.tolist() == ["mnist", "fashion_mnist"]
-    assert cells.notebook.notna().tolist() == [True, False]
+
+
+def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        leave_run(tmp_path / f"r{seed}", 0.97, seed)
+        leave_run(tmp_path / f"s{seed}", 0.96, seed, lr=0.02)
+    table = tmp_path / "paper.csv"
+    table.write_text("activation,optimizer.lr,test/accuracy,test/loss\nrelu,0.01,0.95,0.3\ntanh,0.02,0.5,0.4\n")
+    comparison = load.load_runs([tmp_path], load.CompareOptions(reference=table))
+    cells = statistics.summarize_cells(comparison)
+    assert cells.reference.fillna(0).tolist() == [0.95, 0]
+    assert "paper is shown beside cells with its activation, optimizer.lr: 1 of 2 rows." in comparison.remarks
+    drawn = {name: figure for name, _, figure in figures.every(comparison, cells)}
+    (mark,) = (each for each in drawn["accuracy"].axes[0].collections if each.get_label() == "paper")
+    assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
+    losses = statistics.summarize_cells(load.load_runs([tmp_path], load.CompareOptions(metric="loss", reference=table)))
+    assert losses.reference.tolist()[0] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("activation,test/accuracy\nrelu,high\n", "cannot be read"),
+        ("activation,accuracy\nrelu,0.9\n", "has no column test/accuracy"),
+        ("activation,colour,test/accuracy\nrelu,red,0.9\n", "colour is no setting of these runs"),
+        (None, "cannot be read"),
+    ],
+)
+def test_reference_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: str | None, message: str) -> None:
+    leave_run(tmp_path / "0", 0.97)
+    if content is not None:
+        (tmp_path / "paper.csv").write_text(content)
+    with pytest.raises(UserError, match=f"reference=.*paper.csv.*{message}"):
+        load.load_runs([tmp_path], load.CompareOptions(reference=tmp_path / "paper.csv"))
 
 
 def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> None:
@@ -241,7 +274,7 @@ def test_every_figure_is_drawn_where_there_is_something_to_draw(tmp_path: Path) 
         for seed, noise in enumerate(NOISE):
             leave_run(tmp_path / f"{lr}-{seed}", 0.9 + lr / 10 + noise, seed, lr=lr)
     comparison, cells, *_ = everything(tmp_path)
-    drawn = [name for name, _, _ in figures.every(comparison, cells, CURVES)]
+    drawn = [name for name, _, _ in figures.every(comparison, cells)]
     assert drawn == ["accuracy", "curves", "gap", "confusion", "time", "option"]
 
 
@@ -251,10 +284,11 @@ def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) 
     for seed, noise in enumerate(NOISE):
         leave_run(newest / f"{seed}_relu", 0.98 + noise, seed)
         leave_run(newest / f"{3 + seed}_tanh", 0.97 - noise, seed, "tanh")
-    done = command("compare.py")
+    (tmp_path / "paper.csv").write_text("activation,test/accuracy\nrelu,0.9829\n")
+    done = command("compare.py", "reference=paper.csv")
     assert done.returncode == 0, done.stderr
     assert "98.00 ± 0.09" in done.stdout
-    assert "98.29 (15 epochs)" in done.stdout
+    assert "98.29" in done.stdout
     assert "relu beats tanh by 1.00 points" in done.stdout
     figure_files = {
         f"{name}.{kind}" for name in ("accuracy", "curves", "gap", "confusion", "time") for kind in ("png", "svg")
@@ -269,7 +303,7 @@ def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) 
     assert [row["run"] for row in rows] == ["0_relu", "1_relu", "2_relu", "3_tanh", "4_tanh", "5_tanh"]
     with Image.open(newest / "comparison" / "accuracy.png") as picture:
         assert picture.width > 1000
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs", "paper.csv"}
 
 
 def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: Command, tmp_path: Path) -> None:
@@ -343,7 +377,7 @@ def written(folder: Path) -> Path:
         remedy="",
         progress="",
         further="",
-        figures=list(figures.every(comparison, cells, CURVES)),
+        figures=list(figures.every(comparison, cells)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -506,7 +540,7 @@ def test_damaged_file_is_left_out_by_name_and_the_rest_compared(tmp_path: Path, 
         ["Not tested image by image: 1_tanh, without a usable predictions.csv."] if "p" in name[0] else []
     )
     assert cells["test/accuracy"].tolist() == [0.97, 0.90]
-    drawn = [which for which, *_ in figures.every(comparison, cells, CURVES)]
+    drawn = [which for which, *_ in figures.every(comparison, cells)]
     assert ("confusion" in drawn) == (name != "confusion_test.csv")
     assert pairs.test.tolist() == ["none" if name == "predictions.csv" else "McNemar"]
     assert "nan" not in said
@@ -518,7 +552,7 @@ def test_epochs_that_were_not_scored_are_not_drawn(tmp_path: Path) -> None:
     (tmp_path / "0_relu" / "history.csv").write_text("\r\n".join(rows) + "\r\n", newline="")
     comparison, cells, *_ = everything(tmp_path)
     assert not comparison.remarks
-    drawn = {name: figure for name, _, figure in figures.every(comparison, cells, CURVES)}
+    drawn = {name: figure for name, _, figure in figures.every(comparison, cells)}
     train, test = drawn["curves"].axes[0].lines[:2]
     assert np.asarray(train.get_xydata()).tolist() == [[1, 0.5], [2, 0.3], [3, 0.2], [4, 0.1]]
     assert np.asarray(test.get_xydata()).tolist() == [[2, 0.35], [4, 0.25]]
@@ -904,7 +938,7 @@ def test_of_very_many_cells_the_best_is_compared_with_each_other_one(tmp_path: P
     assert last.p == pytest.approx(2 * 0.5 ** (5 * 39))  # only the first is right on 195 images, the second on none
     assert last.p_corrected == pytest.approx(40 * 39 / 2 * last.p)  # Holm: the smallest of all pairs' p
     assert "Of 40 cells only the best is compared with each other one: 39 of 780 pairs; p is corrected for all" in said
-    for _, caption, figure in figures.every(comparison, cells, CURVES):
+    for _, caption, figure in figures.every(comparison, cells):
         assert len(figure.axes) <= 24
         assert max(figure.get_size_inches()) < 20
         assert all(len(axes.get_yticklabels()) <= 24 for axes in figure.axes)
@@ -942,5 +976,5 @@ def test_each_file_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     for number in range(4):
         leave_run(tmp_path / str(number), 0.9 + number / 100, lr=0.1 * (number + 1), right=[True] * 5)
     comparison, cells, *_ = everything(tmp_path)
-    list(figures.every(comparison, cells, CURVES))
+    list(figures.every(comparison, cells))
     assert len(read) == len(set(read)) == 4 * 3

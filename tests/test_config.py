@@ -15,7 +15,7 @@ from handgrad.config import Training, build, check, to_dict
 from handgrad.errors import UserError
 from handgrad.runs.record import DivergedError
 
-ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
+ROWS = list(csv.DictReader((ROOT / "studies" / "notebook" / "notebook.csv").read_text().splitlines()))
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -55,18 +55,23 @@ def test_command_line_wins_over_the_recipe() -> None:
     assert compose("trainer.profiler=simple").trainer.profiler == "simple"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["run"])
+def named(row: dict[str, str]) -> str:
+    """A row's name, as its experiment's."""
+    return "-".join(row[key] for key in ("engine", "activation", "regularizer"))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
 def test_experiment_is_the_notebooks_row(row: dict[str, str]) -> None:
-    cfg = compose(f"experiment=notebook_{row['run']}")
+    cfg = compose(f"experiment=notebook_{named(row)}")
     assert cfg.name == f"{row['activation']}-{row['engine']}-{row['regularizer']}-s0"
-    assert cfg.trainer.max_epochs == int(row["epochs"])
+    assert cfg.trainer.max_epochs == int(row["trainer.max_epochs"])
     warmed_up = part(cfg, "schedule") == "LinearLR"
-    assert warmed_up == (row["run"] == "manual-tanh-none")  # the only row that needs it to learn at all
+    assert warmed_up == (named(row) == "manual-tanh-none")  # the only row that needs it to learn at all
 
 
 def test_every_row_of_the_notebook_has_its_experiment() -> None:
     files = {path.stem for path in (ROOT / "conf" / "experiment").glob("notebook_*")}
-    assert files == {f"notebook_{row['run']}" for row in ROWS}
+    assert files == {f"notebook_{named(row)}" for row in ROWS}
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])

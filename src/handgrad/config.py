@@ -200,6 +200,7 @@ class Comparing(Group):
     metric: Name | None
     margin: Annotated[float, Field(gt=0, le=1e30)] | None
     baseline: Name | None
+    reference: Name | None
     where: Name | None
     group: Annotated[list[Name], Field(min_length=1)] | None
     refresh_seconds: Positive | None

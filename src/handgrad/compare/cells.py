@@ -13,7 +13,7 @@ NOT_A_CELL = {"seed", "name", "optimized_metric", "experiment", "debug", "logger
 UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
 # Columns of the tables that are no settings: a setting of such a name gets another.
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}
-TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "notebook", "notebook_run", "notebook_epochs"}
+TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "reference"}
 TAKEN |= {"number", "done", "learned", "mixed", "completed", "diverged", "failed", "running"}
 SUFFIXES = (".low", ".high", ".median", ".least", ".most")
 TOGETHER = 3  # of more keys that decide a setting only together, nobody could say what is whose

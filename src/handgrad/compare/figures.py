@@ -56,13 +56,12 @@ def plainly(axis: Axis) -> None:
     axis.set_minor_formatter(PlainLog(minor_thresholds=(1, 0.4)))
 
 
-def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
     """Draw every figure that the runs have data for; of very many cells, the best.
 
     Args:
         comparison: the runs.
         cells: what `statistics.pooled` made of them.
-        curves: the notebook's epochs, docs/notebook/curves.csv.
 
     Yields:
         name, caption, figure.
@@ -86,8 +85,8 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
             yield (
                 "curves",
                 "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest; "
-                f"solid: train, dotted: {scored}, dashed grey: the notebook.{only}",
-                losses(comparison, best, look, curves),
+                f"solid: train, dotted: {scored}.{only}",
+                losses(comparison, best, look),
             )
         if name != "gap":
             yield (
@@ -121,7 +120,7 @@ def every(comparison: Comparison, cells: pd.DataFrame, curves: pd.DataFrame) -> 
 
 
 def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: Measure) -> Figure:
-    """A row per cell, best on top: every run a dot, the mean with its interval, the notebook's figure if it has one."""
+    """A row per cell, best on top: every run a dot, the mean with its interval, the reference if it has one."""
     figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
     axes = figure.subplots()
     for y, (_, row) in enumerate(cells.iterrows()):
@@ -134,11 +133,10 @@ def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: M
     axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
-    known = cells[cells.notebook.notna()]
-    if len(known) and measure.column == "test/accuracy":
-        axes.scatter(
-            100 * known.notebook, known.index, marker="|", s=160, color="0.35", linewidths=2, label="notebook, one run"
-        )
+    known = cells[cells.reference.notna()]
+    if len(known) and measure == comparison.measure:
+        look_of: Any = {"marker": "|", "s": 160, "color": "0.35", "linewidths": 2}
+        axes.scatter(measure.scale * known.reference, known.index, label=comparison.reference_name, **look_of)
         # Above the rows: among them its mark would read as one more run.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
     if measure.column == "gap":
@@ -152,7 +150,7 @@ def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float
     return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
 
 
-def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.DataFrame) -> Figure:
+def losses(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
     """A panel per cell: loss over the epochs."""
     across = min(len(cells), 4)
     down = -(-len(cells) // across)
@@ -172,9 +170,6 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look, curves: pd.D
             axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6, marker=dot)
             axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
             lowest = min(lowest, np.nanmin(wide))
-        printed = curves[curves.run == row.notebook_run]
-        axes.plot(printed.epoch, printed.train_loss, "--", color="0.5", linewidth=1)
-        axes.plot(printed.epoch, printed.test_loss, "--", color="0.5", linewidth=1)
         axes.set_title(in_lines(row.label), fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)

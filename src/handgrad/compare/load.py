@@ -12,6 +12,7 @@ import pandas as pd
 
 from handgrad.compare.cells import UNSET, column_for, columns_of, find_factors, settings_of, texts_of
 from handgrad.compare.metrics import Measure, measure
+from handgrad.compare.reference import match_reference, read_reference
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
 from handgrad.runs.record import read_record
@@ -35,6 +36,7 @@ class CompareOptions:
     where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
     group: the keys that make a cell; None: whatever differs.
     baseline: the cell that every other is compared with; None: each with each.
+    reference: a table of printed numbers to be shown beside the cells that they are of; None: none.
     """
 
     metric: str | None = None
@@ -42,6 +44,7 @@ class CompareOptions:
     where: str | None = None
     group: Sequence[str] | None = None
     baseline: str | None = None
+    reference: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Comparison:
     """Runs side by side.
 
     table: a row per run, seeds of a cell together; columns: run, folder, status, outcome, reason, `keys`, seed,
-        metrics, ... A key's column holds texts, one for each value, so that true, 1, null and "1" are labels like any
-        other.
+        metrics, ..., reference. A key's column holds texts, one for each value, so that true, 1, null and "1" are
+        labels like any other.
     asked: what for.
     measure: what cells are compared by.
     keys: the columns that make a cell.
@@ -82,6 +85,11 @@ class Comparison:
     def names(self) -> dict[str, str]:
         """Of each key its short name."""
         return short_names(self.keys)
+
+    @property
+    def reference_name(self) -> str:
+        """What printed numbers are called: the name of their file; empty where there are none."""
+        return "" if self.asked.reference is None else escape_control(self.asked.reference.stem)
 
     @cached_property
     def margin(self) -> float | None:
@@ -193,6 +201,11 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     table = pd.DataFrame([row_of(record) for record in records])
     first = list(table.columns).index("seed")
     table = pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
+    compared_by = measure(asked.metric, scored, measured_columns(table, scored))
+    if asked.reference is not None:
+        printed = read_reference(asked.reference, compared_by)
+        table["reference"], sentence = match_reference(printed, settings, asked.reference)
+        remarks.append(sentence)
     table, kept, repeated = without_repeats(table, differing)
     tables, damaged = tables_in([records[number] for number in kept], scored)
     outcomes = [outcome(row, mine, scored) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
@@ -202,7 +215,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     return Comparison(
         table=table,
         asked=asked,
-        measure=measure(asked.metric, scored, measured_columns(table, scored)),
+        measure=compared_by,
         keys=keys,
         values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
         choices=frozenset(column_for(name) for record in records for name in record["choices"]),

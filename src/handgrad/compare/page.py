@@ -78,20 +78,24 @@ class Report:
     def headings(self) -> list[str]:
         """Of the table with a row per cell."""
         keys = (self.comparison.names[key] for key in self.comparison.keys)
-        return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", "notebook test %"]
+        return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", *self.reference_heading]
+
+    @property
+    def reference_heading(self) -> list[str]:
+        """The heading of printed numbers, where there are any."""
+        name, measure = self.comparison.reference_name, self.comparison.measure
+        return [f"{name} {measure.name} ({measure.of_value.strip()})"] if name else []
 
     def lines(self, most: int | None = None) -> list[list[str]]:
         """The table with a row per cell, as text; of the best so many cells, or of all."""
-        columns = self.columns
+        columns, number = self.columns, self.comparison.measure.number
         return [
             [
                 *(row[key] for key in self.comparison.keys),
                 str(row["completed"]),
                 *(with_interval(row, shown) for _, shown in columns),
                 ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what]),
-                ""
-                if pd.isna(row["notebook"])
-                else f"{100 * row['notebook']:.2f} ({row['notebook_epochs']:.0f} epochs)",
+                *("" if pd.isna(row["reference"]) else number(row["reference"]) for _ in self.reference_heading),
             ]
             for row in self.cells.head(len(self.cells) if most is None else most).to_dict("records")
         ]

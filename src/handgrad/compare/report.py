@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from handgrad.compare import figures, load, page, sentences, statistics
 from handgrad.console import table_console
 from handgrad.errors import output_errors
 from handgrad.text import escape_control, shortened
-
-NOTEBOOK = Path(__file__).parents[3] / "docs" / "notebook"
 
 
 def build_report(sources: Sequence[Path], asked: load.CompareOptions, start: Path, progress: str = "") -> page.Report:
@@ -26,7 +22,7 @@ def build_report(sources: Sequence[Path], asked: load.CompareOptions, start: Pat
         UserError: there is no run, or what is asked for does not fit them.
     """
     comparison = load.load_runs(sources, asked)
-    cells = statistics.summarize_cells(comparison, pd.read_csv(NOTEBOOK / "results.csv", encoding="utf-8"))
+    cells = statistics.summarize_cells(comparison)
     pairs, effects = statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)
     planned = sentences.plan(comparison, pairs, effects)
     remedy, seeds = page.remedy(comparison, cells, planned)
@@ -40,7 +36,7 @@ def build_report(sources: Sequence[Path], asked: load.CompareOptions, start: Pat
         remedy=remedy,
         further=page.command_for_more_seeds(sources, start, comparison.remarks, seeds) if remedy else "",
         progress=progress,
-        figures=list(figures.every(comparison, cells, pd.read_csv(NOTEBOOK / "curves.csv", encoding="utf-8"))),
+        figures=list(figures.every(comparison, cells)),
     )
 
 
@@ -70,7 +66,7 @@ def show(report: page.Report, folder: Path) -> None:
     keys = len(report.comparison.keys)
     widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
     for number, heading in enumerate(report.headings):  # where room is short, numbers and words stay whole
-        texts = number >= keys and heading.startswith(("remarks", "notebook"))
+        texts = number >= keys and heading == "remarks"
         whole = widest < 60 if number < keys else not texts
         table.add_column(heading, no_wrap=whole, overflow="fold", min_width=len("diverged") if texts else None)
     for line in lines:

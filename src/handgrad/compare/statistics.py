@@ -18,7 +18,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from handgrad.compare.cells import ALWAYS
 from handgrad.compare.load import NOT_LEARNED, STATUSES, Comparison, joined, keys_called
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
@@ -55,18 +54,17 @@ def label(comparison: Comparison, row: Any) -> str:
     return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
 
 
-def summarize_cells(comparison: Comparison, reference: pd.DataFrame) -> pd.DataFrame:
+def summarize_cells(comparison: Comparison) -> pd.DataFrame:
     """Pool the seeds of every cell.
 
     Args:
         comparison: the runs.
-        reference: the notebook's rows, docs/notebook/results.csv.
 
     Returns:
         a row per cell, best first: label (no two alike), keys, runs, number of each status and outcome; mixed, whether
         a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the measure
         asked for, over the completed runs, the mean, its interval's ends `.low` and `.high` (NaN where the runs are
-        mixed), `.median`, `.least` and `.most`; the notebook's accuracy and epochs.
+        mixed), `.median`, `.least` and `.most`; reference, where all runs have the same.
     """
     scored, measure = comparison.scored, comparison.measure
     names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
@@ -76,7 +74,7 @@ def summarize_cells(comparison: Comparison, reference: pd.DataFrame) -> pd.DataF
         row = {"label": label(comparison, row)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
         row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
-        row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "dataset": runs.dataset.iloc[0]}
+        row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
         for name in dict.fromkeys([*names, measure.column]):
             numbers = members[name].dropna().groupby(level=0).mean() if name in members else pd.Series(dtype=float)
@@ -90,15 +88,13 @@ def summarize_cells(comparison: Comparison, reference: pd.DataFrame) -> pd.DataF
     cells = pd.DataFrame(rows)
     repeats = cells.groupby("label").cumcount()
     cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
-    printed = {"run": "notebook_run", "test_accuracy": "notebook", "epochs": "notebook_epochs"}
-    if set(ALWAYS) <= set(comparison.keys):
-        notebook = reference.rename(columns=printed)[[*ALWAYS, *printed.values()]]
-        cells = cells.merge(notebook, on=list(ALWAYS), how="left")
-    else:
-        cells = cells.assign(**dict.fromkeys(printed.values(), np.nan))
-    cells.loc[cells.dataset != "mnist", list(printed.values())] = np.nan
     order = cells[measure.column] * measure.sign
     return cells.iloc[(-order).argsort(kind="stable")].reset_index(drop=True)
+
+
+def reference_of(runs: pd.DataFrame) -> float:
+    """The printed number that stands beside a cell, NaN where its runs have none or several."""
+    return runs.reference.iloc[0] if "reference" in runs and runs.reference.nunique(dropna=False) == 1 else np.nan
 
 
 def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     status: Literal["running", "completed", "diverged", "failed"]
-    reason: str | None = None
+    reason: str | None
     name: str
     seed: int
     choices: dict[str, str | None]

@@ -1,4 +1,4 @@
-"""Why tanh stays at chance without warm-up: python benchmarks/saturation.py SWEEP draws it from the runs' layers.csv.
+"""Why tanh stays at chance without warm-up: python studies/saturation.py SWEEP draws it from the runs' layers.csv.
 
 The sweep: python src/train.py -m experiment=stability activation=tanh schedule=constant,warmup 'seed=range(0,10)'
     diagnostics=layers trainer.max_epochs=20 +trainer.limit_train_batches=47 hydra/launcher=parallel

@@ -1,4 +1,4 @@
-"""What rounding makes of two engines that compute the same: python benchmarks/rounding.py, a minute.
+"""What rounding makes of two engines that compute the same: python studies/rounding.py, a minute.
 
 Two networks with the same weights take the same batches in the same order, one with gradients by hand, one with
 autograd's (experiment=controlled, four epochs); how far apart they are is drawn against the steps.

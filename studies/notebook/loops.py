@@ -1,6 +1,6 @@
 """What the notebook's own loops take for its seven rows: the loops written anew from its facts, at a few epochs each.
 
-    python benchmarks/notebook.py       (two epochs per row, two minutes; the seven rows are reckoned from them)
+    python studies/notebook/loops.py     (two epochs per row, two minutes; the seven rows are reckoned from them)
 
 To be compared with `time python src/train.py -m 'experiment=glob(notebook_*)'`. As in the notebook: a list of single
 images and one-hot labels, collated by a `DataLoader`; by hand with examples as columns and every gradient formed, or
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
 from handgrad.nn.mlp import CLASSES, INPUTS  # noqa: E402
@@ -30,7 +30,7 @@ SIZES = [INPUTS, 500, 250, 100, CLASSES]
 BATCH = 64
 LR = 0.01
 STRENGTHS = {"none": 0.0, "l2": 1e-5}
-ROWS = list(csv.DictReader((ROOT / "docs" / "notebook" / "results.csv").read_text().splitlines()))
+ROWS = list(csv.DictReader(Path(__file__).with_name("notebook.csv").read_text().splitlines()))
 PHI = {"sigmoid": torch.sigmoid, "relu": torch.relu, "tanh": torch.tanh}
 SLOPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sigmoid": lambda z, a: a * (1 - a),
@@ -119,8 +119,9 @@ def main() -> None:
     total = preparing = time.perf_counter() - started
     print(f"list of single images and one-hot labels: {preparing:.1f} s")
     for row in ROWS:
-        activation, epochs = row["activation"], int(row["epochs"])
+        activation, epochs = row["activation"], int(row["trainer.max_epochs"])
         strength = STRENGTHS[row["regularizer"]]
+        experiment = f"{row['engine']}-{activation}-{row['regularizer']}"
         model = ByHand(activation) if row["engine"] == "manual" else ByLibrary(activation, strength)
         started = time.perf_counter()
         for _ in range(options.epochs):
@@ -133,7 +134,10 @@ def main() -> None:
         model.score(batches)
         final = time.perf_counter() - started
         total += epochs * per_epoch + final
-        print(f"{row['run']:<26} {per_epoch:5.2f} s per epoch, {epochs} epochs; final scores {final:.1f} s", flush=True)
+        print(
+            f"{experiment:<26} {per_epoch:5.2f} s per epoch, {epochs} epochs; final scores {final:.1f} s",
+            flush=True,
+        )
     print(f"the seven rows: {total:.0f} s")
 
 

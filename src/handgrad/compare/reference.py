@@ -1,0 +1,60 @@
+"""A reference table: numbers that others have printed, shown beside the cells that they are of."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from handgrad.compare.metrics import Measure
+from handgrad.errors import UserError
+from handgrad.text import format_value, join_names
+
+
+def read_reference(path: Path, measure: Measure) -> pd.DataFrame:
+    """Read a reference table.
+
+    Args:
+        path: of a CSV file with a row per printed result. Columns with a slash are metrics ("test/accuracy"); every
+            other column is a setting, whose value a run must have for the row to be shown beside it.
+        measure: what cells are compared by.
+
+    Returns:
+        the settings, as texts, and a float column "reference".
+
+    Raises:
+        UserError: the file cannot be read, or has no numbers for the measure.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        numbers = pd.to_numeric(table[measure.column])
+    except KeyError:
+        raise UserError(
+            f"reference={path} has no column {measure.column}, which is what cells are compared by"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"reference={path} cannot be read ({error}): give a CSV file with a row per result") from None
+    return table.drop(columns=[name for name in table if "/" in name]).assign(reference=numbers)
+
+
+def match_reference(table: pd.DataFrame, settings: Sequence[Mapping[str, Any]], path: Path) -> tuple[list[float], str]:
+    """Find the reference of every run.
+
+    Args:
+        table: what `read_reference` returned.
+        settings: of every run.
+        path: of the table, for messages.
+
+    Returns:
+        of every run the number, NaN where no row has the run's settings; a sentence that says what had to match.
+
+    Raises:
+        UserError: the table has a column that is no setting of any run.
+    """
+    keys = [name for name in table if name != "reference"]
+    if strange := [key for key in keys if not any(key in row for row in settings)]:
+        raise UserError(f"reference={path}: {join_names(strange)} is no setting of these runs, and no metric")
+    printed = dict(zip(zip(*(table[key] for key in keys), strict=True), table.reference, strict=True))
+    found = [printed.get(tuple(format_value(row.get(key)) for key in keys), float("nan")) for row in settings]
+    said = f"{path.stem} is shown beside cells with its {join_names(keys, most=12)}: {pd.Series(found).nunique()}"
+    return found, f"{said} of {len(table)} rows."
