@@ -20,7 +20,7 @@ from handgrad.nn import backprop
 from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import CLASSES, INPUTS, MLP
 from handgrad.training.build import assemble
-from handgrad.training.data import BatchLoader
+from handgrad.training.data import Images
 from handgrad.training.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def jax_products(sizes: list[int], batch: int, steps: int) -> Epoch:
     return timed(epoch, torch.device("cpu"))
 
 
-def by_hand(network: MLP, loader: BatchLoader, device: torch.device) -> Epoch:
+def by_hand(network: MLP, loader: Iterable[Any], device: torch.device) -> Epoch:
     """The bare loop by hand, weights updated in place."""
     weights = [weight.detach().to(device) for weight in network.weights]
     biases = [bias.detach().to(device) for bias in network.biases]
@@ -146,21 +146,21 @@ def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
     return DataLoader(data, batch_size, shuffle=True)
 
 
-def scikit_learn(hidden: list[int], loader: BatchLoader) -> Epoch:
+def scikit_learn(hidden: list[int], images: Images, batch: int) -> Epoch:
     """scikit-learn's MLPClassifier with the same sizes, batch and plain SGD."""
     from sklearn.neural_network import MLPClassifier
 
-    x, y = (loader.images.float() / 255).numpy(), loader.targets.argmax(dim=1).numpy()
-    model = MLPClassifier(hidden, solver="sgd", batch_size=loader.batch_size, momentum=0, alpha=0, max_iter=1)
+    x, y = (images.images.float() / 255).numpy(), images.targets.argmax(dim=1).numpy()
+    model = MLPClassifier(hidden, solver="sgd", batch_size=batch, momentum=0, alpha=0, max_iter=1)
     return timed(lambda: model.partial_fit(x, y, classes=range(CLASSES)), torch.device("cpu"))
 
 
-def jax_scan(sizes: list[int], loader: BatchLoader) -> Epoch:
+def jax_scan(sizes: list[int], images: Images, batch: int) -> Epoch:
     """JAX: a whole epoch compiled, `jit` of a `lax.scan` over the batches."""
     import jax
     import jax.numpy as jnp
 
-    steps, batch = len(loader.images) // loader.batch_size, loader.batch_size
+    steps = len(images) // batch
     keys = jax.random.split(jax.random.key(0), len(sizes))
     parameters = [
         (jax.random.normal(key, (i, o)) * (2 / i) ** 0.5, jnp.zeros(o))
@@ -178,8 +178,8 @@ def jax_scan(sizes: list[int], loader: BatchLoader) -> Epoch:
         return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient), value
 
     epoch = jax.jit(lambda parameters, x, y: jax.lax.scan(step, parameters, (x, y)))
-    x = jnp.asarray(loader.images[: steps * batch].float().numpy() / 255).reshape(steps, batch, -1)
-    y = jnp.asarray(loader.targets[: steps * batch].numpy()).reshape(steps, batch, -1)
+    x = jnp.asarray(images.images[: steps * batch].float().numpy() / 255).reshape(steps, batch, -1)
+    y = jnp.asarray(images.targets[: steps * batch].numpy()).reshape(steps, batch, -1)
     epoch(parameters, x, y)[1].block_until_ready()  # compiles
     return timed(lambda: epoch(parameters, x, y)[1].block_until_ready(), torch.device("cpu"))
 

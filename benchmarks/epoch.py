@@ -67,7 +67,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     data = MNISTDataModule(root=str(ROOT / "data"), batch_size=options.batch_size)
     data.prepare_data()
     data.setup()
-    loader = data.loaders["train"]
+    images, loader = data.sets["train"], data.train_dataloader()
     hidden = options.hidden_sizes
     sizes = [INPUTS, *hidden, CLASSES]
     steps = len(loader)
@@ -123,9 +123,9 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
         }
     raced["autograd module under the Trainer, empty step"] = trained("engine=autograd", "optimizer=sgd", empty=True)
     if find_spec("sklearn"):
-        raced["scikit-learn MLPClassifier"] = scikit_learn(hidden, loader)
+        raced["scikit-learn MLPClassifier"] = scikit_learn(hidden, images, options.batch_size)
     if find_spec("jax"):
-        raced[JAX] = jax_scan(sizes, loader)
+        raced[JAX] = jax_scan(sizes, images, options.batch_size)
     print(f"the fastest products, to which all is compared: {fastest}")
     if taken == DEFAULT:
         print("oneDNN's products are left out: here they round to bfloat16, or the default is faster")

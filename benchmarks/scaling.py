@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from measuring import Terminal
 
 from handgrad.nn.mlp import CLASSES, INPUTS
-from handgrad.training.data import BatchLoader, MNISTDataModule
+from handgrad.training.data import Images, MNISTDataModule
 
 STEPS = 200
 BATCHES = [16, 32, 64, 128, 256, 512, 1024]
@@ -43,7 +43,7 @@ def main() -> None:
     points = []
     for threads in sorted({1, torch.get_num_threads()}):
         for batch, hidden in sizes:
-            points.append(measure(data.loaders["train"], batch, hidden, threads, options.rounds))
+            points.append(measure(data.sets["train"], batch, hidden, threads, options.rounds))
             print("  ".join(f"{key} {value}" for key, value in points[-1].items()), flush=True)
     with options.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, points[0])
@@ -52,7 +52,7 @@ def main() -> None:
     draw(points).savefig(options.figure, dpi=120)
 
 
-def measure(train: BatchLoader, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
+def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
     """Median seconds per epoch and median ratio of one point."""
     torch.set_num_threads(threads)
     steps = min(STEPS, len(train.images) // batch)

@@ -140,7 +140,7 @@ def recipe_of(cfg: DictConfig) -> Recipe:
     data = data_of(cfg)
     seed_everything(cfg.seed, verbose=False)
     network = build(cfg.network)
-    steps = len(data.loaders["train"]) * cfg.trainer.max_epochs
+    steps = len(data.train_dataloader()) * cfg.trainer.max_epochs
     optimizer = build(cfg.optimizer)(network.named_parameters())
     schedule = fill_total_steps(build(cfg.schedule), lambda: steps)(optimizer)
     rates = []
@@ -154,7 +154,7 @@ def recipe_of(cfg: DictConfig) -> Recipe:
 
 def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
     """Of every epoch, the loader in its order and the rates of its steps."""
-    loader = recipe.data.loaders["train"]
+    loader = recipe.data.train_dataloader()
     for epoch in range(len(recipe.rates) // len(loader)):
         loader.sampler.set_epoch(epoch)
         yield loader, recipe.rates[epoch * len(loader) :]
@@ -166,7 +166,7 @@ def by_autograd(cfg: DictConfig) -> Course:
     set_matmul_precision(cfg.matmul, torch.device("cpu"))
     groups = [{"params": network.weights, "weight_decay": decay}, {"params": network.biases}]
     optimizer = torch.optim.SGD(groups, lr=1.0, fused=True)
-    phi, test = nn.ReLU(), data.loaders["test"]
+    phi, test = nn.ReLU(), data.sets["test"]
     for loader, rates in epochs_of(recipe):
         started = time.perf_counter()
         for (x, y), rate in zip(loader, rates, strict=False):
@@ -212,7 +212,7 @@ def by_jax(cfg: DictConfig) -> Course:
     whole = jax.jit(lambda parameters, *batches: jax.lax.scan(step, parameters, batches)[0])
     single = jax.jit(lambda parameters, *batch: step(parameters, batch)[0])
     right = jax.jit(lambda parameters, x, y: (logits(parameters, x).argmax(1) == y).mean())
-    test = data.loaders["test"]
+    test = data.sets["test"]
     x_test, y_test = (test.images / 255).numpy(), test.targets.argmax(1).numpy()
     compiled = False
     for loader, rates in epochs_of(recipe):

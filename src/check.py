@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     from handgrad.nn import gradcheck  # nothing heavy before the configuration is checked
 
     network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
-    train = data.loaders["train"]
+    train = data.sets["train"]
     if len(train.images) < config["batch"]:
         raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
     x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]

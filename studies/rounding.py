@@ -41,7 +41,7 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
     data = MNISTDataModule(root=str(ROOT / "data"), seed=seed)
     data.prepare_data()
     data.setup()
-    test = data.loaders["test"]
+    test = data.sets["test"]
     x_test, truth = test.images.to(dtype) / 255, test.targets.argmax(dim=1)
     networks = []
     for _ in range(2):
@@ -49,10 +49,11 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
         networks.append(MLP().to(dtype))
     start = torch.cat([parameter.detach().flatten() for parameter in networks[0].parameters()])
     optimizers = [SGD(network.parameters(), lr=0.1) for network in networks]
+    loader = data.train_dataloader()
     reference, rows, step = phi.reference(), [], 0
     for epoch in range(EPOCHS):
-        data.loaders["train"].sampler.set_epoch(epoch)
-        for images, targets in data.loaders["train"]:
+        loader.sampler.set_epoch(epoch)
+        for images, targets in loader:
             x, y = images.to(dtype), targets.to(dtype)
             by_hand(networks[0], phi, x, y)
             networks[1].zero_grad()

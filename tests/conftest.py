@@ -21,7 +21,7 @@ from tensorboard.summary.writer import event_file_writer
 from forks import ROOT as ROOT
 from forks import TRAIN, make_data
 from handgrad.training.callbacks import History
-from handgrad.training.data import BatchLoader, MNISTDataModule
+from handgrad.training.data import Images, MNISTDataModule
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Here = Callable[..., tuple[int, str]]
@@ -63,10 +63,15 @@ def mnist() -> MNISTDataModule:
 
 
 @pytest.fixture(scope="session")
-def few(mnist: MNISTDataModule) -> BatchLoader:
-    """The first 640 training images in ten batches of 64, the order of each epoch drawn with seed 0."""
-    train = mnist.loaders["train"]
-    return BatchLoader(train.images[:640], train.targets[:640], batch_size=64, seed=0)
+def few(mnist: MNISTDataModule) -> Images:
+    """The first 640 training images."""
+    train = mnist.sets["train"]
+    return Images(train.images[:640], train.targets[:640])
+
+
+def head_of(images: Images, count: int) -> Images:
+    """The first images of a set."""
+    return Images(images.images[:count], images.targets[:count])
 
 
 @pytest.fixture(scope="session")

@@ -241,14 +241,14 @@ MUTANTS = [
     # data
     (
         "training/data",
-        "SeedSequence([self.seed, self.epoch])",
-        "SeedSequence([0, self.epoch])",
+        "SeedSequence([seed, epoch, ",
+        "SeedSequence([0, epoch, ",
         "order repeated across seeds",
     ),
     (
         "training/data",
-        "[self.seed, self.epoch])",
-        "[self.seed, min(self.epoch, 3)])",
+        "[seed, epoch, *PURPOSES",
+        "[seed, min(epoch, 3), *PURPOSES",
         "order repeated from an epoch on",
     ),
     ("training/data", "        self.epoch = epoch\n", "        pass\n", "order the same in every epoch"),
@@ -264,8 +264,8 @@ MUTANTS = [
     ("training/data", "        if self.score_test:\n", "        if True:\n", "score_test=false ignored"),
     (
         "training/data",
-        "(*self._read(train=False), SCORING_BATCH_SIZE)",
-        "(*self._read(train=False), SCORING_BATCH_SIZE, 0)",
+        "{name: self._loader(name) for name in self.sets}",
+        "{name: self._loader(name, SCORING_BATCH_SIZE, 0) for name in self.sets}",
         "test set shuffled",
     ),
     (
@@ -282,8 +282,8 @@ MUTANTS = [
         'name = "test"',
         "test set watched beside a validation set",
     ),
-    ("training/data", "return -(-len(self.images) // (", "return (len(self.images) // (", "short last batch left out"),
-    ("training/data", "self.batch_size)\n        return", "self.batch_size, 0)\n        return", "overfit"),
+    ("training/data", "return -(-self.examples // (", "return (self.examples // (", "short last batch left out"),
+    ("training/data", "None if overfit else self.seed", "self.seed", "overfit"),
     (
         "training/idx_files",
         "return trailer is None or trailer ==",

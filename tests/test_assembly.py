@@ -13,11 +13,11 @@ from handgrad.training.build import assemble
 
 
 def begun(small: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
-    """The first layer's weights and the order of the first epoch's images, as a run begins with them."""
+    """The first layer's weights and the targets of the first batch, as a run begins with them."""
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={small}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
-    return module.network.weights[0].detach(), data.loaders["train"].sampler.order()
+    return module.network.weights[0].detach(), next(iter(data.train_dataloader()))[1]
 
 
 def test_a_seed_decides_weights_and_order_for_either_engine(small: Path, tmp_path: Path) -> None:

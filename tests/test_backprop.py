@@ -11,7 +11,7 @@ from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation, ReLU, Tanh
 from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import BatchLoader
+from handgrad.training.data import Images
 from test_activation import ACTIVATIONS
 
 HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
@@ -33,7 +33,7 @@ def objective(network: MLP, x: Tensor, y: Tensor, phi: Activation, strength: flo
     return torch.nn.functional.cross_entropy(network(x, phi.reference()), y) + strength * squares
 
 
-def batch_of(few: BatchLoader, size: int) -> tuple[Tensor, Tensor]:
+def batch_of(few: Images, size: int) -> tuple[Tensor, Tensor]:
     return few.images[:size].double() / 255, few.targets[:size].double()
 
 
@@ -42,7 +42,7 @@ def batch_of(few: BatchLoader, size: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(STRENGTH)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_manual_gradients_match_autograd_and_finite_differences(
-    few: BatchLoader, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
+    few: Images, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
 ) -> None:
     torch.manual_seed(size)
     network = MLP(hidden, init="pytorch").double()
@@ -68,7 +68,7 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_networks_in_one_tensor_are_each_as_alone(few: BatchLoader, phi: Activation) -> None:
+def test_networks_in_one_tensor_are_each_as_alone(few: Images, phi: Activation) -> None:
     """Three networks, a batch of its own for each: losses, gradients, and the layout of every product."""
     torch.manual_seed(0)
     networks = [MLP([12, 8], init="pytorch").double() for _ in range(3)]
@@ -86,7 +86,7 @@ def test_networks_in_one_tensor_are_each_as_alone(few: BatchLoader, phi: Activat
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_a_units_values_lie_side_by_side_in_memory(few: BatchLoader, phi: Activation) -> None:
+def test_a_units_values_lie_side_by_side_in_memory(few: Images, phi: Activation) -> None:
     """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
     network = MLP([12, 8])
     x, y = few.images[:16] / 255, few.targets[:16]
@@ -129,7 +129,7 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
 
 
-def test_backward_leaves_what_it_is_given_as_it_is(few: BatchLoader) -> None:
+def test_backward_leaves_what_it_is_given_as_it_is(few: Images) -> None:
     network, (x, y) = MLP([6, 5]).double(), batch_of(few, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)
@@ -141,7 +141,7 @@ def test_backward_leaves_what_it_is_given_as_it_is(few: BatchLoader) -> None:
     assert all(map(torch.equal, given, before))
 
 
-def test_no_graph_is_recorded(few: BatchLoader) -> None:
+def test_no_graph_is_recorded(few: Images) -> None:
     network = MLP([12, 8]).double()
     x, y = batch_of(few, 7)
 
@@ -155,7 +155,7 @@ def test_no_graph_is_recorded(few: BatchLoader) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_of_the_parameters_is_kept(few: BatchLoader, dtype: torch.dtype) -> None:
+def test_dtype_of_the_parameters_is_kept(few: Images, dtype: torch.dtype) -> None:
     network = MLP([12, 8]).to(dtype)
     x, y = few.images[:7].to(dtype) / 255, few.targets[:7].to(dtype)
     gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
@@ -165,9 +165,7 @@ def test_dtype_of_the_parameters_is_kept(few: BatchLoader, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
-def test_squared_norm_is_that_of_the_gradient_multiplied_out(
-    few: BatchLoader, hidden: Sequence[int], decay: float
-) -> None:
+def test_squared_norm_is_that_of_the_gradient_multiplied_out(few: Images, hidden: Sequence[int], decay: float) -> None:
     torch.manual_seed(0)
     network = MLP(hidden, init="pytorch").double()
     x, y = batch_of(few, 7)
@@ -190,7 +188,7 @@ def test_squared_norm_by_hand() -> None:
     assert gradient.squared_norm(torch.tensor([[1.0], [2.0]]), 0.5).item() == 3.5**2 + 3**2 + 1 + 1
 
 
-def test_stacked_factors_are_the_mean_of_the_batches(few: BatchLoader) -> None:
+def test_stacked_factors_are_the_mean_of_the_batches(few: Images) -> None:
     torch.manual_seed(0)
     network = MLP([9], init="pytorch").double()
     x, y = batch_of(few, 50)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conftest import ROOT
 from handgrad.errors import UserError
-from handgrad.training.data import EpochSampler, MNISTDataModule
+from handgrad.training.data import EpochBatches, MNISTDataModule, make_loader
 
 ARCHIVES = ROOT / "data" / "MNIST" / "raw"
 IMAGES = "t10k-images-idx3-ubyte"
@@ -52,7 +52,7 @@ def load(root: Path, **options: Any) -> MNISTDataModule:
 
 
 def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
-    x, y = next(iter(mnist.loaders["train"]))
+    x, y = next(iter(mnist.train_dataloader()))
     assert (x.shape, y.shape) == ((64, 784), (64, 10))
     assert x.dtype == y.dtype == torch.float32
     assert (x.min().item(), x.max().item()) == (0, 1)
@@ -61,16 +61,16 @@ def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
 
 
 def test_an_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
-    batches = list(mnist.loaders["train"])
-    assert len(batches) == len(mnist.loaders["train"]) == 938
-    assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT  # type: ignore[union-attr]
+    batches = list(mnist.train_dataloader())
+    assert len(batches) == len(mnist.train_dataloader()) == 938
+    assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT
     served = sum(x.double().sum().item() for x, _ in batches)
-    assert served == pytest.approx(mnist.loaders["train"].images.long().sum().item() / 255, rel=1e-6)
+    assert served == pytest.approx(mnist.sets["train"].images.long().sum().item() / 255, rel=1e-6)
 
 
 def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
-    loader = data.loaders["train"]
-    loader.sampler.set_epoch(epoch)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     return torch.cat([y for _, y in loader])
 
 
@@ -87,7 +87,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 def test_no_two_seeds_or_epochs_have_the_same_order() -> None:
     orders = set()
     for seed in range(4):
-        sampler = EpochSampler(500, seed)
+        sampler = EpochBatches(500, 64, seed)
         for epoch in range(50):
             sampler.set_epoch(epoch)
             orders.add(tuple(sampler.order().tolist()))
@@ -103,8 +103,8 @@ def test_every_image_comes_with_its_label_as_the_files_have_them(mnist: MNISTDat
         )
         for kind, header in (("images-idx3", 16), ("labels-idx1", 8))
     )
-    loader = mnist.loaders[part]
-    order = loader.sampler.order()
+    loader = make_loader(mnist.sets[part], 64, 0 if part == "train" else None)
+    order = torch.cat(list(loader.sampler))
     if part == "test":
         assert order.tolist() == list(range(10_000))
     served = 0
@@ -116,22 +116,22 @@ def test_every_image_comes_with_its_label_as_the_files_have_them(mnist: MNISTDat
 
 
 def test_validation_split_is_drawn_by_the_seed_and_leaves_the_test_set_alone() -> None:
-    splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).loaders for seed in (0, 1)]
+    splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).sets for seed in (0, 1)]
     assert not torch.equal(splits[0]["val"].images, splits[1]["val"].images)
-    assert all(set(loaders) == {"train", "val"} for loaders in splits)
+    assert all(set(sets) == {"train", "val"} for sets in splits)
 
 
 def test_validation_split_is_stratified_and_disjoint() -> None:
     data = load(ROOT / "data", val_size=6000)
-    train, val = data.loaders["train"], data.loaders["val"]
+    train, val = data.sets["train"], data.sets["val"]
     assert (len(train.images), len(val.images)) == (54000, 6000)
     assert list(data.val_dataloader()) == ["val"]
     expected = torch.tensor(TRAIN_IMAGES_PER_DIGIT) / 10
     assert (val.targets.sum(dim=0) - expected).abs().max() < 1
     assert (train.targets.sum(dim=0) + val.targets.sum(dim=0)).tolist() == TRAIN_IMAGES_PER_DIGIT
-    assert torch.equal(val.images, load(ROOT / "data", val_size=6000).loaders["val"].images)
+    assert torch.equal(val.images, load(ROOT / "data", val_size=6000).sets["val"].images)
     total = train.images.long().sum() + val.images.long().sum()
-    assert total == load(ROOT / "data").loaders["train"].images.long().sum()
+    assert total == load(ROOT / "data").sets["train"].images.long().sum()
 
 
 def test_without_validation_split_the_test_set_is_watched(mnist: MNISTDataModule) -> None:
@@ -275,7 +275,7 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
     data = MNISTDataModule("FashionMNIST", root=str(root))
     data.prepare_data()
     data.setup()
-    assert len(data.loaders["train"].images) == 60_000
+    assert len(data.sets["train"].images) == 60_000
     assert data.class_names[0] == "T-shirt/top"
 
 
@@ -298,9 +298,9 @@ def test_archives_of_the_users_own_are_used_with_a_line_that_says_so_and_never_o
         "handgrad.training.idx_files.download_url",
         lambda url, folder, md5: shutil.copy(ARCHIVES / Path(url).name, folder),
     )
-    labels = load(root).loaders["test"].targets.argmax(dim=1)
+    labels = load(root).sets["test"].targets.argmax(dim=1)
     assert {path: path.read_bytes() for path in theirs} == theirs
-    original = load(ROOT / "data").loaders["test"].targets.argmax(dim=1)
+    original = load(ROOT / "data").sets["test"].targets.argmax(dim=1)
     assert torch.equal(labels, original.flip(0))
     for archive in theirs:
         assert f"{archive} is not the original archive (its checksum differs): it is used as it is" in caplog.text

@@ -13,7 +13,7 @@ from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import BatchLoader
+from handgrad.training.data import Images
 from test_activation import ACTIVATIONS
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
@@ -40,7 +40,7 @@ def wrong(rows: list[gradcheck.Row], reference: str, precision: str) -> set[tupl
     ("broken", "phi", "entered"), ENTERS, ids=lambda value: "" if isinstance(value, set) else str(value)
 )
 def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
-    few: BatchLoader, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
+    few: Images, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
 ) -> None:
     torch.manual_seed(0)
     x, y = few.images[:64] / 255, few.targets[:64]
@@ -50,14 +50,14 @@ def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
-def test_missing_penalty_is_not_seen_where_there_is_none(few: BatchLoader) -> None:
+def test_missing_penalty_is_not_seen_where_there_is_none(few: Images) -> None:
     rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), few.images[:64] / 255, few.targets[:64], 5, "L2")
     assert {row.verdict for row in rows} == {"right"}
 
 
 @pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_sound_gradients_are_found_right(few: BatchLoader, phi: Activation, hidden: list[int]) -> None:
+def test_sound_gradients_are_found_right(few: Images, phi: Activation, hidden: list[int]) -> None:
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
         rows = gradcheck.check(MLP(hidden, init), phi, L2(1e-3), few.images[:size] / 255, few.targets[:size], 5)
@@ -65,7 +65,7 @@ def test_sound_gradients_are_found_right(few: BatchLoader, phi: Activation, hidd
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
 
 
-def test_gradient_that_is_not_finite_is_wrong(few: BatchLoader) -> None:
+def test_gradient_that_is_not_finite_is_wrong(few: Images) -> None:
     network = MLP([5])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan

@@ -16,7 +16,7 @@ from conftest import Here, ended_at_scoring, record_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training.callbacks import History
-from handgrad.training.data import BatchLoader
+from handgrad.training.data import Images
 from handgrad.training.layer_stats import layer_stats, max_slope, pictured, run_layers
 from test_activation import ACTIVATIONS
 
@@ -24,7 +24,7 @@ RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(few: BatchLoader, phi: Activation) -> None:
+def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(few: Images, phi: Activation) -> None:
     torch.manual_seed(0)
     network = MLP([12, 9]).double()
     with torch.no_grad():

@@ -67,7 +67,7 @@ def examples_of(small: Path) -> tuple[Tensor, Tensor]:
     data = MNISTDataModule(root=str(small))
     data.prepare_data()
     data.setup()
-    test = data.loaders["test"]
+    test = data.sets["test"]
     return test.images.double() / 255, test.targets.double()
 
 

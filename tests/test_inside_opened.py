@@ -194,7 +194,7 @@ def test_exported_networks_are_the_trained_one(here: Here, trained: Trained, sma
     data = MNISTDataModule(root=str(small))
     data.prepare_data()
     data.setup()
-    x = data.loaders["test"].images / 255
+    x = data.sets["test"].images / 255
     with Path("run", "predictions.csv").open() as file:
         predicted = torch.tensor([int(row["predicted"]) for row in csv.DictReader(file)])
     plain = nn.Sequential(nn.Linear(784, 30), nn.Tanh(), nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 10))

@@ -25,7 +25,7 @@ DIGITS = range(10)  # the first ten test images: 7 2 1 0 4 1 4 9 5 9
 
 @pytest.fixture(scope="session")
 def digits(mnist: MNISTDataModule) -> Tensor:
-    return mnist.loaders["test"].images[:10].view(-1, 28, 28)
+    return mnist.sets["test"].images[:10].view(-1, 28, 28)
 
 
 def drawn(

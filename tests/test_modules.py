@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
+from conftest import head_of
 from handgrad.errors import UserError
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
 from handgrad.nn.backprop import FactoredGradient
 from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD, grouped_sgd
-from handgrad.training.data import BatchLoader
+from handgrad.training.data import Images, make_loader
 from handgrad.training.manual import ManualModule
 from handgrad.training.modules import AutogradModule, Classifier, Scores
 from handgrad.training.schedules import constant, warmup_cosine
@@ -48,13 +49,16 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
 
 def fit(
     module: Classifier,
-    loader: BatchLoader,
+    images: Images,
     epochs: int,
     ckpt: Path | None = None,
     watched: str = "test",
     **options: Any,
 ) -> Trainer:
-    """Train in float64 with nothing but Lightning's own parts, the first 64 images scored as a set of that name."""
+    """Train in float64 with nothing but Lightning's own parts, in batches of 64 in the order of seed 0.
+
+    The first 64 images are scored as a set of the name `watched`.
+    """
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(
         accelerator="cpu",
@@ -64,17 +68,15 @@ def fit(
         **(defaults | options),
     )
     module.double()  # Lightning restores a checkpoint before it converts the module, and would round it to float32
-    scored = BatchLoader(loader.images[:64], loader.targets[:64], batch_size=64)
-    trainer.fit(module, loader, {watched: scored}, ckpt_path=ckpt, weights_only=True)
+    scored = make_loader(head_of(images, 64), 64)
+    trainer.fit(module, make_loader(images, 64, seed=0), {watched: scored}, ckpt_path=ckpt, weights_only=True)
     return trainer
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-def test_engines_stay_together_for_100_steps(
-    few: BatchLoader, phi: Activation, regularizer: L2, optimizer: str
-) -> None:
+def test_engines_stay_together_for_100_steps(few: Images, phi: Activation, regularizer: L2, optimizer: str) -> None:
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
@@ -85,15 +87,14 @@ def test_engines_stay_together_for_100_steps(
     assert min(moved) > 1e-6
 
 
-def test_one_step_is_the_notebooks(few: BatchLoader) -> None:
+def test_one_step_is_the_notebooks(few: Images) -> None:
     """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
     module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
     fit(module, few, epochs=1, limit_train_batches=1)
 
-    few.sampler.set_epoch(0)
-    x, y = next(iter(few))
+    x, y = next(iter(make_loader(few, 64, seed=0)))
     columns, truth, eta = x.double().T, y.double().T, 0.01
     outputs = [columns]
     for weight, bias in zip(weights, biases, strict=True):
@@ -120,14 +121,14 @@ def test_loss_of_a_set_is_the_mean_over_its_images_whatever_the_batches() -> Non
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_same_seed_gives_identical_weights(few: BatchLoader, engine: Engine) -> None:
+def test_same_seed_gives_identical_weights(few: Images, engine: Engine) -> None:
     modules = [make(engine) for _ in range(2)]
     for module in modules:
         fit(module, few, epochs=3)
     torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict(), rtol=0, atol=0)
 
 
-def test_grad_holds_the_gradient_of_the_loss(few: BatchLoader) -> None:
+def test_grad_holds_the_gradient_of_the_loss(few: Images) -> None:
     written: list[Tensor | None] = []
 
     class Witness(Callback):
@@ -136,8 +137,7 @@ def test_grad_holds_the_gradient_of_the_loss(few: BatchLoader) -> None:
 
     module = make(ManualModule, optimizer=partial(SGD, lr=0.0))
     fit(module, few, epochs=1, limit_train_batches=1, callbacks=[Witness()])
-    few.sampler.set_epoch(0)
-    x, y = next(iter(few))
+    x, y = next(iter(make_loader(few, 64, seed=0)))
     logits = module.network(x.double(), torch.nn.Tanh())
     squares = sum(weight.square().sum() for weight in module.network.weights)
     objective = torch.nn.functional.cross_entropy(logits, y.double()) + 1e-3 * squares
@@ -146,7 +146,7 @@ def test_grad_holds_the_gradient_of_the_loss(few: BatchLoader) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
 
 
-def test_manual_module_records_no_graph(few: BatchLoader) -> None:
+def test_manual_module_records_no_graph(few: Images) -> None:
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("autograd saved a tensor")
 
@@ -157,7 +157,7 @@ def test_manual_module_records_no_graph(few: BatchLoader) -> None:
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_schedule_is_stepped_after_every_batch(few: BatchLoader, engine: Engine) -> None:
+def test_schedule_is_stepped_after_every_batch(few: Images, engine: Engine) -> None:
     trainer = fit(make(engine), few, epochs=1)
     (group,) = trainer.optimizers[0].param_groups
     assert group["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 10 / 20))
@@ -176,7 +176,7 @@ def saving(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_checkpoint_goes_on_as_if_never_interrupted(
-    few: BatchLoader, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
+    few: Images, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
     whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
     fit(whole, few, epochs=4)
@@ -187,18 +187,18 @@ def test_checkpoint_goes_on_as_if_never_interrupted(
 
 @pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
 def test_checkpoint_of_one_engine_loads_into_the_other(
-    few: BatchLoader, first: Engine, second: Engine, tmp_path: Path
+    few: Images, first: Engine, second: Engine, tmp_path: Path
 ) -> None:
     trained, loaded = make(first), make(second)
     fit(trained, few, epochs=1, **saving(tmp_path))
     fit(loaded, few, epochs=1, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
-    x, _ = next(iter(few))
+    x, _ = next(iter(make_loader(few, 64, seed=0)))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
-def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: BatchLoader, regularizer: L2) -> None:
+def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: Images, regularizer: L2) -> None:
     changes: dict[str, Any] = {"regularizer": regularizer}
     in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
     by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
@@ -210,9 +210,9 @@ def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: BatchLoader, regulariz
     assert all(parameter.grad is None for parameter in in_place.parameters())
 
 
-def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None:
+def test_sum_over_a_short_batch_is_of_its_own_examples(few: Images) -> None:
     """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
-    short = BatchLoader(few.images[:40], few.targets[:40], batch_size=64)
+    short = head_of(few, 40)
     by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
     by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=constant)
     for module in (by_sum, by_mean):
@@ -221,7 +221,7 @@ def test_sum_over_a_short_batch_is_of_its_own_examples(few: BatchLoader) -> None
         torch.testing.assert_close(summed, mean, rtol=0, atol=1e-14)
 
 
-def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(few: BatchLoader) -> None:
+def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(few: Images) -> None:
     grouped: dict[str, Any] = {"optimizer": partial(grouped_sgd, lr=0.01, weight_factor=64)}
     modules = [
         make(ManualModule, optimizer=NOTEBOOK_SGD),
@@ -247,19 +247,19 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_soft_targets_are_taken_as_they_are(few: BatchLoader, engine: Engine) -> None:
+def test_soft_targets_are_taken_as_they_are(few: Images, engine: Engine) -> None:
     """Targets that are the network's own probabilities leave it as it is."""
     module = make(engine, regularizer=no_penalty(), schedule=constant).double()
     with torch.no_grad():
         y = torch.softmax(module((few.images / 255).double()), dim=1)
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    fit(module, BatchLoader(few.images, y, batch_size=64), epochs=1)
+    fit(module, Images(few.images, y), epochs=1)
     torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
 
 
-def test_factored_sgd_is_refused_by_autograd(few: BatchLoader) -> None:
+def test_factored_sgd_is_refused_by_autograd(few: Images) -> None:
     with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
-        make(AutogradModule, optimizer=NOTEBOOK_SGD).configure_optimizers()
+        fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), few, epochs=1)
 
 
 def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
@@ -277,7 +277,7 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
 
 
-def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few: BatchLoader) -> None:
+def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few: Images) -> None:
     unlike: Any = partial  # the arguments are wrong on purpose
     for optimizer, sentence in (
         (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
@@ -293,8 +293,9 @@ def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few:
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_rehearsal_changes_no_random_number(few: BatchLoader, engine: Engine) -> None:
+def test_rehearsal_changes_no_random_number(few: Images, engine: Engine) -> None:
     module = make(engine)
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = torch.get_rng_state()
     module.configure_optimizers()
     assert torch.equal(torch.get_rng_state(), before)
@@ -311,7 +312,7 @@ class Saver(Checkpoint):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_plateau_schedule_goes_on_as_if_never_interrupted(few: BatchLoader, engine: Engine, tmp_path: Path) -> None:
+def test_plateau_schedule_goes_on_as_if_never_interrupted(few: Images, engine: Engine, tmp_path: Path) -> None:
     plateau = partial(ReduceLROnPlateau, patience=0, threshold=0.5)
     whole, half, rest = (make(engine, schedule=plateau) for _ in range(3))
     options: dict[str, Any] = {"callbacks": [Saver(tmp_path / "x.ckpt")], "enable_checkpointing": True}
@@ -324,7 +325,7 @@ def test_plateau_schedule_goes_on_as_if_never_interrupted(few: BatchLoader, engi
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_plateau_is_one_of_the_loss_on_the_validation_set(
-    few: BatchLoader, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    few: Images, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     seen: list[float] = []
     monkeypatch.setattr(ReduceLROnPlateau, "step", lambda _, number: seen.append(number))
@@ -358,7 +359,7 @@ STEPPING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
 def test_clipping_and_accumulation_by_hand_are_lightnings(
-    few: BatchLoader, optimizer: str, stepping: dict[str, Any], regularizer: L2
+    few: Images, optimizer: str, stepping: dict[str, Any], regularizer: L2
 ) -> None:
     if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
         pytest.skip("refused, see the next test")
@@ -374,7 +375,7 @@ def test_clipping_and_accumulation_by_hand_are_lightnings(
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
 
 
-def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(few: BatchLoader) -> None:
+def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(few: Images) -> None:
     module = make(ManualModule, optimizer=NOTEBOOK_SGD)
     by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
     with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
@@ -383,7 +384,7 @@ def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(few: B
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_cosine_with_accumulation_ends_at_zero(few: BatchLoader, engine: Engine, accumulate: int) -> None:
+def test_cosine_with_accumulation_ends_at_zero(few: Images, engine: Engine, accumulate: int) -> None:
     unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
     module = make(engine, schedule=partial(warmup_cosine, **unplanned))
     trainer = fit(module, few, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
@@ -391,7 +392,7 @@ def test_cosine_with_accumulation_ends_at_zero(few: BatchLoader, engine: Engine,
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def low_precision(engine: Engine, few: BatchLoader, optimizer: Callable[..., Optimizer], **options: Any) -> Classifier:
+def low_precision(engine: Engine, few: Images, optimizer: Callable[..., Optimizer], **options: Any) -> Classifier:
     module = make(engine, optimizer=optimizer, network=MLP([50, 20]))
     trainer = Trainer(
         accelerator="cpu",
@@ -402,13 +403,13 @@ def low_precision(engine: Engine, few: BatchLoader, optimizer: Callable[..., Opt
         enable_progress_bar=False,
         **options,
     )
-    trainer.fit(module, few, {"test": BatchLoader(few.images[:64], few.targets[:64], batch_size=64)})
+    trainer.fit(module, make_loader(few, 64, seed=0), {"test": make_loader(head_of(few, 64), 64)})
     return module
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed with a scaler"])
 @pytest.mark.parametrize("optimizer", ["sgd", "factored"])
-def test_engines_agree_in_low_precision_and_report_in_float32(few: BatchLoader, precision: str, optimizer: str) -> None:
+def test_engines_agree_in_low_precision_and_report_in_float32(few: Images, precision: str, optimizer: str) -> None:
     options: dict[str, Any] = {"precision": precision}
     if "scaler" in precision:  # as Lightning makes it on a GPU
         options = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}

@@ -46,7 +46,7 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         UserError: the network is too large for a page, or there is no test set to take images from.
     """
     module, data = assembly.module, assembly.data
-    if "test" not in data.loaders or len(data.loaders["test"].images) < DIGITS:
+    if "test" not in data.sets or len(data.sets["test"].images) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     network = module.network.cpu().float()
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -54,7 +54,7 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         raise UserError(
             f"{parameters:,} weights make a page of {3 * parameters / 1e6:.0f} MB: choose a smaller network"
         )
-    images, targets = data.loaders["test"].images, data.loaders["test"].targets.argmax(dim=1)
+    images, targets = data.sets["test"].images, data.sets["test"].targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))
     rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]

@@ -33,7 +33,7 @@ def write(assembly: Assembly, kind: str, path: Path) -> tuple[float, int]:
         UserError: ONNX is not installed, or what was read back is not the network.
     """
     module, data = assembly.module, assembly.data
-    images = data.loaders["test" if data.score_test else "val"].images
+    images = data.sets["test" if data.score_test else "val"].images
     network = module.network.cpu().float()
     x = images / 255
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def write_scores(
         write_figure(folder, name, figure)
     if module.test_logits:
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
-        true = trainer.test_dataloaders["test"].targets[: len(predicted)].argmax(dim=1)
+        true = trainer.test_dataloaders["test"].dataset.targets[: len(predicted)].argmax(dim=1)
         write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
     losses = [name for name in max(history, key=len) if name.endswith("/loss")]
     # TensorBoard's table shows the first of them unasked: the test set's.
@@ -84,16 +84,21 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as TensorBoard takes them: numbers and texts (it would make 1 of true)."""
-    return {key: value if type(value) in (int, float) else format_value(value) for key, value in settings.items()}
+    """Settings as TensorBoard takes them: numbers and texts (it would make 1 of true).
+
+    Without classes, for which the choices stand, and empty groups.
+    """
+    classes = ("_target_", "_partial_")
+    told = {key: value for key, value in settings.items() if not key.endswith(classes) and value != {}}
+    return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}
 
 
 def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
     """Draw the first ten images of a set with their actual and predicted classes."""
     assert trainer.test_dataloaders is not None
-    loader = trainer.test_dataloaders[name]
-    x = loader.images[:10] / 255
+    images = trainer.test_dataloaders[name].dataset
+    x = images.images[:10] / 255
     with torch.no_grad():
         guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
-    actual, predicted = ([class_names[i] for i in labels] for labels in (loader.targets[:10].argmax(dim=1), guesses))
+    actual, predicted = ([class_names[i] for i in labels] for labels in (images.targets[:10].argmax(dim=1), guesses))
     return figures.predictions(x, actual, predicted)

@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from filelock import FileLock
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from handgrad.config import build, to_dict
 from handgrad.errors import UserError, as_user_error
-from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
+from handgrad.runs.folder import CHECKPOINTS, LAST, MLFLOW, write_text
 from handgrad.training import callbacks
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
 from handgrad.training.data import MNISTDataModule
@@ -57,6 +56,8 @@ def assemble(
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
     warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # the images are in memory
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a run goes on
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
@@ -83,13 +84,16 @@ def assemble(
         ours.append(build(cfg.diagnostics, folder=folder, history=history))
     if cfg.trainer.devices != 1:
         ours.append(callbacks.OwnSignals())
+    place, name = folder / CHECKPOINTS, LAST.partition(".")[0]
+    last = ModelCheckpoint(place, name, save_on_train_epoch_end=True, enable_version_counter=False)
     trainer = build(
         options,
         enable_progress_bar=bar,
         logger=loggers,
-        callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history],
+        callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history, last],
         plugins=[AtomicCheckpointIO(), *theirs["plugins"]],
         default_root_dir=root,
+        use_distributed_sampler=False,  # ours serves each process its share
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
@@ -142,9 +146,8 @@ def check_strategy(strategy: Strategy, name: str) -> None:
         UserError: Lightning would split the network, or train it in processes that take it away with them.
     """
     one_device = isinstance(strategy, SingleDeviceStrategy)
-    if not one_device and (
-        type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher)
-    ):
+    elsewhere = any(method in name for method in ("spawn", "fork", "notebook"))
+    if not one_device and (type(strategy) is not DDPStrategy or elsewhere):
         raise UserError(f"trainer.strategy={name} leaves the trained network elsewhere or in parts: use ddp")
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from handgrad.runs.folder import CHECKPOINTS, LAST, write_history
+from handgrad.runs.folder import write_history
 from handgrad.runs.record import DivergedError
 from handgrad.training.modules import Classifier
 
@@ -76,13 +76,11 @@ class DivergenceGuard(Callback):
         raise DivergedError("train/loss", loss, trainer.current_epoch, before + step)
 
 
-class History(Checkpoint):
-    """Keeps a row of numbers per epoch; writes them, and a checkpoint that holds them too, to the run's folder.
+class History(Callback):
+    """Keeps a row of numbers per epoch, in every checkpoint too, and writes them to the run's folder.
 
     The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
     scores are None unless it was scored after the epoch's last step.
-
-    A `Checkpoint` to Lightning, which calls those when all else at an epoch's end is done.
 
     Args:
         folder: the run's.
@@ -94,7 +92,7 @@ class History(Checkpoint):
         self.lines = lines
         self.rows: list[dict[str, Any]] = []
         self.started = self.seconds = 0.0
-        self.saved = False
+        self.added = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.started, self.seconds = time.perf_counter(), 0.0
@@ -125,9 +123,7 @@ class History(Checkpoint):
         self.rows.append(row | {"batches": len(pl_module.step_losses)})
         if trainer.is_global_zero:
             write_history(self.folder, self.rows)
-        # Lightning's ModelCheckpoint does no more here, but is asked three times per step: a hundredth of an epoch.
-        trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
-        self.saved = True
+        self.added = True
         if self.lines:
             numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name and value is not None]
             log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), seconds)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
@@ -22,15 +23,60 @@ SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
 
 
-class EpochSampler:
-    """The order of the examples: a function of (seed, epoch) alone, or their own order without a seed.
+PURPOSES = {"order": ()}  # of random numbers, each with words of its own for the seed; none keeps older runs' order
 
-    Lightning calls `set_epoch` before every epoch, also after resuming from a checkpoint.
+
+def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
+    """Make the generator of an epoch's random numbers for one purpose: the same in every process, after every resume.
+
+    Args:
+        seed: of the run.
+        purpose: a key of `PURPOSES`.
+        epoch: from 0.
+    """
+    mixed = np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+class Images(Dataset[Batch]):
+    """Images and targets in memory, indexed by whole batches.
+
+    Args:
+        images: (N, 784) bytes; served as float in [0, 1].
+        targets: (N, 10) one-hot float.
     """
 
-    def __init__(self, examples: int, seed: int | None) -> None:
-        self.examples = examples
-        self.seed = seed
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        self.images = images
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        return self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
+
+
+class EpochBatches(SequentialSampler):
+    """Indices of whole batches, in an order that is a function of (seed, epoch) alone.
+
+    Lightning calls `set_epoch` before every epoch, also after resuming from a checkpoint. With `overfit_batches` it
+    replaces every sampler that is not a `SequentialSampler` by one of single examples.
+
+    Args:
+        examples: N, so many there are.
+        batch_size: examples per batch; the last batch may be smaller.
+        seed: shuffles by (seed, epoch); None keeps the order.
+        processes: so many train together; their shares joined are the batches of `processes * batch_size` that one
+            process would serve.
+        process: which of them this is, from 0.
+    """
+
+    def __init__(
+        self, examples: int, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
+    ) -> None:
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.processes, self.process = processes, process
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,40 +86,22 @@ class EpochSampler:
         """(N,) indices of the examples in this epoch's order."""
         if self.seed is None:
             return torch.arange(self.examples)
-        mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
-        return torch.randperm(self.examples, generator=torch.Generator().manual_seed(int(mixed[0])))
-
-
-class BatchLoader:
-    """Serves whole batches by indexing tensors: a `DataLoader` without per-sample collation.
-
-    Args:
-        images: (N, 784) bytes; served as float in [0, 1].
-        targets: (N, 10) one-hot float.
-        batch_size: examples per batch; the last batch may be smaller.
-        seed: shuffles by (seed, epoch); None keeps the order.
-
-    Where several processes train together, `processes` and `process` say how many and which one this is: their batches
-    joined are the batches of `processes * batch_size` that one process would serve.
-    """
-
-    batch_sampler = None  # Lightning expects one beside every `sampler`
-    processes = 1
-    process = 0
-
-    def __init__(self, images: Tensor, targets: Tensor, batch_size: int, seed: int | None = None) -> None:
-        self.images = images
-        self.targets = targets
-        self.batch_size = batch_size
-        self.sampler = EpochSampler(len(images), seed)
+        return torch.randperm(self.examples, generator=make_generator(self.seed, "order", self.epoch))
 
     def __len__(self) -> int:
-        return -(-len(self.images) // (self.batch_size * self.processes))
+        return -(-self.examples // (self.batch_size * self.processes))
 
-    def __iter__(self) -> Iterator[Batch]:
-        for whole in torch.split(self.sampler.order(), self.batch_size * self.processes):
-            indices = whole.tensor_split(self.processes)[self.process]
-            yield self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+        for whole in torch.split(self.order(), self.batch_size * self.processes):
+            yield whole.tensor_split(self.processes)[self.process]
+
+
+def make_loader(
+    images: Images, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
+) -> DataLoader[Batch]:
+    """Make a loader of whole batches, without per-sample collation; the arguments are those of `EpochBatches`."""
+    sampler = EpochBatches(len(images), batch_size, seed, processes, process)
+    return DataLoader(images, batch_size=None, sampler=sampler, collate_fn=tuple)
 
 
 class MNISTDataModule(LightningDataModule):
@@ -109,7 +137,7 @@ class MNISTDataModule(LightningDataModule):
         self.seed = seed
         self.score_test = score_test
         self.prepared = False
-        self.loaders: dict[str, BatchLoader] = {}
+        self.sets: dict[str, Images] = {}
 
     @property
     def class_names(self) -> list[str]:
@@ -134,18 +162,18 @@ class MNISTDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read both sets into memory and split off the validation images; a second call does nothing."""
-        if self.loaders:
+        if self.sets:
             return
         if not self.score_test and not self.val_size:
             raise UserError("data.score_test=false leaves nothing to score: hold images out with data.val_size=6000")
         images, targets = self._read(train=True)
         if self.val_size:
             kept, held_out = self._split(targets)
-            self.loaders["val"] = BatchLoader(images[held_out], targets[held_out], SCORING_BATCH_SIZE)
+            self.sets["val"] = Images(images[held_out], targets[held_out])
             images, targets = images[kept], targets[kept]
-        self.loaders["train"] = BatchLoader(images, targets, self.batch_size, self.seed)
+        self.sets["train"] = Images(images, targets)
         if self.score_test:
-            self.loaders["test"] = BatchLoader(*self._read(train=False), SCORING_BATCH_SIZE)
+            self.sets["test"] = Images(*self._read(train=False))
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""
@@ -178,31 +206,26 @@ class MNISTDataModule(LightningDataModule):
         )
         return torch.from_numpy(kept), torch.from_numpy(held_out)
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
-        train = self.loaders["train"]
-        if getattr(self.trainer, "overfit_batches", 0):
-            train = BatchLoader(train.images, train.targets, self.batch_size)
-        return self._shared_out(train)
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        return self._loader("train", self.batch_size, None if overfit else self.seed)
 
-    def val_dataloader(self) -> dict[str, BatchLoader]:
+    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
         """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
         name = "val" if self.val_size else "test"
-        return {name: self._shared_out(self.loaders[name])}
+        return {name: self._loader(name)}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch without Lightning's search for tensors in it, which takes longer than the move."""
         x, y = batch
         return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
-    def test_dataloader(self) -> dict[str, BatchLoader]:
+    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
         """Every set, for the final scoring, in its own order and large batches."""
-        train = self.loaders["train"]
-        loaders = self.loaders | {"train": BatchLoader(train.images, train.targets, SCORING_BATCH_SIZE)}
-        return {name: self._shared_out(loader) for name, loader in loaders.items()}
+        return {name: self._loader(name) for name in self.sets}
 
-    def _shared_out(self, loader: BatchLoader) -> BatchLoader:
-        """The loader, serving this process's share where several train together."""
-        if self.trainer:
-            loader.processes, loader.process = self.trainer.world_size, self.trainer.global_rank
-        return loader
+    def _loader(self, name: str, batch_size: int = SCORING_BATCH_SIZE, seed: int | None = None) -> DataLoader[Batch]:
+        """Make a loader of a set, serving this process's share where several train together."""
+        together = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return make_loader(self.sets[name], batch_size, seed, *together)

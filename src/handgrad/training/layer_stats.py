@@ -166,7 +166,7 @@ class LayerDiagnostics(Callback):
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         began = time.perf_counter()
-        train = trainer.datamodule.loaders["train"]  # type: ignore[attr-defined]
+        train = trainer.datamodule.sets["train"]  # type: ignore[attr-defined]
         weights = module.network.weights
         dtype = torch.promote_types(weights[0].dtype, torch.float32)
         network = module.network if weights[0].dtype == dtype else copy.deepcopy(module.network).to(dtype)

@@ -76,7 +76,7 @@ class ManualModule(Classifier):
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
         """What keeps small deltas from vanishing in float16; Lightning divides it out again before the step."""
-        return getattr(self._trainer and self.trainer.precision_plugin, "scaler", None)
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 784) to logits (B, 10)."""

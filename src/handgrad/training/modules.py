@@ -103,8 +103,8 @@ class Classifier(LightningModule):
         """
         check_optimizer(self.make_optimizer, self.make_schedule)
         optimizer = self.make_optimizer(self.network.named_parameters())
-        mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
-        if mixed and self.clips and getattr(optimizer, "_step_supports_amp_scaling", False):
+        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if mixed and self.clips and any(group.get("fused") for group in optimizer.param_groups):
             raise UserError(
                 "trainer.gradient_clip_val: in mixed precision Lightning clips nothing for a fused optimizer: "
                 "add optimizer.fused=false"

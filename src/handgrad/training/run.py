@@ -48,7 +48,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         check_not_multirun(trainer.world_size)
     # Lightning restores first and converts then, which would round what a float64 run has saved.
     trainer.precision_plugin.convert_module(module)
-    unhurt = resume_errors(last, lambda: history.saved or not resumed)
+    unhurt = resume_errors(last, lambda: history.added or not resumed)
     with unhurt, as_user_error("trainer", MisconfigurationException):
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if not history.rows:
