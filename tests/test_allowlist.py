@@ -1,7 +1,7 @@
 """Oracle: a mark that a stranger's class leaves when it is built, and the numbers that a run had recorded."""
 
-import inspect
 import gc
+import inspect
 import json
 import pickle
 import shutil

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
@@ -127,5 +127,5 @@ def test_no_profiler_changes_no_number(few: Images) -> None:
 
 def test_weights_that_are_not_finite_are_never_saved(few: Images, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
-        fit(ManualModule, few, DivergenceGuard(), Spoiler(after_step=10), History(tmp_path), limit_val_batches=0)
+        fit(ManualModule, few, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
     assert not list(tmp_path.iterdir())

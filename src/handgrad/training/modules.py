@@ -93,7 +93,7 @@ class Classifier(LightningModule):
         self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
         self.validated_after = 0  # so many of this epoch's steps
-        self.scores = nn.ModuleDict({f"{name}_set": Scores() for name in ("train", "val", "test")})
+        self.train_scores, self.val_scores, self.test_scores = Scores(), Scores(), Scores()
 
     def configure_optimizers(self) -> Any:
         """Make optimizer and schedule.
@@ -133,7 +133,7 @@ class Classifier(LightningModule):
 
     def scores_of(self, name: str) -> Scores:
         """The scores of the set "train", "val" or "test"."""
-        return cast(Scores, self.scores[f"{name}_set"])
+        return {"train": self.train_scores, "val": self.val_scores, "test": self.test_scores}[name]
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, float]:
         """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
