@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from handgrad.compare import statistics
-from handgrad.compare.load import CompareOptions, Comparison
+from handgrad.compare.comparison import CompareOptions, Comparison
+from handgrad.compare.effects import main_effects
 from handgrad.compare.metrics import measure
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
@@ -59,7 +60,7 @@ def judged(arguments: tuple[int, float, int]) -> tuple[bool, bool, int, int]:
     seeds, difference, number = arguments
     comparison = sweep(seeds, difference, np.random.default_rng([number, seeds, int(1e6 * difference)]))
     cells = statistics.summarize_cells(comparison, REFERENCE)
-    tables = [statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)]
+    tables = [statistics.compare_cells(comparison, cells), main_effects(comparison)]
     said = pd.concat(table[["a", "b", "low", "high", "verdict"]] for table in tables)
     real = said.apply(truth, axis=1, difference=difference)
     claimed = bool(((said.verdict == "differ") & (real == 0)).any())

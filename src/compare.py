@@ -32,14 +32,15 @@ def main(cfg: DictConfig) -> None:
 def compared(config: dict[str, Any], start: Path) -> bool:
     """Collect, pool, test, draw, write, show; tell whether a sweep is still to go on."""
     # Nothing heavy before the configuration is checked.
-    from handgrad.compare import load, progress, sources
+    from handgrad.compare import progress, sources
+    from handgrad.compare.comparison import CompareOptions
     from handgrad.compare.report import build_report, write_and_print
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
     state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
     reference = None if config["reference"] is None else start / config["reference"]
-    asked = load.CompareOptions(**{name: config[name] for name in ASKED}, reference=reference)
+    asked = CompareOptions(**{name: config[name] for name in ASKED}, reference=reference)
     report = build_report(folders, asked, start, str(state) if state else "")
     write_and_print(report, destination(config["output"], folders, start), config["refresh_seconds"] if state else None)
     return state is not None

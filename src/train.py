@@ -57,17 +57,11 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
-    if is_ddp_worker():
-        from handgrad.training.run import train_as_worker  # torch comes with it: not before there is something to train
+    if is_ddp_worker() or config["trainer"].get("fast_dev_run"):
+        from handgrad.training import run as training  # torch comes with it: not before there is something to train
 
-        train_as_worker(cfg, own, facts)
+        training.train_as_worker(cfg, own, facts) if is_ddp_worker() else training.fast_dev_run(cfg, own)
         return None
-    if config["trainer"].get("fast_dev_run"):
-        from handgrad.training.run import fast_dev_run
-
-        fast_dev_run(cfg, own)
-        return None
-
     # Elsewhere the launcher shows the progress of all its runs.
     alone = not sweep or job.launcher._target_.endswith("BasicLauncher")
     folder, _ = find_existing_run(own, config, siblings=sweep)

@@ -12,13 +12,14 @@ ROOMS = {
     "errors": {"text"},
     "console": set[str](),
     "config": {"errors", "text"},
+    "identity": {"config"},
     "process": {"errors", "console"},
     "nn": set[str](),
-    "runs": {"config", "errors", "text"},
+    "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "errors", "text"},
-    "inspection": {"training", "nn", "runs", "config", "errors", "text"},
-    "compare": {"runs", "config", "console", "errors", "text"},
-    "sweep": {"compare", "runs", "config", "errors", "text"},
+    "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
+    "compare": {"runs", "config", "identity", "console", "errors", "text"},
+    "sweep": {"compare", "runs", "config", "identity", "errors", "text"},
 }
 HEAVY = {
     "nn": {"hydra", "omegaconf", "lightning", "pydantic"},

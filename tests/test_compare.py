@@ -20,6 +20,8 @@ from PIL import Image
 
 from conftest import ROOT, Command, Here
 from handgrad.compare import again, figures, load, page, sentences, sources, statistics
+from handgrad.compare.comparison import CompareOptions, Comparison
+from handgrad.compare.effects import main_effects
 from handgrad.config import Comparing, check
 from handgrad.errors import UserError
 from handgrad.runs import tables
@@ -74,11 +76,11 @@ def leave_run(
         (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
 
 
-def everything(folder: Path, **asked: Any) -> tuple[load.Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """Comparison, cells, pairs, effects and all sentences of a folder."""
-    comparison = load.load_runs([folder], load.CompareOptions(**asked))
+    comparison = load.load_runs([folder], CompareOptions(**asked))
     cells = statistics.summarize_cells(comparison)
-    pairs, effects = statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)
+    pairs, effects = statistics.compare_cells(comparison, cells), main_effects(comparison)
     return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
 
 
@@ -216,14 +218,14 @@ def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path:
         leave_run(tmp_path / f"s{seed}", 0.96, seed, lr=0.02)
     table = tmp_path / "paper.csv"
     table.write_text("activation,optimizer.lr,test/accuracy,test/loss\nrelu,0.01,0.95,0.3\ntanh,0.02,0.5,0.4\n")
-    comparison = load.load_runs([tmp_path], load.CompareOptions(reference=table))
+    comparison = load.load_runs([tmp_path], CompareOptions(reference=table))
     cells = statistics.summarize_cells(comparison)
     assert cells.reference.fillna(0).tolist() == [0.95, 0]
     assert "paper is shown beside cells with its activation, optimizer.lr: 1 of 2 rows." in comparison.remarks
     drawn = {name: figure for name, _, figure in figures.every(comparison, cells)}
     (mark,) = (each for each in drawn["accuracy"].axes[0].collections if each.get_label() == "paper")
     assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
-    losses = statistics.summarize_cells(load.load_runs([tmp_path], load.CompareOptions(metric="loss", reference=table)))
+    losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
 
 
@@ -241,7 +243,7 @@ def test_reference_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: 
     if content is not None:
         (tmp_path / "paper.csv").write_text(content)
     with pytest.raises(UserError, match=f"reference=.*paper.csv.*{message}"):
-        load.load_runs([tmp_path], load.CompareOptions(reference=tmp_path / "paper.csv"))
+        load.load_runs([tmp_path], CompareOptions(reference=tmp_path / "paper.csv"))
 
 
 def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> None:

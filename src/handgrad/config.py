@@ -59,27 +59,6 @@ class Group(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-RETIRED = ("block",)  # keys of older runs' data that changed no number
-MOVED = {  # classes and functions by the names that older runs have recorded
-    **{
-        f"handgrad.activation.{name}": f"handgrad.nn.activations.{name}"
-        for name in ("GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh")
-    },
-    "handgrad.regularizer.L2": "handgrad.nn.losses.L2",
-    "handgrad.regularizer.no_penalty": "handgrad.nn.losses.no_penalty",
-    "handgrad.network.MLP": "handgrad.nn.mlp.MLP",
-    "handgrad.optim.FactoredSGD": "handgrad.nn.optimizers.FactoredSGD",
-    "handgrad.optim.grouped_sgd": "handgrad.nn.optimizers.grouped_sgd",
-    "handgrad.optim.constant": "handgrad.training.schedules.constant",
-    "handgrad.optim.warmup_cosine": "handgrad.training.schedules.warmup_cosine",
-    "handgrad.data.MNISTDataModule": "handgrad.training.data.MNISTDataModule",
-    "handgrad.modules.ManualModule": "handgrad.training.manual.ManualModule",
-    "handgrad.modules.AutogradModule": "handgrad.training.modules.AutogradModule",
-    "handgrad.callbacks.NoProfiler": "handgrad.training.callbacks.NoProfiler",
-    "handgrad.inside.layers.LayerDiagnostics": "handgrad.training.layer_stats.LayerDiagnostics",
-}
-
-
 class Data(Group):
     """`conf/data/`."""
 
@@ -282,42 +261,6 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
-
-
-def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the schema's defaults and give every number the type of its field.
-
-    Two configurations are of the same run if they are equal after this: a key that was added later has its default, one
-    that was taken away is left out, a class has today's name, and 0 is 0.0 where a float is expected. One that does not
-    fit the schema, a foreign run's perhaps, stays as it is.
-    """
-    config = in_todays_names(config)
-    try:
-        return Training.model_validate(config).model_dump()
-    except ValidationError:
-        return config
-
-
-def in_todays_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration with keys and classes under today's names, without keys that were taken away."""
-    found: dict[str, Any] = renamed(config)
-    if "objective" in found:
-        found["optimized_metric"] = found.pop("objective")
-    if found.get("matmul") == "fastest":
-        found["matmul"] = "auto"
-    data = found.get("data")
-    if isinstance(data, dict):
-        found["data"] = {key: value for key, value in data.items() if key not in RETIRED}
-    return found
-
-
-def renamed(value: Any) -> Any:
-    """A nested value with every `_target_` under today's name."""
-    if isinstance(value, Mapping):
-        moved = {key: renamed(each) for key, each in value.items()}
-        target = moved.get("_target_")
-        return moved | {"_target_": MOVED.get(target, target)} if isinstance(target, str) else moved
-    return [renamed(each) for each in value] if isinstance(value, list) else value
 
 
 def check_monitored(config: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import Sweeping, check, normalize, to_dict
+from handgrad.config import Sweeping, check, to_dict
 from handgrad.errors import UserError
+from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS
 from handgrad.runs.record import FINISHED
 
@@ -50,10 +51,10 @@ class Sweep(Callback):
         cls.wanted = False
         try:
             # It takes as long as training a small network.
-            from handgrad.compare import load
+            from handgrad.compare.comparison import CompareOptions
             from handgrad.compare.report import build_report, write_and_print
 
-            write_and_print(build_report([cls.folder], load.CompareOptions(), Path.cwd()), cls.folder / "comparison")
+            write_and_print(build_report([cls.folder], CompareOptions(), Path.cwd()), cls.folder / "comparison")
         except Exception as error:
             log.warning("no report: %s", error)
 
@@ -93,13 +94,9 @@ def dry_run_summary(config: DictConfig) -> str:
             seconds.append(progress.seconds_of(settings, choices, known))
     said = [f"{len(cells)} cells, {len(jobs)} runs: {len(done)} are done already, {len(seconds)} to run."]
     said += [f"Done: {joined(done, most=20)}."] if done else []
-    times = [number for number in seconds if number is not None]
-    if times:
+    if seconds:
         at_once = progress.workers_of(str(config.hydra.runtime.choices.get("hydra/launcher")))
-        rest = sum(times) / len(times) * len(seconds) / at_once
-        said.append(f"By the times of {len(known)} earlier runs: about {progress.in_time(rest)}.")
-    elif seconds:
-        said.append("No earlier run in outputs/ tells how long that takes.")
+        said.append(progress.estimate(seconds, at_once, len(known)))
     return "\n".join(map(escape_control, said))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from handgrad.config import normalize
+from handgrad.identity import normalize
 from handgrad.text import canonical, escape_control, flatten, format_value
 
 ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not

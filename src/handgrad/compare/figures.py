@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from handgrad.compare import metrics
-from handgrad.compare.load import Comparison
+from handgrad.compare.comparison import Comparison
 from handgrad.compare.metrics import Measure
 from handgrad.text import shortened
 
@@ -27,6 +27,11 @@ MARKERS = "osD^vP*Xph"
 STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
 MOST = 24  # rows, panels or legend entries of a figure that can still be read
 NOTHING = pd.Series(dtype=float)
+CURVES = "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest;"
+CONFUSED = (
+    "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
+    "the diagonal is left out."
+)
 LONGEST = 48  # characters of a name, beside which there is still room for the figure
 
 
@@ -61,7 +66,7 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
 
     Args:
         comparison: the runs.
-        cells: what `statistics.pooled` made of them.
+        cells: what `summarize_cells` made of them.
 
     Yields:
         name, caption, figure.
@@ -69,54 +74,38 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
     cells = cells[cells.completed > 0]
     if cells.empty:
         return
-    look, scored = Look(cells.label.tolist()), comparison.scored
+    look, measure = Look(cells.label.tolist()), comparison.measure
     best = cells.head(MOST)
     only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
     with rc_context(STYLE):
-        measure = comparison.measure
-        name = "accuracy" if measure.column == f"{scored}/accuracy" else measure.column.replace("/", "_")
-        yield (
-            name,
-            f"Which cell is the best? {measure.name.capitalize()}, {measure.best} on top: a dot per run, mean and 95 % "
-            f"interval.{only}",
-            measured(comparison, best, look, measure),
+        name = "accuracy" if measure.column == f"{comparison.scored}/accuracy" else measure.column.replace("/", "_")
+        caption = (
+            f"Which cell is the best? {measure.name.capitalize()}, {measure.best} on top: a dot per run, mean and 95 %"
         )
+        yield name, f"{caption} interval.{only}", measured(comparison, best, look, measure)
         if any(tables.history for tables in comparison.tables):
-            yield (
-                "curves",
-                "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest; "
-                f"solid: train, dotted: {scored}.{only}",
-                losses(comparison, best, look),
-            )
+            yield "curves", f"{CURVES} solid: train, dotted: {comparison.scored}.{only}", losses(comparison, best, look)
         if name != "gap":
-            yield (
-                "gap",
-                f"How much is learned by heart? Train minus {scored} accuracy.{only}",
-                measured(comparison, best, look, metrics.measure("gap", scored, comparison.completed)),
-            )
-        first, last = cells.iloc[0], cells.iloc[-1]
-        matrices = [mean_confusion(comparison, row) for row in (first, last)]
-        if len(cells) > 1 and all(matrix is not None for matrix in matrices):
-            yield (
-                "confusion",
-                "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
-                "the diagonal is left out.",
-                confusion(matrices[0], matrices[1], first.label, last.label),  # type: ignore[arg-type]
-            )
+            by_heart = metrics.measure("gap", comparison.scored, comparison.completed)
+            caption = f"How much is learned by heart? Train minus {comparison.scored} accuracy.{only}"
+            yield "gap", caption, measured(comparison, best, look, by_heart)
+        yield from confusions(comparison, cells)
         if cells.seconds_per_epoch.notna().any():
-            yield (
-                "time",
-                f"What does accuracy cost? Seconds of training per epoch.{only}",
-                time(comparison, best, look),
-            )
+            caption = f"What does accuracy cost? Seconds of training per epoch.{only}"
+            yield "time", caption, time(comparison, best, look)
         if swept := comparison.swept:
             groups = groups_of(comparison, cells, swept)
             only = f" The best {MOST} of {len(groups):,} lines." if len(groups) > MOST else ""
-            yield (
-                "option",
-                f"What does {swept} do? Every run a dot, mean and 95 % interval.{only}",
-                option(comparison, groups[:MOST], swept),
-            )
+            caption = f"What does {swept} do? Every run a dot, mean and 95 % interval.{only}"
+            yield "option", caption, option(comparison, groups[:MOST], swept)
+
+
+def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+    """Draw the confusion matrices of the best and the worst of several cells, where their runs have left any."""
+    first, last = cells.iloc[0], cells.iloc[-1]
+    best, worst = (mean_confusion(comparison, row) for row in (first, last))
+    if len(cells) > 1 and best is not None and worst is not None:
+        yield "confusion", CONFUSED, confusion(best, worst, first.label, last.label)
 
 
 def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: Measure) -> Figure:

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from handgrad.compare.cells import UNSET, column_for, columns_of, find_factors, settings_of, texts_of
-from handgrad.compare.metrics import Measure, measure
+from handgrad.compare.cells import column_for, columns_of, find_factors, settings_of, texts_of
+from handgrad.compare.comparison import CompareOptions, Comparison, gap, short_names
+from handgrad.compare.metrics import measure
 from handgrad.compare.reference import match_reference, read_reference
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
@@ -23,155 +22,7 @@ CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing 
 GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
 NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs below CHANCE
 STATUSES = ("completed", "diverged", "failed", "running")
-LONGEST = 120  # characters of a value in a name; the tables have all of it
 MOST_REMARKS = 30  # about single files; a person reads no more
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """What a comparison was asked for, as in `conf/compare.yaml`.
-
-    metric: the number to compare by; None: accuracy.
-    margin: what is too small to matter, in the metric's unit; None: the metric's own.
-    where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
-    group: the keys that make a cell; None: whatever differs.
-    baseline: the cell that every other is compared with; None: each with each.
-    reference: a table of printed numbers to be shown beside the cells that they are of; None: none.
-    """
-
-    metric: str | None = None
-    margin: float | None = None
-    where: str | None = None
-    group: Sequence[str] | None = None
-    baseline: str | None = None
-    reference: Path | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side.
-
-    table: a row per run, seeds of a cell together; columns: run, folder, status, outcome, reason, `keys`, seed,
-        metrics, ..., reference. A key's column holds texts, one for each value, so that true, 1, null and "1" are
-        labels like any other.
-    asked: what for.
-    measure: what cells are compared by.
-    keys: the columns that make a cell.
-    values: of each key, what its texts stand for, None for UNSET.
-    choices: the keys that are config groups.
-    follows: of keys that together decide further settings, these settings.
-    scored: the set whose scores count, "test", or "val" where no run has scored the test set.
-    tables: of each row of `table`, the run's other files.
-    remarks: sentences about runs that are not what they should be.
-    """
-
-    table: pd.DataFrame
-    asked: CompareOptions
-    measure: Measure
-    keys: list[str]
-    values: dict[str, dict[str, Any]]
-    choices: frozenset[str]
-    follows: dict[tuple[str, ...], list[str]]
-    scored: str
-    tables: list[RunTables]
-    remarks: list[str]
-
-    @cached_property
-    def varying(self) -> list[str]:
-        """The keys that take more than one value."""
-        return [key for key in self.keys if self.table[key].nunique() > 1]
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """Of each key its short name."""
-        return short_names(self.keys)
-
-    @property
-    def reference_name(self) -> str:
-        """What printed numbers are called: the name of their file; empty where there are none."""
-        return "" if self.asked.reference is None else escape_control(self.asked.reference.stem)
-
-    @cached_property
-    def margin(self) -> float | None:
-        """What is too small to matter, in the table's numbers."""
-        margin = self.measure.margin if self.asked.margin is None else self.asked.margin
-        return None if margin is None else margin / self.measure.scale
-
-    def named(self, key: str, text: str) -> str:
-        """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
-        speaks = (key in self.choices or key.endswith("._target_")) and text not in (UNSET, "null")
-        text = shortened(text, LONGEST)
-        return text if speaks else f"{self.names[key]}={text}"
-
-    @cached_property
-    def swept(self) -> str | None:
-        """The one numeric option that was swept, None where there is none or more than one."""
-        numeric = [key for key in self.varying if all(is_number(self.values[key][text]) for text in self.table[key])]
-        return numeric[0] if len(numeric) == 1 else None
-
-    @cached_property
-    def completed(self) -> pd.DataFrame:
-        """The rows of completed runs, all that a mean is made of.
-
-        With `gap`: train accuracy minus the scored set's, and `number`: the run's place in `tables`.
-        """
-        done = self.table[self.table.status == "completed"]
-        if done.empty:
-            return done
-        return done.assign(gap=gap(done, self.scored), number=done.index)
-
-    @cached_property
-    def by_cell(self) -> dict[Any, pd.DataFrame]:
-        """The completed runs of every cell, by seed."""
-        return dict(iter(self.completed.set_index("seed").groupby(self.keys, sort=False)))
-
-    def members(self, row: Any) -> pd.DataFrame:
-        """The completed runs, by seed, of the cell whose keys a row holds."""
-        none = self.completed.head(0).set_index("seed")
-        return self.by_cell.get(tuple(row[key] for key in self.keys), none)
-
-    @cached_property
-    def learned(self) -> pd.DataFrame:
-        """The rows whose measure can be compared: of the runs that learned, if it says how well they did."""
-        done = self.completed
-        done = done[done.outcome == "learned"] if self.measure.of_learning else done
-        return done.dropna(subset=[self.measure.column]) if len(done) else done
-
-    def sample(self, row: Any) -> pd.Series:
-        """What can be inferred from: by seed, the measure of a cell's `learned` runs, turned so that more is better.
-
-        A single run, of which nothing is inferred, counts whether it learned or not. Several runs of a seed, where the
-        keys asked for pool what differs, count as one, by their mean.
-        """
-        runs = self.members(row)
-        if runs.empty:
-            return pd.Series(dtype=float)
-        values = runs[self.measure.column].dropna()
-        if len(runs) > 1:
-            values = values[runs.number.isin(self.learned.number)]
-        return self.measure.sign * values.groupby(level=0).mean()
-
-
-def gap(table: pd.DataFrame, scored: str) -> pd.Series:
-    """Train accuracy minus the scored set's, of every run."""
-    return table["train/accuracy"] - table[f"{scored}/accuracy"]
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Of each key the shortest name that no other has: its last words, `_target_` left out."""
-    words = {key: key.removesuffix("._target_").split(".") for key in keys}
-    names = {}
-    for key, mine in words.items():
-        others = [theirs for other, theirs in words.items() if other != key]
-        unlike = (n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
-        length = next(unlike, None)
-        names[key] = escape_control(".".join(mine[-length:]) if length else key)
-    return names
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value can be a place on an axis."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
@@ -198,9 +49,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     differing, follows = find_factors(columns)
     keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
     texts = {key: texts_of(key, settings, columns) for key in differing}
-    table = pd.DataFrame([row_of(record) for record in records])
-    first = list(table.columns).index("seed")
-    table = pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
+    table = table_of(records, texts)
     compared_by = measure(asked.metric, scored, measured_columns(table, scored))
     if asked.reference is not None:
         printed = read_reference(asked.reference, compared_by)
@@ -212,18 +61,17 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
     said = [*few(remarks), *few(damaged), *repeated, *pooled_over(table, keys, differing)]
     said += [*mixed(records), *unlike_truths(table, tables), *unfinished(table)]
-    return Comparison(
-        table=table,
-        asked=asked,
-        measure=compared_by,
-        keys=keys,
-        values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
-        choices=frozenset(column_for(name) for record in records for name in record["choices"]),
-        follows=follows,
-        scored=scored,
-        tables=tables,
-        remarks=[shortened(escape_control(remark), 600) for remark in said],
-    )
+    values = {key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys}
+    choices = frozenset(column_for(name) for record in records for name in record["choices"])
+    said = [shortened(escape_control(remark), 600) for remark in said]
+    return Comparison(table, asked, compared_by, keys, values, choices, follows, scored, tables, said)
+
+
+def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """A row per run: what was measured, and before its seed the settings that differ, as texts."""
+    table = pd.DataFrame([row_of(record) for record in records])
+    first = list(table.columns).index("seed")
+    return pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
 
 
 def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from handgrad.compare.again import FEW
 from handgrad.compare.again import command_for_more_seeds as command_for_more_seeds
-from handgrad.compare.load import NOT_LEARNED, STATUSES, Comparison, joined
+from handgrad.compare.comparison import Comparison
+from handgrad.compare.load import NOT_LEARNED, STATUSES, joined
 from handgrad.compare.metrics import Measure, measure
 from handgrad.compare.sentences import enough, margin, p_value, with_interval
 from handgrad.compare.statistics import MOST_CELLS, PLANNED

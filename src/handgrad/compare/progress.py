@@ -115,6 +115,21 @@ def seconds_of(
     return None
 
 
+def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
+    """Say how long runs will take.
+
+    Args:
+        seconds: of each, None where no earlier run tells.
+        at_once: how many run at the same time.
+        known: how many earlier runs there are.
+    """
+    times = [number for number in seconds if number is not None]
+    if not times:
+        return "No earlier run in outputs/ tells how long that takes."
+    rest = sum(times) / len(times) * len(seconds) / at_once
+    return f"By the times of {known} earlier runs: about {in_time(rest)}."
+
+
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
     """The newest completed runs below a folder, with their times."""
     newest = newest_records(outputs)[:MOST_RECORDS]

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from handgrad.compare import figures, load, page, sentences, statistics
+from handgrad.compare import effects, figures, load, page, sentences, statistics
+from handgrad.compare.comparison import CompareOptions
 from handgrad.console import table_console
 from handgrad.errors import output_errors
 from handgrad.text import escape_control, shortened
 
 
-def build_report(sources: Sequence[Path], asked: load.CompareOptions, start: Path, progress: str = "") -> page.Report:
+def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, progress: str = "") -> page.Report:
     """Collect, pool, test, draw.
 
     Args:
@@ -23,15 +24,15 @@ def build_report(sources: Sequence[Path], asked: load.CompareOptions, start: Pat
     """
     comparison = load.load_runs(sources, asked)
     cells = statistics.summarize_cells(comparison)
-    pairs, effects = statistics.compare_cells(comparison, cells), statistics.main_effects(comparison)
-    planned = sentences.plan(comparison, pairs, effects)
+    pairs, by_key = statistics.compare_cells(comparison, cells), effects.main_effects(comparison)
+    planned = sentences.plan(comparison, pairs, by_key)
     remedy, seeds = page.remedy(comparison, cells, planned)
     return page.Report(
         sources=sources,
         comparison=comparison,
         cells=cells,
         pairs=pairs,
-        sentences=sentences.sentences(comparison, cells, pairs, effects),
+        sentences=sentences.sentences(comparison, cells, pairs, by_key),
         planned=planned,
         remedy=remedy,
         further=page.command_for_more_seeds(sources, start, comparison.remarks, seeds) if remedy else "",

@@ -8,18 +8,11 @@ import pandas as pd
 from scipy import stats
 
 from handgrad.compare.cells import UNSET
-from handgrad.compare.load import NOT_LEARNED, Comparison, joined
+from handgrad.compare.comparison import Comparison
+from handgrad.compare.effects import MOST_VALUES
+from handgrad.compare.load import NOT_LEARNED, joined
 from handgrad.compare.metrics import Measure
-from handgrad.compare.statistics import (
-    ALPHA,
-    LEVEL,
-    MOST_CELLS,
-    MOST_VALUES,
-    PLANNED,
-    SAME,
-    detectable,
-    number_of_pairs,
-)
+from handgrad.compare.statistics import ALPHA, LEVEL, MOST_CELLS, PLANNED, SAME, detectable, number_of_pairs
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
@@ -28,8 +21,8 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
     Args:
         comparison: the runs.
         cells: what `statistics.pooled` made of them.
-        compared: what `statistics.pairs` made of the cells.
-        by_key: what `statistics.effects` found.
+        compared: what `compare_cells` made of the cells.
+        by_key: what `main_effects` found.
     """
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
@@ -107,7 +100,7 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
 
     Args:
         comparison: the runs.
-        rows: those of `effects` that are the key's.
+        rows: those of `main_effects` that are the key's.
         key: has more than MOST_VALUES values.
     """
     rows = rows[rows.test != "Fisher"]
@@ -171,7 +164,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
 
     Args:
         comparison: the runs.
-        row: of `statistics.pairs` or `effects`.
+        row: of `compare_cells` or `main_effects`.
         a: what the better one is called.
         b: the other.
         over: what it was averaged over, from a comma on.
@@ -233,8 +226,8 @@ def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -
 
     Args:
         comparison: the runs.
-        compared: what `statistics.pairs` made of the cells; taken where there are no effects.
-        by_key: what `statistics.effects` found.
+        compared: what `compare_cells` made of the cells; taken where there are no effects.
+        by_key: what `main_effects` found.
 
     Returns:
         a row per undecided comparison of means: a, b, and of each of PLANNED the smallest difference, in the metric's

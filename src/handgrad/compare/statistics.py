@@ -18,7 +18,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from handgrad.compare.load import NOT_LEARNED, STATUSES, Comparison, joined, keys_called
+from handgrad.compare.comparison import Comparison
+from handgrad.compare.load import NOT_LEARNED, STATUSES, joined, keys_called
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 
@@ -32,7 +33,6 @@ COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
 MOST_CELLS = (
     15  # all pairs of so many cells, 105, can still be read; of more, only the best is compared with the others
 )
-MOST_VALUES = 7  # likewise of the values of one key
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -257,34 +257,6 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
     return int(np.flatnonzero(fits)[0])
 
 
-def main_effects(comparison: Comparison) -> pd.DataFrame:
-    """Compare every two values of every key that varies, averaged over all that else varies.
-
-    Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
-    over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
-    pairs of values, compared or not. Where finished runs have not learned, the shares that did are compared as well.
-
-    Returns:
-        a row per comparison, the better first: key, cells, and what `pairs` has; the least and most of the cells' own
-        differences, with the cells they are of; and the value that the pair was chosen for, first. Without a cell of
-        two runs, or where one cell was asked for to compare with, there is no row.
-    """
-    rows: list[dict[str, Any]] = []
-    family = 0
-    for key in comparison.varying if averages(comparison) else ():
-        by_value = measured_by_value(comparison, key)
-        many = len(by_value) > MOST_VALUES
-        order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
-        for a, b in chosen_pairs(len(order), MOST_VALUES):
-            share = shares_by_value(comparison, key, order[a], order[b])
-            row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
-            rows += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
-            family += 0 if many or not row else 1
-        family += number_of_pairs(len(order)) if many else 0
-    columns = ["key", "a", "b", "cells", *FOUND, *COUNTS, "least", "least_in", "most", "most_in", "first"]
-    return with_verdicts(pd.DataFrame(rows, columns=columns), family, number_of_families(comparison))
-
-
 def averages(comparison: Comparison) -> bool:
     """Whether values of keys are compared, besides cells."""
     return comparison.asked.baseline is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
@@ -293,63 +265,6 @@ def averages(comparison: Comparison) -> bool:
 def number_of_families(comparison: Comparison) -> int:
     """How many tables of unlike comparisons there are: of cells, and, where several keys vary, of their values."""
     return 2 if averages(comparison) and len(comparison.varying) > 1 else 1
-
-
-def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
-    """Of each value of a key, the measure (more is better) by seed and by combination of whatever else varies."""
-    others = [other for other in comparison.varying if other != key]
-    measured = comparison.learned.assign(better=comparison.measure.sign * comparison.learned[comparison.measure.column])
-    wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
-    values = wide.columns.unique(key)
-    if others:
-        return {value: wide.xs(value, axis=1, level=key) for value in values}
-    return {value: wide[[value]].set_axis([""], axis=1) for value in values}
-
-
-def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[str, Any]:
-    """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
-    others = [other for other in comparison.varying if other != key]
-    finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
-    if not comparison.measure.of_learning or (finished.outcome == "learned").all():
-        return {}
-    cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
-    shared = cells[0].index.intersection(cells[1].index)
-    both = [rows.loc[shared.unique()].outcome for rows in cells]
-    counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
-    if not len(shared) or all(learned == of for learned, of in counts):
-        return {}
-    return turned({"a": a, "b": b, "cells": shared.nunique()} | fisher_test(*counts))
-
-
-def effect(
-    comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
-) -> dict[str, Any]:
-    """Compare two values of a key, each given with its measures as `measured_by_value` has them.
-
-    Returns:
-        a row of `effects`, empty where they have no cell or no seed in common to average over.
-    """
-    (a, first), (b, second) = one, other
-    shared = first.columns.intersection(second.columns)
-    first, second = first[shared].dropna(), second[shared].dropna()
-    if not len(shared) or not len(first) or not len(second):
-        return {}
-    found = compare_means(first.mean(axis=1), second.mean(axis=1), comparison.margin)
-    paired = found["test"] == "paired t"
-    each = (first - second).mean() if paired else first.mean() - second.mean()
-    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < SAME)
-    found = turned({"a": a, "b": b} | found)
-    each = each if found["a"] == a else -each
-    others = [name for name in comparison.varying if name != key]
-    found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}
-    found |= {"most": each.max(), "most_in": cell_of(comparison, others, each.idxmax())}
-    return {"cells": len(shared)} | found
-
-
-def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
-    """The name of a pivoted column: the keys' values."""
-    several = values if isinstance(values, tuple) else (values,)
-    return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
 
 
 def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, in_todays_names, targets_in
+from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, targets_in
 from handgrad.errors import UserError, describe_invalid
+from handgrad.identity import in_todays_names
 from handgrad.text import format_value, texts_in
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from handgrad.errors import UserError
 from handgrad.inspection.export import sequential
 from handgrad.inspection.weights import Layer
+from handgrad.nn.mlp import MLP
 from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
+from handgrad.training.data import MNISTDataModule
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to count the right ones of
 WRONG = 4  # of the former, if there are so many, are ones that the network gets wrong
@@ -46,22 +48,15 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         UserError: the network is too large for a page, or there is no test set to take images from.
     """
     module, data = assembly.module, assembly.data
-    if "test" not in data.sets or len(data.sets["test"].images) < DIGITS:
-        raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     network = module.network.cpu().float()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    if 3 * parameters > LARGEST:  # two bytes, in base64
-        raise UserError(
-            f"{parameters:,} weights make a page of {3 * parameters / 1e6:.0f} MB: choose a smaller network"
-        )
+    check_size(network, data)
     images, targets = data.sets["test"].images, data.sets["test"].targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))
     rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
     chosen = torch.cat([torch.arange(DIGITS - len(failed)), failed])
-    sizes = [network.weights[0].shape[1], *(len(bias) for bias in network.biases)]
     content = {
-        "sizes": sizes,
+        "sizes": [network.weights[0].shape[1], *(len(bias) for bias in network.biases)],
         "activation": type(module.activation).__name__,
         "negative_slope": getattr(module.activation, "negative_slope", None),
         "classes": data.class_names,
@@ -73,23 +68,35 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         "start": DIGITS - len(failed) if len(failed) else 0,
         "sample": {"pixels": packed(images[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
     }
-    environment = Environment(
-        loader=PackageLoader("handgrad.inspection", "page"), autoescape=select_autoescape(["html.jinja"])
-    )
-    page = environment.get_template("lesson.html.jinja").render(
-        name=name,
-        sizes="-".join(map(str, sizes)),
-        activation=content["activation"],
-        digits=DIGITS,
-        wrong=len(failed),
-        rounding=rounding,
-        data=embedded(content),
-        **{part: Markup(source(file)) for part, file in PARTS.items()},
-    )
+    page = rendered(content, name=name, digits=DIGITS, wrong=len(failed), rounding=rounding)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return LessonPage(len(page.encode()), rounding)
+
+
+def check_size(network: MLP, data: MNISTDataModule) -> None:
+    """Check that a page can hold a network, and that there are images for it.
+
+    Raises:
+        UserError: it cannot, or there are none.
+    """
+    if "test" not in data.sets or len(data.sets["test"].images) < DIGITS:
+        raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if 3 * parameters > LARGEST:  # two bytes, in base64
+        raise UserError(
+            f"{parameters:,} weights make a page of {3 * parameters / 1e6:.0f} MB: choose a smaller network"
+        )
+
+
+def rendered(content: dict[str, Any], **told: Any) -> str:
+    """The page: the template with its data, its parts and what it tells the reader."""
+    loader = PackageLoader("handgrad.inspection", "page")
+    environment = Environment(loader=loader, autoescape=select_autoescape(["html.jinja"]))
+    sizes, parts = "-".join(map(str, content["sizes"])), {part: Markup(source(file)) for part, file in PARTS.items()}
+    told |= {"sizes": sizes, "activation": content["activation"], "data": embedded(content)}
+    return environment.get_template("lesson.html.jinja").render(**told, **parts)
 
 
 def source(name: str) -> str:

@@ -182,13 +182,7 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 
 
 def check(
-    network: MLP,
-    phi: Activation,
-    regularizer: L2,
-    x: Tensor,
-    y: Tensor,
-    entries: int = 20,
-    broken: str | None = None,
+    network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor, entries: int = 20, broken: str | None = None
 ) -> list[Row]:
     """Hold every parameter's gradient by hand against both references in both precisions.
 
@@ -214,16 +208,11 @@ def check(
         logits = backprop.forward(cast.x, cast.network.weights, cast.network.biases, phi).logits
         rounding = torch.finfo(dtype).eps * float(logits.abs().max()) / STEPS[name]
         for row, gradient, reference, indices, differences in zip(rows, ours, graph, at, moved, strict=True):
-            largest = float(differences.abs().max())
-            for key, share, bound in (
-                (("autograd", name), relative_error(gradient, reference), 0.0),
-                (
-                    ("differences", name),
-                    relative_error(gradient.flatten()[indices], differences),
-                    rounding / (largest or 1),
-                ),
-            ):
-                row.apart[key], row.bounds[key] = share, TOLERANCES[key] + bound
+            by_graph, by_differing = ("autograd", name), ("differences", name)
+            row.apart[by_graph] = relative_error(gradient, reference)
+            row.bounds[by_graph] = TOLERANCES[by_graph]
+            row.apart[by_differing] = relative_error(gradient.flatten()[indices], differences)
+            row.bounds[by_differing] = TOLERANCES[by_differing] + rounding / (float(differences.abs().max()) or 1)
     return rows
 
 

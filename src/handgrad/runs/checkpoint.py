@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from handgrad.config import normalize
 from handgrad.errors import UserError
+from handgrad.identity import normalize
 from handgrad.text import differences, join_names, texts_in
 
 log = logging.getLogger(__name__)

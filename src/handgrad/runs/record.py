@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from handgrad.config import normalize
 from handgrad.errors import UserError, describe_invalid
+from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS, write_errors, write_json
 from handgrad.text import canonical, differences, equal_typed, join_names
 

@@ -31,8 +31,7 @@ def write_scores(
         folder: the run's.
         class_names: of the ten classes.
         history: a row per epoch.
-        settings: the run's choices and every value of its configuration, by dotted key; they are the columns of
-            TensorBoard's HParams table, beside the final accuracies.
+        settings: the run's choices and every value of its configuration, by dotted key.
 
     Returns:
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
@@ -43,14 +42,7 @@ def write_scores(
         return metrics
     final = "test" if "test" in module.tested else "val"
     for name in module.tested:
-        counts = module.scores_of(name).counts().cpu()
-        write_confusion(folder, name, counts.tolist())
-        title = f"{name}: {metrics[f'{name}/accuracy']:.2%} of {counts.sum():,} images right"
-        figure = figures.confusion(counts, class_names, title)
-        log_figure(trainer, f"confusion/{name}", figure)
-        if name == final:
-            write_figure(folder, f"confusion_{name}", figure)
-
+        write_confusion_of(trainer, module, folder, name, class_names, drawn=name == final)
     drawn = {"curves": figures.curves(history), "predictions": first_ten(trainer, module, final, class_names)}
     for name, figure in drawn.items():
         log_figure(trainer, name, figure)
@@ -59,7 +51,34 @@ def write_scores(
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
         true = trainer.test_dataloaders["test"].dataset.targets[: len(predicted)].argmax(dim=1)
         write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
-    losses = [name for name in max(history, key=len) if name.endswith("/loss")]
+    log_hyperparameters(trainer, settings, metrics, [name for name in max(history, key=len) if name.endswith("/loss")])
+    return metrics
+
+
+def write_confusion_of(
+    trainer: Trainer, module: Classifier, folder: Path, name: str, class_names: Sequence[str], drawn: bool
+) -> None:
+    """Write the confusion matrix of a set, also as a figure into the folder if that is wanted, and log its figure."""
+    counts = module.scores_of(name).counts().cpu()
+    write_confusion(folder, name, counts.tolist())
+    accuracy = module.scores_of(name).numbers()["accuracy"]
+    figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} images right")
+    log_figure(trainer, f"confusion/{name}", figure)
+    if drawn:
+        write_figure(folder, f"confusion_{name}", figure)
+
+
+def log_hyperparameters(
+    trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float], losses: Sequence[str]
+) -> None:
+    """Log a run's settings beside its final accuracies, and close the loggers.
+
+    Args:
+        trainer: of the run.
+        settings: by dotted key.
+        metrics: of every set that was scored.
+        losses: names of the losses of an epoch, shown in one chart.
+    """
     # TensorBoard's table shows the first of them unasked: the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
@@ -71,7 +90,6 @@ def write_scores(
             logger.log_hyperparams(hyperparameters(settings))
             logger.log_metrics(final_scores, trainer.global_step)
         logger.finalize("success")
-    return metrics
 
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:

@@ -52,45 +52,24 @@ def assemble(
     Raises:
         UserError: the data, or a value that only a library can judge, cannot be used.
     """
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
-    # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run.
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", module="lightning")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # the images are in memory
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a run goes on
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
-    # A thread takes this from the one that starts it, so it comes before the first product.
-    torch.set_flush_denormal(True)
+    prepare_process(cfg)
     data = data_of(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
-    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
-    options, engine = copy.copy(cfg.trainer), build(cfg.engine)
+    options = copy.copy(cfg.trainer)
+    module = build_module(cfg, options)
     with open_dict(options):
         theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
-        if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
-            parts |= {key: options.pop(key) for key in STEPPING if key in options}
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
         root = options.pop("default_root_dir", folder)
-    module = engine(**parts)
-    module.save_hyperparameters(to_dict(cfg), logger=False)  # into every checkpoint; loggers get them with the scores
     loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
     history = callbacks.History(folder, lines=show_progress and not bar)
-    ours = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
-    if loggers:
-        ours.append(LearningRateMonitor("step"))
-    if cfg.get("diagnostics"):
-        ours.append(build(cfg.diagnostics, folder=folder, history=history))
-    if cfg.trainer.devices != 1:
-        ours.append(callbacks.OwnSignals())
-    place, name = folder / CHECKPOINTS, LAST.partition(".")[0]
-    last = ModelCheckpoint(place, name, save_on_train_epoch_end=True, enable_version_counter=False)
+    watching = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
+    watching += [*optional_callbacks(cfg, folder, history, bool(loggers)), *theirs["callbacks"], history]
     trainer = build(
         options,
         enable_progress_bar=bar,
         logger=loggers,
-        callbacks=[*ours, *callbacks_of(cfg, folder), *theirs["callbacks"], history, last],
+        callbacks=[*watching, last_checkpoint(folder)],
         plugins=[AtomicCheckpointIO(), *theirs["plugins"]],
         default_root_dir=root,
         use_distributed_sampler=False,  # ours serves each process its share
@@ -98,6 +77,53 @@ def assemble(
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
     return Assembly(trainer, module, data, history)
+
+
+def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
+    """Build the engine with its parts; what it does in the Trainer's place is taken out of the Trainer's options."""
+    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    engine = build(cfg.engine)
+    if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
+        with open_dict(options):
+            parts |= {key: options.pop(key) for key in STEPPING if key in options}
+    module: Classifier = engine(**parts)
+    module.save_hyperparameters(to_dict(cfg), logger=False)  # into every checkpoint; loggers get them with the scores
+    return module
+
+
+def prepare_process(cfg: DictConfig) -> None:
+    """Set what holds for the whole process: threads, denormals, and which of Lightning's warnings are shown."""
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run
+        ".*does not have many workers.*",  # the images are in memory
+        ".*exists and is not empty.*",  # a run goes on
+    ):
+        warnings.filterwarnings("ignore", message, module="lightning")
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
+    # A thread takes this from the one that starts it, so it comes before the first product.
+    torch.set_flush_denormal(True)
+
+
+def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History, logged: bool) -> list[Any]:
+    """The callbacks that not every run has: learning rate, diagnostics, `conf/callbacks/`, several processes."""
+    built: list[Any] = [LearningRateMonitor("step")] if logged else []
+    if cfg.get("diagnostics"):
+        built.append(build(cfg.diagnostics, folder=folder, history=history))
+    if cfg.trainer.devices != 1:
+        built.append(callbacks.OwnSignals())
+    place = {"dirpath": folder / CHECKPOINTS}  # what one saves goes beside the run's checkpoint
+    nodes = (cfg.get("callbacks") or {}).values()
+    return built + [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes]
+
+
+def last_checkpoint(folder: Path) -> ModelCheckpoint:
+    """What saves `checkpoints/last.ckpt` after every epoch."""
+    name = LAST.partition(".")[0]
+    return ModelCheckpoint(folder / CHECKPOINTS, name, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def data_of(cfg: DictConfig) -> MNISTDataModule:
@@ -184,13 +210,6 @@ def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
         if logger.run_id:  # None in all but the first of several processes
             write_text(known, logger.run_id)
     return logger
-
-
-def callbacks_of(cfg: DictConfig, folder: Path) -> list[Any]:
-    """The callbacks of `conf/callbacks/`; what one saves goes beside the run's checkpoint."""
-    nodes = cfg.get("callbacks") or {}
-    place = {"dirpath": folder / CHECKPOINTS}
-    return [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes.values()]
 
 
 def built_alone(node: Any) -> list[Any]:

@@ -1,0 +1,108 @@
+"""Main effects: values of a key compared, averaged over all that else varies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from handgrad.compare.comparison import Comparison
+from handgrad.compare.statistics import (
+    COUNTS,
+    FOUND,
+    SAME,
+    averages,
+    chosen_pairs,
+    compare_means,
+    fisher_test,
+    number_of_families,
+    number_of_pairs,
+    turned,
+    with_verdicts,
+)
+
+MOST_VALUES = 7  # of one key: all their pairs, 21, can still be read
+
+
+def main_effects(comparison: Comparison) -> pd.DataFrame:
+    """Compare every two values of every key that varies, averaged over all that else varies.
+
+    Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
+    over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
+    pairs of values, compared or not. Where finished runs have not learned, the shares that did are compared as well.
+
+    Returns:
+        a row per comparison, the better first: key, cells, and what `pairs` has; the least and most of the cells' own
+        differences, with the cells they are of; and the value that the pair was chosen for, first. Without a cell of
+        two runs, or where one cell was asked for to compare with, there is no row.
+    """
+    rows: list[dict[str, Any]] = []
+    family = 0
+    for key in comparison.varying if averages(comparison) else ():
+        by_value = measured_by_value(comparison, key)
+        many = len(by_value) > MOST_VALUES
+        order = sorted(by_value, key=lambda value: -by_value[value].mean(axis=None)) if many else list(by_value)
+        for a, b in chosen_pairs(len(order), MOST_VALUES):
+            share = shares_by_value(comparison, key, order[a], order[b])
+            row = effect(comparison, key, (order[a], by_value[order[a]]), (order[b], by_value[order[b]]))
+            rows += [found | {"key": key, "first": order[a]} for found in (share, row) if found]
+            family += 0 if many or not row else 1
+        family += number_of_pairs(len(order)) if many else 0
+    columns = ["key", "a", "b", "cells", *FOUND, *COUNTS, "least", "least_in", "most", "most_in", "first"]
+    return with_verdicts(pd.DataFrame(rows, columns=columns), family, number_of_families(comparison))
+
+
+def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
+    """Of each value of a key, the measure (more is better) by seed and by combination of whatever else varies."""
+    others = [other for other in comparison.varying if other != key]
+    measured = comparison.learned.assign(better=comparison.measure.sign * comparison.learned[comparison.measure.column])
+    wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
+    values = wide.columns.unique(key)
+    if others:
+        return {value: wide.xs(value, axis=1, level=key) for value in values}
+    return {value: wide[[value]].set_axis([""], axis=1) for value in values}
+
+
+def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[str, Any]:
+    """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
+    others = [other for other in comparison.varying if other != key]
+    finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
+    if not comparison.measure.of_learning or (finished.outcome == "learned").all():
+        return {}
+    cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
+    shared = cells[0].index.intersection(cells[1].index)
+    both = [rows.loc[shared.unique()].outcome for rows in cells]
+    counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
+    if not len(shared) or all(learned == of for learned, of in counts):
+        return {}
+    return turned({"a": a, "b": b, "cells": shared.nunique()} | fisher_test(*counts))
+
+
+def effect(
+    comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """Compare two values of a key, each given with its measures as `measured_by_value` has them.
+
+    Returns:
+        a row of `effects`, empty where they have no cell or no seed in common to average over.
+    """
+    (a, first), (b, second) = one, other
+    shared = first.columns.intersection(second.columns)
+    first, second = first[shared].dropna(), second[shared].dropna()
+    if not len(shared) or not len(first) or not len(second):
+        return {}
+    found = compare_means(first.mean(axis=1), second.mean(axis=1), comparison.margin)
+    paired = found["test"] == "paired t"
+    each = (first - second).mean() if paired else first.mean() - second.mean()
+    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < SAME)
+    found = turned({"a": a, "b": b} | found)
+    each = each if found["a"] == a else -each
+    others = [name for name in comparison.varying if name != key]
+    found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}
+    found |= {"most": each.max(), "most_in": cell_of(comparison, others, each.idxmax())}
+    return {"cells": len(shared)} | found
+
+
+def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
+    """The name of a pivoted column: the keys' values."""
+    several = values if isinstance(values, tuple) else (values,)
+    return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))
