@@ -20,6 +20,7 @@ from tensorboard.summary.writer import event_file_writer
 
 from forks import ROOT as ROOT
 from forks import TRAIN, make_data
+from handgrad.nn.activations import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from handgrad.training.callbacks import History
 from handgrad.training.data import Images, MNISTDataModule
 
@@ -27,6 +28,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 Here = Callable[..., tuple[int, str]]
 SCRIPT = TRAIN
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
 
 torch.set_num_threads(1)  # two test processes share two cores
 # TensorBoard counts a process's event files and reads them in the order of their names: all get seven digits.

@@ -20,47 +20,47 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-MATHEMATICS = ["activation", "loss", "regularizer", "network", "backprop", "modules"]
-REPORT = ["compare_decides", "compare", "sweep"]
+MATHEMATICS = ["nn/activations", "nn/losses", "nn/mlp", "nn/backprop", "training/modules"]
+REPORT = ["compare/sentences", "compare/compare", "cli/sweep"]
 TESTS = {  # of a module, the likeliest first; of those that are not listed, the mathematics'
-    "config": ["config", "options", "train"],
-    "identity": ["train", "results"],
-    "compare/progress": ["sweep", *REPORT],
-    "console": ["command"],
-    "errors": ["command", "options", "config"],
-    "inspection/allowlist": ["allowlist"],
-    "inspection/digits": ["inside_pictures"],
-    "inspection/explain": ["inside_lesson"],
-    "inspection/export": ["inside_opened"],
-    "inspection/reopen": ["allowlist", "inside_opened"],
-    "inspection/predict": ["inside_pictures"],
-    "inspection/weights": ["inside_opened"],
-    "nn/activations": ["activation", *MATHEMATICS],
-    "nn/gradcheck": ["inside_checking"],
-    "nn/losses": ["loss", "regularizer", *MATHEMATICS],
-    "nn/mlp": ["network", *MATHEMATICS],
-    "nn/optimizers": ["modules", "train"],
-    "process": ["command", "options", "allowlist"],
-    "runs/checkpoint": ["checkpoint", "train", "inside_layers", "allowlist"],
-    "runs/folder": ["results", "train", "options"],
-    "runs/record": ["results", "train", "sweep", "options"],
+    "config": ["config", "cli/options", "cli/train"],
+    "identity": ["cli/train", "runs/record"],
+    "compare/progress": ["cli/sweep", *REPORT],
+    "console": ["cli/command"],
+    "errors": ["cli/command", "cli/options", "config"],
+    "inspection/allowlist": ["inspection/allowlist"],
+    "inspection/digits": ["inspection/predict"],
+    "inspection/explain": ["inspection/explain"],
+    "inspection/export": ["inspection/reopen"],
+    "inspection/reopen": ["inspection/allowlist", "inspection/reopen"],
+    "inspection/predict": ["inspection/predict"],
+    "inspection/weights": ["inspection/reopen"],
+    "nn/activations": ["nn/activations", *MATHEMATICS],
+    "nn/gradcheck": ["nn/gradcheck"],
+    "nn/losses": ["nn/losses", *MATHEMATICS],
+    "nn/mlp": ["nn/mlp", *MATHEMATICS],
+    "nn/optimizers": ["training/modules", "cli/train"],
+    "process": ["cli/command", "cli/options", "inspection/allowlist"],
+    "runs/checkpoint": ["runs/checkpoint", "cli/train", "training/layer_stats", "inspection/allowlist"],
+    "runs/folder": ["runs/record", "cli/train", "cli/options"],
+    "runs/record": ["runs/record", "cli/train", "cli/sweep", "cli/options"],
     "runs/tables": REPORT,
-    "sweep": ["sweep"],
-    "text": ["settings", "results", "compare"],
-    "training/artifacts": ["train"],
-    "training/build": ["assembly", "modules", "train"],
-    "training/callbacks": ["callbacks", "train"],
-    "training/checkpoint_io": ["checkpoint", "train"],
-    "training/data": ["data", "options", "train", "processes"],
-    "training/distributed": ["processes"],
-    "training/figures": ["train", "inside_layers"],
-    "training/idx_files": ["data", "options"],
-    "training/layer_stats": ["inside_layers"],
-    "training/manual": ["modules", "callbacks", "train", "option_pairs"],
-    "training/matmul": ["products"],
-    "training/modules": ["modules", "callbacks", "train", "option_pairs"],
-    "training/run": ["train", "inside_layers"],
-    "training/schedules": ["modules", "train"],
+    "sweep": ["cli/sweep"],
+    "text": ["text", "runs/record", "compare/compare"],
+    "training/artifacts": ["cli/train"],
+    "training/build": ["training/build", "training/modules", "cli/train"],
+    "training/callbacks": ["training/callbacks", "cli/train"],
+    "training/checkpoint_io": ["runs/checkpoint", "cli/train"],
+    "training/data": ["training/data", "cli/options", "cli/train", "cli/processes"],
+    "training/distributed": ["cli/processes"],
+    "training/figures": ["cli/train", "training/layer_stats"],
+    "training/idx_files": ["training/data", "cli/options"],
+    "training/layer_stats": ["training/layer_stats"],
+    "training/manual": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
+    "training/matmul": ["training/matmul"],
+    "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
+    "training/run": ["cli/train", "training/layer_stats"],
+    "training/schedules": ["training/modules", "cli/train"],
 }
 
 
@@ -125,7 +125,7 @@ MUTANTS = [Mutant(*row) for row in list(csv.reader(TABLE.splitlines(keepends=Tru
 def tests_of(module: str) -> list[str]:
     """The tests of a module and its neighbours, the likeliest to notice first."""
     names = TESTS.get(module, REPORT if "compare/" in module else MATHEMATICS)
-    return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]
+    return [str(Path("tests", name).with_name(f"test_{Path(name).name}.py")) for name in dict.fromkeys(names)]
 
 
 def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
@@ -146,7 +146,7 @@ def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-    failed = re.search(r"^(?:FAILED|ERROR) tests/test_(.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return failed[1] if failed else "pytest itself" if done.returncode else ""
 
 

@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| ([\d, ]+) \| `(\w+)\.([\w.]+)` \| `(test_\w+)` \|$", re.M
 
 def test_every_equation_names_its_function_and_its_test() -> None:
     text = (ROOT / "docs" / "derivation.md").read_text()
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     numbers = []
     for equations, module, function, test in ROW.findall(text):
         (path,) = (ROOT / "src" / "handgrad").glob(f"*/{module}.py")

@@ -13,14 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Here, record_of
+from conftest import ACTIVATIONS, Here, record_of
 from handgrad.inspection import explain
 from handgrad.inspection.weights import layers_of
 from handgrad.nn import backprop
 from handgrad.nn.activations import Activation, LeakyReLU, Tanh
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.training.data import MNISTDataModule
-from test_activation import ACTIVATIONS
 
 Page = Any
 RIGHT = 1e-4  # of the size of what is compared

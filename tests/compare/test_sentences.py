@@ -14,7 +14,7 @@ from scipy import stats
 from conftest import Command
 from handgrad.compare import figures, page, sentences, statistics
 from handgrad.errors import UserError
-from test_compare import NOISE, everything, leave_configured, leave_run, written
+from made_runs import NOISE, everything, leave_configured, leave_run, written
 
 TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import ACTIVATIONS
 from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation, ReLU, Tanh
 from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
 from handgrad.training.data import Images
-from test_activation import ACTIVATIONS
 
 HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
 STRENGTH = 1e-3

@@ -5,19 +5,13 @@ import math
 import pytest
 import torch
 
+from conftest import ACTIVATIONS
 from handgrad.nn.activations import (
-    GELU,
     Activation,
-    LeakyReLU,
-    ReLU,
-    Sigmoid,
-    SiLU,
     Softplus,
-    Tanh,
     normal_distribution,
 )
 
-ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
 every_activation = pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 
 

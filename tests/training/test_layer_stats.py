@@ -12,13 +12,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from conftest import Here, ended_at_scoring, record_of
+from conftest import ACTIVATIONS, Here, ended_at_scoring, record_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training.callbacks import History
 from handgrad.training.data import Images
 from handgrad.training.layer_stats import layer_stats, max_slope, pictured, run_layers
-from test_activation import ACTIVATIONS
 
 RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs=3"]
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import Here
+from conftest import ACTIVATIONS, Here
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 from handgrad.training.data import Images
-from test_activation import ACTIVATIONS
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
 BELOW = {(n, name) for n in (1, 2) for name in ("weight", "bias")}

@@ -1,0 +1,92 @@
+"""Runs as a comparison finds them, made by hand, and all that it makes of them."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handgrad.compare import figures, load, page, sentences, statistics
+from handgrad.compare.comparison import CompareOptions, Comparison
+from handgrad.compare.effects import main_effects
+
+NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
+
+
+def leave_run(
+    folder: Path,
+    accuracy: float,
+    seed: int = 0,
+    activation: str = "relu",
+    engine: str = "manual",
+    status: str = "completed",
+    right: list[bool] | None = None,
+    **changes: Any,
+) -> None:
+    """Leave what a comparison reads of a run; `changes` replace parts of its record."""
+    folder.mkdir(parents=True)
+    optimizer = {"manual": "notebook_sgd", "autograd": "adam"}[engine]
+    config = {"seed": seed, "name": "x", "threads": None, "network": {"hidden_sizes": [500, 250]}}
+    config["optimizer"] = {"_target_": optimizer, "lr": changes.pop("lr", 0.01)}
+    metrics = {"train/accuracy": accuracy + 0.01, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
+    record = {
+        "status": status,
+        "reason": None,
+        "name": f"{activation}-{engine}",
+        "seed": seed,
+        "choices": {
+            "activation": activation,
+            "engine": engine,
+            "regularizer": "none",
+            "data": "mnist",
+            "optimizer": optimizer,
+            "experiment": None,
+        },
+        "config": config,
+        "metrics": metrics if status == "completed" else {},
+        "seconds_per_epoch": 2.0,
+        "versions": {"torch": "2.14"},
+        "commit": "abc",
+    }
+    (folder / "metrics.json").write_text(json.dumps(record | changes))
+    (folder / "history.csv").write_text("epoch,train/loss,test/loss\n0,0.5,0.4\n1,0.3,0.35\n")
+    np.savetxt(folder / "confusion_test.csv", np.eye(10) * 990 + 1, fmt="%d", delimiter=",")
+    if right is not None:
+        rows = "".join(f"3,{3 if was_right else 5},0.9\n" for was_right in right)
+        (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
+
+
+def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+    """Comparison, cells, pairs, effects and all sentences of a folder."""
+    comparison = load.load_runs([folder], CompareOptions(**asked))
+    cells = statistics.summarize_cells(comparison)
+    pairs, effects = statistics.compare_cells(comparison, cells), main_effects(comparison)
+    return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
+
+
+def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: str = "relu", **config: Any) -> None:
+    """Leave a run whose configuration is given; {"optimizer": {"lr": 0.1}} as optimizer={"lr": 0.1}."""
+    leave_run(folder, accuracy, seed, activation, config={"seed": seed, "name": f"s{seed}", **config})
+
+
+def written(folder: Path) -> Path:
+    """Write the whole report of a folder, a warning being an error; returns where."""
+    comparison, cells, pairs, effects, _ = everything(folder)
+    report = page.Report(
+        sources=[folder],
+        comparison=comparison,
+        cells=cells,
+        pairs=pairs,
+        sentences=sentences.sentences(comparison, cells, pairs, effects),
+        planned=sentences.plan(comparison, pairs, effects),
+        remedy="",
+        progress="",
+        further="",
+        figures=list(figures.every(comparison, cells)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page.write(report, folder / "comparison")
+    return folder / "comparison"
