@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from filelock import FileLock
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from handgrad.config import build, to_dict
 from handgrad.errors import UserError, as_user_error
-from handgrad.runs.folder import CHECKPOINTS, LAST, MLFLOW, write_text
+from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
 from handgrad.training.data import MNISTDataModule
@@ -69,7 +69,7 @@ def assemble(
         options,
         enable_progress_bar=bar,
         logger=loggers,
-        callbacks=[*watching, last_checkpoint(folder)],
+        callbacks=[*watching, callbacks.LastCheckpoint(folder)],
         plugins=[AtomicCheckpointIO(), *theirs["plugins"]],
         default_root_dir=root,
         use_distributed_sampler=False,  # ours serves each process its share
@@ -118,12 +118,6 @@ def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History
     place = {"dirpath": folder / CHECKPOINTS}  # what one saves goes beside the run's checkpoint
     nodes = (cfg.get("callbacks") or {}).values()
     return built + [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes]
-
-
-def last_checkpoint(folder: Path) -> ModelCheckpoint:
-    """What saves `checkpoints/last.ckpt` after every epoch."""
-    name = LAST.partition(".")[0]
-    return ModelCheckpoint(folder / CHECKPOINTS, name, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def data_of(cfg: DictConfig) -> MNISTDataModule:

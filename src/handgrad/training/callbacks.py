@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from handgrad.runs.folder import write_history
+from handgrad.runs.folder import CHECKPOINTS, LAST, write_history
 from handgrad.runs.record import DivergedError
 from handgrad.training.modules import Classifier
 
@@ -76,11 +76,13 @@ class DivergenceGuard(Callback):
         raise DivergedError("train/loss", loss, trainer.current_epoch, before + step)
 
 
-class History(Callback):
+class History(Checkpoint):
     """Keeps a row of numbers per epoch, in every checkpoint too, and writes them to the run's folder.
 
     The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
     scores are None unless it was scored after the epoch's last step.
+
+    A `Checkpoint` to Lightning, which calls those when all else at an epoch's end is done.
 
     Args:
         folder: the run's.
@@ -147,6 +149,18 @@ def checked_row(row: Any) -> dict[str, Any]:
     if any(type(value) not in (int, float, type(None)) for value in row.values()):
         raise ValueError("its history has something else than numbers")
     return dict(row)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Saves `checkpoints/last.ckpt` after every epoch, its state apart from that of a user's own `ModelCheckpoint`."""
+
+    def __init__(self, folder: Path) -> None:
+        name = LAST.partition(".")[0]
+        super().__init__(folder / CHECKPOINTS, name, save_on_train_epoch_end=True, enable_version_counter=False)
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
 
 
 class OwnSignals(Callback):
