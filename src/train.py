@@ -47,7 +47,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     """See that the run of a configuration is finished, here or beside, and return its `optimized_metric`.
 
     Raises:
-        UserError: the configuration cannot be; the run diverged, now or before; or it could not be finished.
+        UserError: the configuration is invalid; the run diverged, now or before; or it could not be finished.
     """
     config = run_config(to_dict(cfg))
     check_monitored(config)

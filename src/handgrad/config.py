@@ -30,14 +30,14 @@ def some_batches(value: Any) -> Any:
     """A number of batches above 0, or a part of them above 0.0 and up to 1.0."""
     if (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1):
         return value
-    raise PydanticCustomError("batches", "it should be a number of batches from 1 on or a part of them up to 1.0")
+    raise PydanticCustomError("batches", "must be a number of batches from 1 on or a part of them up to 1.0")
 
 
 def some_steps(value: int) -> int:
     """A number of steps above 0, or -1 for as many as the epochs have."""
     if value > 0 or value == -1:
         return value
-    raise PydanticCustomError("steps", "it should be a number of steps from 1 on, or -1 for no limit")
+    raise PydanticCustomError("steps", "must be a number of steps from 1 on, or -1 for no limit")
 
 
 Batches = Annotated[Any, PlainValidator(some_batches)]
@@ -127,7 +127,7 @@ def require_target(node: dict[str, Any]) -> dict[str, Any]:
     """A node that names the class it is made of."""
     if isinstance(node.get("_target_"), str):
         return node
-    raise PydanticCustomError("target", "it should have a _target_, a class by its full name")
+    raise PydanticCustomError("target", "must have a _target_, a class by its full name")
 
 
 class Watching(Group):
@@ -161,7 +161,7 @@ def some_names(value: Any) -> Any:
     """Names or patterns of files or folders: one, several, or none."""
     several = value if isinstance(value, list) else [value]
     if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
-        raise PydanticCustomError("names", "it should be a name, a pattern of names, or a list of these")
+        raise PydanticCustomError("names", "must be a name, a pattern of names, or a list of these")
     return value
 
 
@@ -255,7 +255,7 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     """Check the types and ranges of a configuration's values.
 
     Raises:
-        UserError: names each value that cannot be, and says what it must be.
+        UserError: names each invalid value and says what it must be.
     """
     try:
         schema.model_validate(config)

@@ -2,10 +2,26 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+HYDRAS_LINE = "Error executing job with overrides"
+
+
+@contextmanager
+def without_hydras_line() -> Iterator[None]:
+    """Leave out the line with all that was typed that Hydra prints before an error; our sentence says what is wrong."""
+    stream, write = sys.stderr, sys.stderr.write
+    stream.write = lambda text: len(text) if text.startswith(HYDRAS_LINE) else write(text)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del stream.write  # the class's own is there again
 
 
 def detach_stdout() -> None:

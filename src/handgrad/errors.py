@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,8 +33,16 @@ class UserError(CompactHydraException):
         return shortened(escape_control(super().__str__()), 2000)
 
 
+COMPARISONS = {  # pydantic's words
+    "greater than or equal to": ">=",
+    "less than or equal to": "<=",
+    "greater than": ">",
+    "less than": "<",
+}
+
+
 def describe_invalid(error: ValidationError) -> str:
-    """Say of every value that cannot be what it must be."""
+    """Name every invalid value and say what it must be."""
     return "; ".join(map(_about, error.errors()))
 
 
@@ -42,10 +51,12 @@ def _about(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
     value = format_value(problem["input"]) if problem["input"] != "" else ""
-    must = problem["msg"].replace("Input", "it", 1)
+    must = re.sub(r"^(Input|String) should", "must", problem["msg"])
+    for words, sign in COMPARISONS.items():
+        must = must.replace(words, sign)
     if value.startswith('"'):  # a number from the environment, say
         must += ", not a text (${oc.decode:...} makes one of it)"
-    return f"{key}={value} cannot be: {must}"
+    return f"invalid value {key}={value}: {must}"
 
 
 def describe_os_error(error: OSError, otherwise: object = "a file") -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from handgrad.console import detach_stdout
+from handgrad.console import detach_stdout, without_hydras_line
 from handgrad.errors import describe_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # the signals that end a command
@@ -38,7 +38,8 @@ def run(
     everything = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra hands its errors on instead of printing them
     try:
-        command()
+        with without_hydras_line():
+            command()
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > SIGNALLED:
             say_interrupted(signal.Signals(stop.code - SIGNALLED).name)

@@ -66,7 +66,7 @@ def dry_run_summary(config: DictConfig) -> str:
         config: Hydra's, of the sweep.
 
     Raises:
-        UserError: a job's configuration cannot be.
+        UserError: a job's configuration is invalid.
         HydraException: what was typed cannot be read.
     """
     from handgrad.compare import progress
@@ -108,7 +108,7 @@ def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, A
         options: of the job.
 
     Raises:
-        UserError: the settings cannot be.
+        UserError: a setting is invalid.
         HydraException: what was typed cannot be read.
     """
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(options))
@@ -123,7 +123,7 @@ def run_config(config: dict[str, Any]) -> dict[str, Any]:
     """A checked configuration without what concerns the sweep alone, so that it changes no run.
 
     Raises:
-        UserError: names each value that cannot be.
+        UserError: names each invalid value.
     """
     check(config, Sweeping)
     return {key: value for key, value in config.items() if key not in SWEEP_ONLY_KEYS}

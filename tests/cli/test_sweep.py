@@ -43,7 +43,7 @@ def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path:
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
-        (["-m", "activation=relu,tanh", "seed=-1"], "dry_run=true: seed=-1 cannot be"),
+        (["-m", "activation=relu,tanh", "seed=-1"], "dry_run=true: invalid value seed=-1"),
         (["-m", "hydra/sweeper=search", "optimizer.lr=interval(0.1,1)"], "dry_run=true: a search chooses its jobs"),
         (["activation=relu"], "dry_run=true tells what a sweep would do: add -m"),
     ],

@@ -188,7 +188,7 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: Command, tmp_path: Path) 
         (["optimizer.lrr=1"], "Did you mean lr? Known here: lr, weight_reduction"),
         (["actvation=relu"], "Did you mean activation? Known here: activation, callbacks, data"),
         (["outputs/runs/1"], "Write 'outputs/runs/1' as key=value (--help lists the keys)"),
-        (["data.batch_size=0"], "data.batch_size=0 cannot be: it should be greater than 0"),
+        (["data.batch_size=0"], "invalid value data.batch_size=0: must be > 0"),
         # found by a library, after the imports
         (["trainer.accelerator=tpu"], "trainer: "),
         (

@@ -72,7 +72,7 @@ def test_setting_that_two_keys_decide_together_is_named(tmp_path: Path, seeds: i
                 leave_run(folder, 0.97 + NOISE[seed], seed, activation, engine, config=config)
     comparison, *_, said = everything(tmp_path)
     assert comparison.follows[("activation", "engine")] == ["trainer.max_epochs"]
-    assert "activation and engine together also decide trainer.max_epochs" in said
+    assert "activation and engine together are confounded with trainer.max_epochs" in said
 
 
 def test_values_without_a_cell_in_common_are_not_passed_over(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_condition_chooses_runs_and_keys_are_found_anew(tmp_path: Path) -> None:
     assert cells.completed.tolist() == [2, 2]
     assert "chose 4 of 12 runs." in comparison.remarks[0]
     for wrong in ("nonsense > 1", "seed", "seed <", "seed = 1", "activation > 1", "seed > 99", "1", "__import__('os')"):
-        with pytest.raises(UserError, match=r"^where=.* (cannot be|holds for none)"):
+        with pytest.raises(UserError, match=r"where=.* (\(|holds for none)"):
             everything(tmp_path, where=wrong)
 
 
@@ -395,14 +395,14 @@ def test_keys_asked_for_pool_the_others_by_seed(tmp_path: Path) -> None:
     )
     assert "Pooled over optimizer.lr: of a cell's runs with one seed, the mean counts." in comparison.remarks
     assert everything(tmp_path, group=["lr", "activation"])[1].label.tolist()[0] == "lr=0.2 relu"
-    with pytest.raises(UserError, match=r"^group=nonsense cannot be: what differs here is activation, engine"):
+    with pytest.raises(UserError, match=r"^invalid value group=nonsense: what differs here is activation, engine"):
         everything(tmp_path, group=["nonsense"])
 
 
 def test_unknown_metric_is_answered_with_those_there_are(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97])
     with pytest.raises(
-        UserError, match=r"^metric=val/loss cannot be: these runs have gap, seconds_per_epoch, train/accuracy"
+        UserError, match=r"^invalid value metric=val/loss: these runs have gap, seconds_per_epoch, train/accuracy"
     ):
         everything(tmp_path, metric="val/loss")
 

@@ -222,7 +222,11 @@ def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Ten
 
     assert here("run=run", "images=mine/3.png", script="predict.py")[0] == 0
     assert len(list(Path("outputs", "predictions").glob("*/predictions.csv"))) == 1
-    for images, words in (("nix.png", "nix.png is not there"), ("found/x", "is not there"), ("[]", "cannot be")):
+    for images, words in (
+        ("nix.png", "nix.png is not there"),
+        ("found/x", "is not there"),
+        ("[]", "invalid value images=[]"),
+    ):
         status, printed = here("run=run", f"images={images}", script="predict.py")
         assert (status, words in printed) == (1, True), printed
     assert "name the pictures: images=my_digit.png" in here("run=run", script="predict.py")[1]

@@ -115,4 +115,4 @@ def test_batch_larger_than_the_data_and_unknown_equations_are_refused(here: Here
     status, printed = here("batch=1281", f"data.root={small}", script="check.py")
     assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
     status, printed = here("inject_bug=BP5", script="check.py")
-    assert (status, "inject_bug=BP5 cannot be: it should be 'BP1', 'BP2'" in printed) == (1, True)
+    assert (status, "invalid value inject_bug=BP5: must be 'BP1', 'BP2'" in printed) == (1, True)

@@ -97,8 +97,9 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
             raise ValueError("it is not true or false of each run")
     except Exception as error:  # pandas hands on whatever Python says of the expression
         raise UserError(
-            f"where={condition} cannot be ({' '.join(str(error).split()) or type(error).__name__}): write a comparison "
-            "of columns of table.csv, names with signs in them in backticks: where='seed < 3 and `optimizer.lr` > 0.01'"
+            f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
+            "comparison of columns of table.csv, names with signs in them in backticks: "
+            "where='seed < 3 and `optimizer.lr` > 0.01'"
         ) from None
     if not holds.any():
         raise UserError(f"where={condition} holds for none of {len(records)} runs")
@@ -118,7 +119,7 @@ def full_name(name: str, keys: Sequence[str]) -> str:
     """
     found = keys_called(name, keys)
     if not found:
-        raise UserError(f"group={name} cannot be: what differs here is {joined(keys, most=30)}")
+        raise UserError(f"invalid value group={name}: what differs here is {joined(keys, most=30)}")
     return found[0]
 
 
@@ -143,7 +144,7 @@ def outcome(row: Mapping[str, Any], tables: RunTables, scored: str) -> str:
 def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of all runs in or below the folders, each with its `folder` and `settings`; and what is wrong.
 
-    A number that cannot be is taken out of its record.
+    An impossible number is taken out of its record.
     """
     records, remarks = [], []
     found = sorted({file.parent for folder in folders for file in folder.rglob(METRICS)}, key=natural)
@@ -167,7 +168,7 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
 
 
 def without_impossible(record: dict[str, Any]) -> list[str]:
-    """Take out of a record the accuracies, losses and times that cannot be; say which."""
+    """Take impossible accuracies, losses and times out of a record; say which."""
     wrong = []
     metrics = record["metrics"]
     for name, value in list(metrics.items()):
@@ -178,7 +179,7 @@ def without_impossible(record: dict[str, Any]) -> list[str]:
         value = record.get(name)
         if value is not None and not 0 < value < math.inf:
             wrong.append(f"{name}={format_value(record.pop(name))}")
-    return [f"Left out: {item} of {record['folder'] / METRICS} cannot be." for item in wrong]
+    return [f"Left out: {item} of {record['folder'] / METRICS} is impossible." for item in wrong]
 
 
 def scored_set(records: Sequence[Mapping[str, Any]]) -> str:

@@ -86,5 +86,5 @@ def measure(name: str | None, scored: str, columns: Iterable[str]) -> Measure:
         if f"{scored}/{short}" in known:
             known[short] = known[f"{scored}/{short}"]
     if (wanted := "accuracy" if name is None else name) not in known:
-        raise UserError(f"metric={wanted} cannot be: these runs have {', '.join(known)}")
+        raise UserError(f"invalid value metric={wanted}: these runs have {', '.join(known)}")
     return known[wanted]

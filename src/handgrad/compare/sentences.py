@@ -46,12 +46,10 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         said += about_key(comparison, by_key, key)
     said += who_learned(cells)
     for keys, followers in comparison.follows.items():
-        if len(keys) == 1:
-            said.append(f"{keys[0]} also decides {joined(followers)}: its differences are theirs as well.")
-        else:
-            said.append(
-                f"{' and '.join(keys)} together also decide {joined(followers)}: so may differences be its doing."
-            )
+        is_are = "is" if len(keys) == 1 else "together are"
+        said.append(
+            f"{' and '.join(keys)} {is_are} confounded with {joined(followers)}: a difference may be due to either."
+        )
     return said
 
 
@@ -61,12 +59,13 @@ def worth_saying(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
-    """Which cell is the best, and of how many: the best of many is in part the luckiest."""
+    """Which cell is the best, and of how many: a maximum of many is too high on average."""
     measure, best = comparison.measure, cells.iloc[0]
     value = f"{with_interval(best, measure)}{measure.of_value}"
     if len(cells) == 1:
         return f"The {measure.name} of {best.label} is {value}."
-    lucky = "" if len(cells) == 2 else f", the best of {len(cells):,} cells and so in part the luckiest"
+    estimate = "overestimate" if measure.higher_is_better else "underestimate"
+    lucky = "" if len(cells) == 2 else f"; the {measure.best} of {len(cells):,} cells, so probably an {estimate}"
     return f"The {measure.best} {measure.name} is that of {best.label}: {value}{lucky}."
 
 
@@ -126,8 +125,9 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
     if untested := values - 1 - len(won) - len(lost) - len(same) - len(open_):
         parts.append(f"could not be tested against {untested}")
     return [
-        f"Of the {values} values of {comparison.names[key]}, {best} is on average the best, and in part the luckiest; "
-        f"compared with each other one it {'; '.join(parts)}. (p is corrected for all pairs of values.)"
+        f"Of the {values} values of {comparison.names[key]}, {best} is on average the best, "
+        f"and probably overestimated; compared with each other one it {'; '.join(parts)}. "
+        "(p is corrected for all pairs of values.)"
     ]
 
 

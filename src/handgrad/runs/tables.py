@@ -82,7 +82,7 @@ def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray
     """Columns of a history, checked.
 
     Raises:
-        ValueError: says what cannot be.
+        ValueError: says what is invalid.
     """
     names, *rows = [line.split(",") for line in lines]
     if "epoch" not in names or len(set(names)) < len(names):
@@ -121,7 +121,7 @@ def counts_in(lines: Sequence[str]) -> np.ndarray:
     """(10, 10) counts.
 
     Raises:
-        ValueError: says what cannot be.
+        ValueError: says what is invalid.
     """
     rows = [line.split(",") for line in lines]
     if len(rows) != CLASSES or any(len(row) != CLASSES for row in rows):
@@ -135,7 +135,7 @@ def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
     """Truth of each image, and whether it was classified rightly.
 
     Raises:
-        ValueError: says what cannot be.
+        ValueError: says what is invalid.
     """
     if lines[0] != PREDICTION:
         raise ValueError(f"its first line is not {PREDICTION}")
