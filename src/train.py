@@ -52,7 +52,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     config = run_config(to_dict(cfg))
     check_monitored(config)
     if cfg.dry_run:
-        raise UserError("dry_run=true tells what a sweep would do: add -m")
+        raise UserError("dry_run=true only works with -m")
     cfg = OmegaConf.masked_copy(cfg, list(config))
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}

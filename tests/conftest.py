@@ -151,7 +151,7 @@ def start(folder: Path, small: Path, *arguments: str, **environment: str) -> sub
 
 @contextmanager
 def ended_at_scoring(number: int) -> Iterator[None]:
-    """End the process, as SIGTERM does, where a scoring ends that is the so manieth in it."""
+    """End the process, as SIGTERM does, after the n-th validation."""
     sound, calls = History.on_validation_end, []
 
     def end(*arguments: Any) -> None:

@@ -281,7 +281,7 @@ def check_monitored(config: dict[str, Any]) -> None:
 
 
 def build(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate a config group, passing what it cannot say itself as objects.
+    """Instantiate a config group; `objects` are arguments that YAML cannot express.
 
     Raises:
         UserError: the target does not take the group's values; says which group and why.

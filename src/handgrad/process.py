@@ -93,7 +93,7 @@ def watched_parent() -> int:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)  # the run in hand is recorded as interrupted
+        os.kill(os.getpid(), signal.SIGTERM)  # the run counts as interrupted
         time.sleep(5)
         os._exit(SIGNALLED + signal.SIGTERM)
 
@@ -127,6 +127,6 @@ def say_interrupted(name: str) -> None:
 
 
 def ignore_thread_oserror(failed: threading.ExceptHookArgs) -> None:
-    """Say nothing of a file that a thread could not write: whoever waits for the thread raises the error again."""
+    """Ignore OSErrors in threads; joining the thread raises them again."""
     if not issubclass(failed.exc_type, OSError):
         threading.__excepthook__(failed)

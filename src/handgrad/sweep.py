@@ -1,4 +1,4 @@
-"""What Hydra calls before and after a sweep: a trial without training, and the report at the end."""
+"""Hydra callback of a sweep: dry run before it, report after it."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ SWEEP_ONLY_KEYS = ("report", "dry_run")  # settings that change no run
 
 
 class Sweep(Callback):
-    """Tells what a sweep would do in place of doing it (`dry_run`), and makes its report (`report`)."""
+    """Prints what a sweep would do instead of running it (`dry_run`), and reports at its end (`report`)."""
 
     folder: Path | None = None
     wanted = False

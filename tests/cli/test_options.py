@@ -143,7 +143,7 @@ def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> Non
         ),
         (
             ["engine=autograd", "optimizer._target_=torch.optim.LBFGS", "~optimizer.fused"],
-            "optimizer: LBFGS asks for the gradient 2 times in a step: choose one that asks once",
+            "optimizer: LBFGS evaluates the closure 2 times within a step, which is not supported",
         ),
         (
             ["+trainer.limit_train_batches=0"],

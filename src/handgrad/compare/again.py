@@ -1,4 +1,4 @@
-"""The command that runs a sweep again with more seeds, from what Hydra has written down of it."""
+"""The command that adds seeds to a sweep, reconstructed from what Hydra recorded of its start."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What tells the runs' cells apart: the settings that differ, and those that only follow from others."""
+"""Factors of a comparison: the settings that distinguish cells, and those confounded with them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""From folders to a table with a row per run and a column for whatever tells the runs' cells apart."""
+"""Load runs into a table: a row per run, a column per factor and metric."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What cells can be compared by: a number that a run leaves at its end, its unit, and the direction that is better."""
+"""Metrics that cells can be compared by: unit, scale, and which direction is better."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far a sweep has come, what one would do, and how long the rest takes by the times of earlier runs."""
+"""Progress of a sweep: jobs done, running and to go, and the time they take by the times of earlier runs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ LIKE = (ENGINE, "network.hidden_sizes", "data.batch_size", "optimizer._target_",
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a sweep's jobs, how many are done, run now and are left, and the seconds that the rest takes, if known."""
+    """Numbers of a sweep's jobs that are done, running and to go; seconds until all are done, None if unknown."""
 
     done: int
     running: int
@@ -36,9 +36,9 @@ class Progress:
 
     def __str__(self) -> str:
         """In words."""
-        rest = "" if self.seconds is None else f", about {in_time(self.seconds)} to go"
+        rest = "" if self.seconds is None else f", about {in_time(self.seconds)}"
         total = self.done + self.running + self.left
-        return f"{self.done} of {total} runs are done, {self.running} in hand, {self.left} left{rest}."
+        return f"{self.done} of {total} runs done, {self.running} running, {self.left} to go{rest}."
 
 
 def in_time(seconds: float) -> str:

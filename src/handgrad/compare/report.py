@@ -1,4 +1,4 @@
-"""A comparison from folders to a report that is written and shown: by src/compare.py, and by a sweep at its end."""
+"""Build, write and print a comparison report: for src/compare.py, and at the end of a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """What runs say of cells: means with intervals, tests of difference and of equivalence, shares that learned.
 
 Intervals and tests are scipy's and statsmodels'; what each means is in docs/statistics.md. Numbers are those of the
-table of runs (accuracies in [0, 1]); a difference is positive where the first is better, also of what should be small.
+table of runs (accuracies in [0, 1]); differences are positive if the first is better, also for metrics to be minimised.
 """
 
 import shlex

@@ -19,7 +19,7 @@ from handgrad.training.build import Assembly
 from handgrad.training.data import MNISTDataModule
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to count the right ones of
-WRONG = 4  # of the former, if there are so many, are ones that the network gets wrong
+WRONG = 4  # how many of the shown digits are misclassified ones, if there are so many
 ROUNDED = torch.float16
 PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
 LARGEST = 32_000_000  # bytes; more than a phone likes to open

@@ -1,4 +1,4 @@
-"""From a run's folder, or a file of weights, to the trained network: how every command that looks inside begins."""
+"""Open a trained network from a run's folder or a file of weights, for every command that looks inside."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of a run's folder: their names, and how they are written. docs/run-folder.md lists them.
+"""File names of a run's folder, atomic writes, and its lock. docs/run-folder.md lists the files.
 
 Every file is written under a temporary name and renamed, so that a reader never sees half of one.
 """

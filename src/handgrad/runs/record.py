@@ -1,4 +1,4 @@
-"""A run's record, `metrics.json`: read, written, kept true to the run's status, found by its configuration."""
+"""The record of a run, `metrics.json`: reading, writing, status, and finding a run by its configuration."""
 
 import hashlib
 import json

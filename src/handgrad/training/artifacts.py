@@ -1,4 +1,4 @@
-"""What a finished run leaves behind besides its history: final scores, figures, TensorBoard's last entries."""
+"""Artifacts of a finished run: final scores, confusion matrices, predictions, figures, hyperparameters."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a configuration to data, module and Trainer: every command and benchmark builds a run by this."""
+"""Build data, module and Trainer from a configuration; every command and benchmark uses this."""
 
 import copy
 import logging
@@ -133,7 +133,7 @@ def data_of(cfg: DictConfig) -> MNISTDataModule:
 
 
 def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:
-    """Build what a run was made of around the weights that came of it: on one device, watched by nothing.
+    """Build a run for scoring, with trained weights: on one device, without loggers or callbacks.
 
     Args:
         cfg: the run's configuration, of its Trainer only what decides how a network is scored.

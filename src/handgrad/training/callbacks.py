@@ -1,4 +1,4 @@
-"""What watches a run while it trains: divergence guard, history, progress; and a profiler that does nothing."""
+"""Callbacks of every run: divergence guard, history, checkpoint, progress bar; and a profiler that does nothing."""
 
 import logging
 import math
@@ -82,7 +82,7 @@ class History(Checkpoint):
     The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
     scores are None unless it was scored after the epoch's last step.
 
-    A `Checkpoint` to Lightning, which calls those when all else at an epoch's end is done.
+    Subclasses `Checkpoint` so that Lightning calls it last at the end of an epoch.
 
     Args:
         folder: the run's.

@@ -1,4 +1,4 @@
-"""What processes that train one network together tell each other; alone, a process keeps what it has."""
+"""Collectives for data-parallel training; no-ops in a single process."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ def is_distributed() -> bool:
 
 
 def all_reduce(numbers: Tensor) -> Tensor:
-    """Add up what every process has, in place; every process gets the same sum, to the last digit."""
+    """Sum a tensor over all processes, in place; every process gets the same sum, to the last digit."""
     if is_distributed():
         distributed.all_reduce(numbers)
     return numbers
 
 
 def all_reduce_list(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Add up every one of several tensors over all processes; they go over in one piece.   (25)"""
+    """Sum each of several tensors over all processes, in one message.   (25)"""
     if not is_distributed():
         return list(tensors)
     joined = all_reduce(torch.cat([tensor.flatten() for tensor in tensors]))
@@ -31,7 +31,7 @@ def all_reduce_list(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """Put the rows of all processes under each other, in the processes' order.
+    """Concatenate the rows of all processes, in the order of ranks.
 
     Args:
         rows: (B, N), of this process; B may be another in every process, and 0.
@@ -43,7 +43,7 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def all_gather_factors(gradients: Sequence[FactoredGradient]) -> list[FactoredGradient]:
-    """Make of every process's share of a batch the gradient of the whole batch: its factors, stacked.   (25)
+    """Gather the factored gradient of the whole batch from every process's share of it: factors, stacked.   (25)
 
     The factors of all layers go over in one piece, sum over layers of (O + I) numbers per example.
 

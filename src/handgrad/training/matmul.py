@@ -1,4 +1,4 @@
-"""PyTorch's precision of float32 matrix products: its default, or a faster one that rounds as little."""
+"""Float32 matmul precision: PyTorch's default, or a faster setting where it rounds no more."""
 
 import torch
 

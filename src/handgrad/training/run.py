@@ -1,4 +1,4 @@
-"""One run from its configuration to its scores; alone, on trial, or beside the process that writes them."""
+"""Train and score one run: alone, as a fast_dev_run, or as a DDP worker."""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
-    """Train, from the folder's checkpoint on if there is one, and score what a configuration describes.
+    """Train what a configuration describes, resuming from the folder's checkpoint if there is one, and score it.
 
     Args:
         cfg: a checked configuration.
@@ -37,7 +37,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         DivergedError: the loss stopped being finite.
     """
     last = folder / CHECKPOINTS / LAST
-    last.parent.mkdir(exist_ok=True)  # what stands in its way is found before an epoch is trained
+    last.parent.mkdir(exist_ok=True)  # fail now if the folder cannot be created, not after an epoch
     resumed = resumable(last, record["config"])
     if resumed:
         log.info("%s: goes on from %s", record["name"], last)
@@ -73,7 +73,7 @@ def fast_dev_run(cfg: DictConfig, folder: Path) -> None:
 
 
 def train_as_worker(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
-    """Do what the first of several processes does, and say nothing of what it will say itself."""
+    """Train as a DDP worker: the same as rank 0, without its output."""
     silence_ddp_worker()
     try:
         if cfg.trainer.get("fast_dev_run"):

@@ -14,7 +14,7 @@ from handgrad.nn.optimizers import FactoredSGD
 
 
 def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
-    """Take a step of an optimizer and its schedule with numbers that nobody needs: what fails, fails before any work.
+    """Step optimizer and schedule once on dummy parameters, so that a bad configuration fails before training.
 
     Args:
         make_optimizer: makes an optimizer from (name, parameter) pairs.
@@ -43,7 +43,7 @@ def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Cal
     if evaluations != 1:
         name = type(optimizer).__name__
         raise UserError(
-            f"optimizer: {name} asks for the gradient {evaluations} times in a step: choose one that asks once"
+            f"optimizer: {name} evaluates the closure {evaluations} times within a step, which is not supported"
         )
     with as_user_error("schedule", Exception):
         if schedule is not None:
