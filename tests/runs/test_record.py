@@ -174,7 +174,7 @@ def test_field_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: objec
     leave_run(tmp_path, seed=1)
     record = read(tmp_path) | {key: value}
     (tmp_path / METRICS).write_text(json.dumps(record))
-    with pytest.raises(UserError, match=rf"metrics.json is damaged \({key}.*\): delete"):
+    with pytest.raises(UserError, match=rf"metrics.json is damaged \(invalid value {key}.*\): delete"):
         read_record(tmp_path)
 
 
