@@ -42,5 +42,5 @@ def make_console(**options: Any) -> "Console":
 
 
 def table_console() -> "Console":
-    """A console as wide as the terminal, or wide enough for a table where the output is a file."""
-    return make_console(width=None if sys.stdout.isatty() else 160)
+    """A console as wide as the terminal, or 120 columns where the output is a file."""
+    return make_console(width=None if sys.stdout.isatty() else 120)
