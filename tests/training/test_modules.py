@@ -281,7 +281,7 @@ def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few:
     unlike: Any = partial  # the arguments are wrong on purpose
     for optimizer, sentence in (
         (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
-        (partial(torch.optim.LBFGS, lr=0.1), "optimizer: LBFGS asks for the gradient 2 times in a step"),
+        (partial(torch.optim.LBFGS, lr=0.1), "optimizer: LBFGS evaluates the closure 2 times within a step"),
         (partial(SGD, lr=0.1, nesterov=True), "optimizer: Nesterov momentum requires a momentum"),
         (unlike(SGD, learning=0.1), "optimizer: .*unexpected keyword argument 'learning'"),
     ):
