@@ -3,6 +3,7 @@
 import gc
 import inspect
 import json
+import math
 import pickle
 import shutil
 import sys
@@ -308,6 +309,10 @@ def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
         ("lr_schedulers", "x"),
         ("state_dict", {}),
         ("callbacks", {"History": {"rows": [{"epoch": 0}]}}),
+        (
+            "callbacks",
+            {"History": {"rows": [{"epoch": 0, "train/loss": 1.0, "lr": 0.1, "seconds": 1.0, "batches": math.nan}]}},
+        ),
     ],
 )
 def test_state_that_does_not_fit_is_refused_in_a_sentence(here: Here, key: str, value: Any) -> None:
@@ -322,3 +327,12 @@ def test_state_that_does_not_fit_is_refused_in_a_sentence(here: Here, key: str, 
     assert f"move {LAST.parent.absolute()} away to begin anew" in printed
     LAST.parent.rename("away")
     assert here(*typed)[0] == 0
+
+
+def test_state_of_the_checkpoint_that_every_run_keeps_is_not_read(here: Here) -> None:
+    typed = [*SMALL, "trainer.max_epochs=2"]
+    with ended_at_scoring(2):
+        assert here(*typed)[0] == 143
+    interrupted(lambda content: content["callbacks"].update(LastCheckpoint={"best_model_path": {"a": "b"}}))
+    status, printed = here(*typed)
+    assert status == 0, printed

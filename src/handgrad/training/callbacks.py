@@ -94,7 +94,6 @@ class History(Checkpoint):
         self.lines = lines
         self.rows: list[dict[str, Any]] = []
         self.started = self.seconds = 0.0
-        self.added = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.started, self.seconds = time.perf_counter(), 0.0
@@ -125,7 +124,6 @@ class History(Checkpoint):
         self.rows.append(row | {"batches": len(pl_module.step_losses)})
         if trainer.is_global_zero:
             write_history(self.folder, self.rows)
-        self.added = True
         if self.lines:
             numbers = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name and value is not None]
             log.info("epoch %d/%d  %s  %.1f s", row["epoch"] + 1, trainer.max_epochs, "  ".join(numbers), seconds)
@@ -146,13 +144,18 @@ def checked_row(row: Any) -> dict[str, Any]:
     needed = {"epoch", "train/loss", "lr", "seconds", "batches"}
     if not needed <= row.keys() or any(type(row[name]) not in (int, float) for name in needed):
         raise ValueError("a row of its history is no row")
+    if not all(math.isfinite(row[name]) for name in needed):
+        raise ValueError("a number of its history is not finite")
     if any(type(value) not in (int, float, type(None)) for value in row.values()):
         raise ValueError("its history has something else than numbers")
     return dict(row)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves `checkpoints/last.ckpt` after every epoch, its state apart from that of a user's own `ModelCheckpoint`."""
+    """Saves `checkpoints/last.ckpt` after every epoch.
+
+    It keeps nothing from run to run: its state is apart from that of a user's own `ModelCheckpoint`, and empty.
+    """
 
     def __init__(self, folder: Path) -> None:
         name = LAST.partition(".")[0]
@@ -161,6 +164,12 @@ class LastCheckpoint(ModelCheckpoint):
     @property
     def state_key(self) -> str:
         return type(self).__qualname__
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
 
 
 class OwnSignals(Callback):

@@ -19,6 +19,7 @@ from handgrad.runs.record import summarize
 from handgrad.text import flatten
 from handgrad.training.artifacts import write_scores
 from handgrad.training.build import assemble
+from handgrad.training.callbacks import LastCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         check_not_multirun(trainer.world_size)
     # Lightning restores first and converts then, which would round what a float64 run has saved.
     trainer.precision_plugin.convert_module(module)
-    unhurt = resume_errors(last, lambda: history.added or not resumed)
+    saver = next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
+    unhurt = resume_errors(last, lambda: saver.best_model_path or not resumed)
     with unhurt, as_user_error("trainer", MisconfigurationException):
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if not history.rows:
