@@ -21,10 +21,7 @@ SIGNALLED = 128  # plus a signal's number: the exit status that shells know
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with its traceback
 
 
-def run(
-    command: Callable[[], None],
-    on_error: Callable[[], None] = lambda: None,
-) -> None:
+def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None) -> None:
     """Run a Hydra command to an exit status; what the user can mend is answered by one sentence.
 
     Args:
