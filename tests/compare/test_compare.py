@@ -174,6 +174,9 @@ def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path:
     assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
     losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
+    table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # equal numbers are two rows
+    comparison = load.load_runs([tmp_path], CompareOptions(reference=table))
+    assert "paper is shown beside cells with its optimizer.lr: 2 of 2 rows." in comparison.remarks
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,14 @@ def columns_of(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {name: column for name, column in columns.items() if name in ALWAYS or len(set(column)) > 1}
 
 
+def text_of(key: str, row: Mapping[str, Any]) -> str:
+    """A run's value of a setting as it is shown."""
+    return format_value(row[key]) if key in row else UNSET
+
+
 def texts_of(key: str, settings: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[str]]) -> list[str]:
     """A setting's values as they are shown; where two would read alike, as JSON writes them."""
-    texts = [format_value(row[key]) if key in row else UNSET for row in settings]
+    texts = [text_of(key, row) for row in settings]
     return texts if len(set(texts)) == len(set(columns[key])) else list(columns[key])
 
 

@@ -16,7 +16,7 @@ from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
 from handgrad.runs.record import read_record
 from handgrad.runs.tables import RunTables, read_run_tables
-from handgrad.text import escape_control, format_value, shortened
+from handgrad.text import escape_control, format_value, join_names, shortened
 
 CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing one of ten classes gets
 GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
@@ -306,8 +306,7 @@ def unfinished(table: pd.DataFrame) -> list[str]:
 
 def joined(names: Iterable[Any], most: int = 8) -> str:
     """A list in words, the first few of a long one."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+    return join_names([str(name) for name in names], most)
 
 
 def few(remarks: Sequence[str]) -> list[str]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from handgrad.compare.cells import text_of
 from handgrad.compare.metrics import Measure
 from handgrad.errors import UserError
-from handgrad.text import format_value, join_names
+from handgrad.text import join_names
 
 
 def read_reference(path: Path, measure: Measure) -> pd.DataFrame:
@@ -55,6 +56,6 @@ def match_reference(table: pd.DataFrame, settings: Sequence[Mapping[str, Any]], 
     if strange := [key for key in keys if not any(key in row for row in settings)]:
         raise UserError(f"reference={path}: {join_names(strange)} is no setting of these runs, and no metric")
     printed = dict(zip(zip(*(table[key] for key in keys), strict=True), table.reference, strict=True))
-    found = [printed.get(tuple(format_value(row.get(key)) for key in keys), float("nan")) for row in settings]
-    said = f"{path.stem} is shown beside cells with its {join_names(keys, most=12)}: {pd.Series(found).nunique()}"
-    return found, f"{said} of {len(table)} rows."
+    places = [tuple(text_of(key, row) for key in keys) for row in settings]
+    said = f"{path.stem} is shown beside cells with its {join_names(keys, most=12)}: {len(set(places) & set(printed))}"
+    return [printed.get(place, float("nan")) for place in places], f"{said} of {len(table)} rows."

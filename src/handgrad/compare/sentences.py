@@ -20,7 +20,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
 
     Args:
         comparison: the runs.
-        cells: what `statistics.pooled` made of them.
+        cells: what `summarize_cells` made of them.
         compared: what `compare_cells` made of the cells.
         by_key: what `main_effects` found.
     """
