@@ -3,16 +3,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test lesson mutants bench dashboard
+.PHONY: train test test-all lesson mutants bench dashboard
 
 train: $(INSTALLED)
 	$(BIN)/python src/train.py
 
-test: $(INSTALLED)
+# `test` leaves out what is marked slow: fresh interpreters and several processes; `test-all` does not.
+test test-all: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/mypy & types=$$!; \
+	$(BIN)/pytest -n 2 --dist worksteal $(if $(filter test,$@),-m "not slow"); tests=$$?; \
+	wait $$types && exit $$tests
 
 # A page to step through, of a network trained for one epoch; prints where it is.
 lesson: $(INSTALLED)

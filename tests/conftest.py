@@ -1,5 +1,6 @@
 """What the tests share: real MNIST, the real command line, and every core for one test at a time."""
 
+import gc
 import json
 import os
 import re
@@ -19,17 +20,24 @@ import torch
 from tensorboard.summary.writer import event_file_writer
 
 from forks import ROOT as ROOT
-from forks import TRAIN, make_data
+from forks import TRAIN, Command, Ended, make_data
 from handgrad.nn.activations import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from handgrad.training.callbacks import History
 from handgrad.training.data import Images, MNISTDataModule
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+RunCommand = Callable[..., Ended]
 Here = Callable[..., tuple[int, str]]
 SCRIPT = TRAIN
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every garbage collection; statsmodels asks for one at each correction."""
+    gc.collect()
+    gc.freeze()
+
 
 torch.set_num_threads(1)  # two test processes share two cores
 # TensorBoard counts a process's event files and reads them in the order of their names: all get seven digits.
@@ -86,22 +94,35 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out the figures that no option of a run changes: they take half of a small run's time."""
+def drawn() -> None:
+    """Asked for by a test of the figures that every run leaves: without it they are not drawn."""
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of a run: they take half of a small run's time."""
     drawings = [f"handgrad.training.figures.{name}" for name in ("confusion", "curves", "predictions")]
     drawings += [f"handgrad.training.{module}.write_figure" for module in ("artifacts", "layer_stats")]
     for drawing in (*drawings, "torch.utils.tensorboard.SummaryWriter.add_figure"):
-        monkeypatch.setattr(drawing, lambda *_, **__: None)
+        patch.setattr(drawing, lambda *_, **__: None)
 
 
 @pytest.fixture
-def here(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+def here(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> Here:
     """Runs `src/train.py` on the small data, or another script, in this process and an empty folder.
 
     Returns its status and what it printed.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)  # it composes a second time
+    if "drawn" not in request.fixturenames:
+        draw_nothing(monkeypatch)
 
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
         ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
@@ -133,19 +154,22 @@ def without_report(arguments: tuple[str, ...]) -> list[str]:
     return ["report=false"] if "-m" in arguments and not any("report=" in word for word in arguments) else []
 
 
-def start(folder: Path, small: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a run in a group of its own, as a shell does; its output is read from the process."""
+def start(folder: Path, small: Path, *arguments: str, script: str = SCRIPT) -> Command:
+    """Start a script of `src/` in the background."""
+    ours = [f"data.root={small}", *without_report(arguments)] if script == SCRIPT else []
+    return Command(str(ROOT / "src" / script), [*arguments, *ours], folder, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+
+
+def start_fresh(folder: Path, small: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `src/train.py` in a new interpreter: what it does with its streams is the interpreter's business too."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments, f"data.root={small}", *without_report(arguments)],
+        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        start_new_session=True,
-        # A shell's background jobs, this test's perhaps, ignore SIGINT, nohup's SIGHUP, and hand that on.
-        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],
     )
 
 
@@ -185,18 +209,15 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Runs `python src/<script>` in an empty folder that sees the project's data; returns what it printed."""
+def command(tmp_path: Path) -> RunCommand:
+    """Runs a script of `src/` in an empty folder that sees the project's data; returns what it printed."""
     (tmp_path / "data").symlink_to(ROOT / "data")
 
-    def call(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, ROOT / "src" / script, *arguments, *without_report(arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+    def call(script: str, *arguments: str) -> Ended:
+        words = [*arguments, *without_report(arguments)]
+        started = Command(str(ROOT / "src" / script), words, tmp_path, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+        out, err = started.communicate()
+        assert started.returncode is not None
+        return Ended(started.returncode, out, err)
 
     return call

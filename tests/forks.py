@@ -1,13 +1,16 @@
-"""Scripts of `src/` in forked processes, which start without imports, and what such a process does to files."""
+"""Scripts of `src/` in forked processes, which need not import torch again, and what such a process does to files."""
 
 import gzip
 import itertools
+import multiprocessing
 import os
 import resource
 import runpy
 import signal
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -28,6 +31,91 @@ class Ended(NamedTuple):
     status: int
     out: str
     err: str
+
+
+# Imported by the fork server, once for all the commands that it forks.
+PRELOADED = [
+    "handgrad.training.run",
+    "handgrad.training.layer_stats",
+    "handgrad.compare.report",
+    "handgrad.sweep",
+    "lightning.pytorch.loggers",
+    "matplotlib.backends.backend_agg",
+    "torch.utils.tensorboard",
+    "hydra._internal.hydra",
+    "hydra._internal.core_plugins.basic_launcher",
+    "hydra._internal.core_plugins.basic_sweeper",
+]
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(PRELOADED)
+
+
+class Command:
+    """A script of `src/`, forked from a server with everything imported, in a group of its own, as a shell does it.
+
+    Has what the tests use of `subprocess.Popen`; output goes to files.
+
+    Args:
+        script: its path.
+        arguments: of the command line.
+        home: its working directory.
+        environment: variables changed for it; those read at import, PYTHONIOENCODING, have no effect.
+    """
+
+    def __init__(self, script: str, arguments: list[str], home: Path, environment: dict[str, str]) -> None:
+        self.files = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+        self.process = FORK_SERVER.Process(
+            target=become_command, args=(script, arguments, home, self.files, os.environ | environment)
+        )
+        self.process.start()
+        self.terminate, self.kill = self.process.terminate, self.process.kill
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, and its group none."""
+        os.kill(self.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self.process.pid
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status; minus the number of the signal that ended it; None while it runs."""
+        return self.process.exitcode
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end; whether it came."""
+        self.process.join(seconds)
+        return self.process.exitcode is not None
+
+    def communicate(self, timeout: float = 200) -> tuple[str, str]:
+        """Wait for its end; what it printed to stdout and to stderr."""
+        if not self.ended_within(timeout):
+            os.killpg(self.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(self.process.name, timeout)
+        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in self.files)
+        return out, err
+
+
+def become_command(
+    script: str, arguments: list[str], home: Path, files: list[Path], environment: dict[str, str]
+) -> NoReturn:
+    """Run the script in this process, a fork server's, with a shell's signal handlers and its output in files."""
+    import torch
+
+    os.setsid()
+    # A shell's background jobs, this test's perhaps, ignore SIGINT, nohup's SIGHUP, and hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_DFL)
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    become(script, arguments, home, lambda: None)
 
 
 class Child:

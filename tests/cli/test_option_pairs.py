@@ -38,9 +38,8 @@ ENGINES = ("manual", "autograd")
 CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(FACTORS.values()))]
 
 
-@pytest.mark.filterwarnings("default")  # Lightning says what it thinks of unusual options
+@pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
-@pytest.mark.usefixtures("undrawn")
 def test_engines_agree_under_options_in_pairs(here: Here, case: dict[str, str]) -> None:
     precision, *deterministic = case["precision"].split()
     shared = ["trainer.max_epochs=2", "regularizer=l2", "network.hidden_sizes=[30]", "network.init=pytorch"]

@@ -74,7 +74,6 @@ COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
     ],
     ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),
 )
-@pytest.mark.usefixtures("undrawn")
 def test_cosine_reaches_zero_at_the_last_step_really_taken(here: Here, options: list[str]) -> None:
     well(here, *RUN, *COSINE, *options)
     assert float(history()[-1]["lr"]) == pytest.approx(0, abs=1e-12)
@@ -107,7 +106,6 @@ def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_cl
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-@pytest.mark.usefixtures("undrawn")
 def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(here: Here, engine: str) -> None:
     plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 0.9}"
     options = [f"engine={engine}", "optimizer=sgd", "~schedule", f"+schedule={plateau}", "trainer.max_epochs=4"]
@@ -195,7 +193,7 @@ def every_key(node: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_whatever_is_set_to_null_works_or_is_one_sentence(here: Here) -> None:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         keys = every_key(hydra.compose("train"))
@@ -223,7 +221,6 @@ def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(here: 
 
 
 @pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "5", "x" * 300, "[b]<i>$x$ ±"])
-@pytest.mark.usefixtures("undrawn")
 def test_name_leads_nowhere_but_into_the_dated_folder(here: Here, name: str, tmp_path: Path) -> None:
     printed = well(here, *RUN[1:], f"name='{name}'")
     (folder,) = Path("outputs", "runs").iterdir()
@@ -326,8 +323,7 @@ class Witness(Callback):
         Witness.seen[-1].append(float(batch[0].sum()))
 
 
-@pytest.mark.filterwarnings("default")  # Lightning says that it turns off what is off already
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.filterwarnings("ignore")  # Lightning says that it turns off what is off already
 def test_overfitting_sees_the_same_batches_in_every_epoch(here: Here) -> None:
     Witness.seen.clear()
     witness = "+trainer.callbacks={_target_: test_options.Witness}"
@@ -355,7 +351,6 @@ def test_nothing_chooses_an_epoch_by_the_test_set(here: Here, callback: str) -> 
         assert (status, remedy in said) == (1, True)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_early_stopping_ends_a_run_that_no_longer_improves(here: Here) -> None:
     options = [
         "callbacks=early_stopping",
@@ -366,7 +361,6 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(here: Here) -> None:
     assert len(history()) == 2
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(here: Here) -> None:
     options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4"]
     well(here, *RUN, *options)
@@ -377,6 +371,7 @@ def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(here: Here) -> Non
 
 
 @pytest.mark.parametrize(("logger", "folders"), [("csv", {"csv"}), ("many", {"csv", "tensorboard"}), ("none", set())])
+@pytest.mark.usefixtures("drawn")
 def test_results_do_not_depend_on_the_logger(here: Here, logger: str, folders: set[str]) -> None:
     well(here, *RUN, f"logger={logger}")
     assert {path.name for path in Path("run").iterdir()} & {"csv", "tensorboard"} == folders

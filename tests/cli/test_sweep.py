@@ -3,15 +3,13 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT, Here, start, wait_for
+from conftest import Here, start, wait_for
 from handgrad.compare import progress
 
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
@@ -121,8 +119,7 @@ def page_says(page: Path, words: str) -> None:
 def test_sweep_that_is_running_is_watched_and_so_is_its_death(small: Path, tmp_path: Path) -> None:
     sweep = start(tmp_path, small, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
     wait_for(tmp_path, "sweep/1_*/metrics.json")
-    compare = [sys.executable, str(ROOT / "src" / "compare.py"), "sweep=sweep", "refresh_seconds=1"]
-    watching = subprocess.Popen(compare, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    watching = start(tmp_path, small, "sweep=sweep", "refresh_seconds=1", script="compare.py")
     page = tmp_path / "sweep" / "comparison" / "report.html"
     page_says(page, "1 of 2 runs done, 1 running, 0 to go, about ")
     assert '<meta http-equiv="refresh" content="1">' in page.read_text(encoding="utf-8")

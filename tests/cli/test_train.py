@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,7 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, Command, Here, ended_at_scoring, record_of, wait_for
+from conftest import ROOT, SCRIPT, Here, RunCommand, ended_at_scoring, record_of, start, wait_for
+from forks import Command
 from handgrad.compare.cells import settings_of
 from handgrad.runs.checkpoint import read_checkpoint
 
@@ -48,17 +48,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     home = tmp_path_factory.mktemp("finished")
     (home / "data").symlink_to(ROOT / "data")
     arguments = ["trainer.max_epochs=2", "regularizer=l2", "seed=3"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "src" / "train.py", *arguments],
-        cwd=home,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = Command(SCRIPT, arguments, home, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+    out, err = command.communicate()
+    assert command.returncode == 0, err
     assert {path.name for path in home.iterdir()} == {"data", "outputs"}
     (folder,) = (home / "outputs" / "runs").iterdir()
-    return folder, done.stdout + done.stderr
+    return folder, out + err
 
 
 def test_run_leaves_exactly_its_contract(finished: tuple[Path, str]) -> None:
@@ -173,10 +168,10 @@ def test_search_goes_on_after_a_trial_that_diverges(here: Here, tmp_path: Path) 
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `cluster`")
-def test_ray_gives_the_numbers_of_a_plain_run(command: Command, tmp_path: Path) -> None:
+def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Path) -> None:
     done = command("train.py", "-m", "hydra/launcher=ray", "threads=1", "seed=0,1", "hydra.sweep.dir=sweep", *SHORT)
-    assert done.returncode == 0, done.stderr
-    assert command("train.py", "threads=1", "seed=1", "hydra.run.dir=plain", *SHORT).returncode == 0
+    assert done.status == 0, done.err
+    assert command("train.py", "threads=1", "seed=1", "hydra.run.dir=plain", *SHORT).status == 0
     by_ray = record(tmp_path / "sweep" / "1_relu-manual-none-s1")
     assert by_ray["metrics"] == record(tmp_path / "plain")["metrics"]
 
@@ -218,14 +213,14 @@ def test_predictions_agree_with_the_confusion_matrix(finished: tuple[Path, str])
     assert probability[true == predicted].mean() > probability[true != predicted].mean()
 
 
-def test_finished_folder_is_not_run_again(command: Command, finished: tuple[Path, str]) -> None:
+def test_finished_folder_is_not_run_again(command: RunCommand, finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = record(folder)
     done = command("train.py", "trainer.max_epochs=2", "regularizer=l2", "seed=3", f"hydra.run.dir={folder}")
-    assert done.returncode == 0
-    assert "relu-manual-l2-s3: completed before, skipped" in done.stdout
+    assert done.status == 0
+    assert "relu-manual-l2-s3: completed before, skipped" in done.out
     done = command("train.py", f"hydra.run.dir={folder}")
-    assert "holds a run with another configuration: choose another folder" in done.stderr
+    assert "holds a run with another configuration: choose another folder" in done.err
     assert record(folder) == before
 
 
@@ -244,22 +239,17 @@ def test_repeated_sweep_runs_only_what_is_missing(here: Here, tmp_path: Path) ->
 
 
 def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp_path: Path) -> None:
-    arguments = ["trainer.max_epochs=30", "engine=autograd", "schedule=warmup", f"data.root={small}"]
+    arguments = ["trainer.max_epochs=6", "engine=autograd", "schedule=warmup", "network.hidden_sizes=[30]"]
     arguments += ["trainer.precision=64-true", "+trainer.log_every_n_steps=5"]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "src" / "train.py", "hydra.run.dir=killed", *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    process = start(tmp_path, small, "hydra.run.dir=killed", *arguments)
     wait_for(tmp_path, "killed/checkpoints/last.ckpt")
     process.kill()
-    process.wait()
+    process.communicate()
     assert record(tmp_path / "killed")["status"] == "running"
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["epoch"] < 29  # in the middle, not at the end
+    assert saved["epoch"] < 5  # in the middle, not at the end
     status, printed = here("hydra.run.dir=killed", *arguments)
-    assert (status, "epoch 1/30" in printed) == (0, False)
+    assert (status, "epoch 1/6" in printed) == (0, False)
     assert here("hydra.run.dir=whole", *arguments)[0] == 0
     killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))
     assert killed["metrics"] == whole["metrics"]
@@ -268,9 +258,10 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
         for path in (tmp_path / "killed" / "history.csv", tmp_path / "whole" / "history.csv")
     ]
     assert rows[0] == rows[1]
-    assert len(rows[0]) == 30
+    assert len(rows[0]) == 6
 
 
+@pytest.mark.usefixtures("drawn")
 def test_search_gets_its_objective_and_leaves_the_test_set_alone(here: Here, tmp_path: Path) -> None:
     arguments = ["data.val_size=280", "data.score_test=false", "hydra.run.dir=run", *SHORT]
     printed = here("optimized_metric=test/loss", *arguments)[1]
@@ -290,15 +281,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert not imported & {"torch", "lightning", "torchvision", "matplotlib", "numpy"}
 
 
+@pytest.mark.slow
 def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
-    command: Command, here: Here, small: Path, tmp_path: Path
+    command: RunCommand, here: Here, small: Path, tmp_path: Path
 ) -> None:
     sweep = ["-m", "optimizer.lr=1e30,0.01", f"data.root={small}", "+trainer.log_every_n_steps=5", *SHORT]
     parallel = command("train.py", *sweep, "hydra/launcher=parallel", "hydra.sweep.dir=parallel")
-    assert parallel.returncode == 1
-    assert "Done   2 out of   2" in parallel.stderr
-    assert "epoch 1/1" not in parallel.stdout
-    assert "step 1: try a smaller optimizer.lr" in parallel.stderr
+    assert parallel.status == 1
+    assert "Done   2 out of   2" in parallel.err
+    assert "epoch 1/1" not in parallel.out
+    assert "step 1: try a smaller optimizer.lr" in parallel.err
     here(*sweep, "threads=1", "hydra.sweep.dir=serial")
     for cell, status in (("0_relu-manual-none-s0", "diverged"), ("1_relu-manual-none-s0", "completed")):
         one, other = record(tmp_path / "parallel" / cell), record(tmp_path / "serial" / cell)
@@ -306,7 +298,7 @@ def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
         assert one["metrics"] == other["metrics"]
 
 
-def test_default_added_later_and_an_integer_are_no_other_configuration(here: Here, undrawn: None) -> None:
+def test_default_added_later_and_an_integer_are_no_other_configuration(here: Here) -> None:
     typed = ["trainer.max_epochs=2", "logger=none", "engine=manual", "network.hidden_sizes=[16]", "schedule=constant"]
     with ended_at_scoring(2):
         assert here(*typed, "optimizer.lr=1", "hydra.run.dir=sweep/0_a")[0] == 143
@@ -344,7 +336,7 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(here: Her
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_loss_of_every_nth_batch_is_logged(here: Here, undrawn: None, engine: str) -> None:
+def test_loss_of_every_nth_batch_is_logged(here: Here, engine: str) -> None:
     """Their mean over all batches is the epoch's train/loss; of every fifth, they are those of these batches."""
     typed = [f"engine={engine}", "trainer.max_epochs=1", "network.hidden_sizes=[16]", "trainer.precision=64-true"]
     found = []

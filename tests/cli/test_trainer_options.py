@@ -15,9 +15,8 @@ TABLE = (ROOT / "docs" / "trainer-options.md").read_text(encoding="utf-8")
 ROWS = ROW.findall(TABLE)
 
 
-@pytest.mark.filterwarnings("default")  # Lightning says what it thinks of unusual options
+@pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
-@pytest.mark.usefixtures("undrawn")
 def test_option_does_what_the_table_says(here: Here, options: str, verdict: str, what: str) -> None:
     small = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=2"]
     status, printed = here(*small, "hydra.run.dir=run", *words(options))

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from conftest import ROOT, Command, Here
+from conftest import ROOT, Here, RunCommand
 from handgrad.compare import again, figures, load, page, sentences, sources, statistics
 from handgrad.compare.comparison import CompareOptions
 from handgrad.config import Comparing, check
@@ -230,7 +229,7 @@ def test_every_figure_is_drawn_where_there_is_something_to_draw(tmp_path: Path) 
     assert drawn == ["accuracy", "curves", "gap", "confusion", "time", "option"]
 
 
-def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) -> None:
+def test_newest_sweep_is_compared_on_one_page(command: RunCommand, tmp_path: Path) -> None:
     leave_run(tmp_path / "outputs" / "sweeps" / "2026-01-01" / "0_x", 0.5)
     newest = tmp_path / "outputs" / "sweeps" / "2026-01-02"
     for seed, noise in enumerate(NOISE):
@@ -238,10 +237,10 @@ def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) 
         leave_run(newest / f"{3 + seed}_tanh", 0.97 - noise, seed, "tanh")
     (tmp_path / "paper.csv").write_text("activation,test/accuracy\nrelu,0.9829\n")
     done = command("compare.py", "reference=paper.csv")
-    assert done.returncode == 0, done.stderr
-    assert "98.00 ± 0.09" in done.stdout
-    assert "98.29" in done.stdout
-    assert "relu beats tanh by 1.00 points" in done.stdout
+    assert done.status == 0, done.err
+    assert "98.00 ± 0.09" in done.out
+    assert "98.29" in done.out
+    assert "relu beats tanh by 1.00 points" in done.out
     figure_files = {
         f"{name}.{kind}" for name in ("accuracy", "curves", "gap", "confusion", "time") for kind in ("png", "svg")
     }
@@ -258,27 +257,27 @@ def test_newest_sweep_is_compared_on_one_page(command: Command, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs", "paper.csv"}
 
 
-def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: Command, tmp_path: Path) -> None:
+def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: RunCommand, tmp_path: Path) -> None:
     leave_run(tmp_path / "s1" / "0", 0.98)
     leave_run(tmp_path / "s2" / "0", 0.97, activation="tanh")
     done = command("compare.py", "sweep=s*", "output=there")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     assert (tmp_path / "there" / "report.html").exists()
     for wrong, answer in (("sweep=3", "no folder matches sweep=3"), ("sweeps=s1", "Did you mean sweep?")):
         done = command("compare.py", wrong)
-        assert done.returncode == 1
-        assert answer in done.stderr
-        assert "Traceback" not in done.stderr
+        assert done.status == 1
+        assert answer in done.err
+        assert "Traceback" not in done.err
 
 
-def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: Command, here: Here, small: Path) -> None:
+def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: RunCommand, here: Here, small: Path) -> None:
     sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", f"data.root={small}"]
     sweep.append("+trainer.log_every_n_steps=5")
     assert here(*sweep, "hydra.sweep.dir=sweep")[0] == 0
     done = command("compare.py", "sweep=sweep")
-    assert done.returncode == 0, done.stderr
-    assert "McNemar's test, corrected p" in done.stdout
-    printed = next(line for line in done.stdout.splitlines() if line.startswith("python src/train.py -m"))
+    assert done.status == 0, done.err
+    assert "McNemar's test, corrected p" in done.out
+    printed = next(line for line in done.out.splitlines() if line.startswith("python src/train.py -m"))
     assert printed == (f"python src/train.py {' '.join(sweep)} seed=0,1,2,3,4 hydra.sweep.dir=sweep")
 
 
@@ -678,37 +677,37 @@ def test_output_that_names_no_folder_is_refused(output: Any) -> None:
     ],
 )
 def test_input_that_cannot_be_is_answered_in_one_sentence(
-    command: Command, tmp_path: Path, arguments: list[str], answer: str
+    command: RunCommand, tmp_path: Path, arguments: list[str], answer: str
 ) -> None:
     (tmp_path / "a_file").write_text("")
     leave_run(tmp_path / "outputs" / "sweeps" / "s" / "0", 0.98)
     done = command("compare.py", *arguments)
-    assert done.returncode == 1
-    assert answer in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line]) <= 3  # two of them may be Hydra's own
+    assert done.status == 1
+    assert answer in done.err
+    assert "Traceback" not in done.err
+    assert len([line for line in done.err.splitlines() if line]) <= 3  # two of them may be Hydra's own
 
 
-def test_paths_are_relative_to_the_start_and_shown_absolute(command: Command, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_start_and_shown_absolute(command: RunCommand, tmp_path: Path) -> None:
     leave_run(tmp_path / "3" / "0", 0.98)
     done = command("compare.py", "sweep=3", "hydra.job.chdir=true", "hydra.run.dir=elsewhere", "output=there")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     assert (tmp_path / "there" / "report.html").exists()
-    assert f"report: {tmp_path / 'there' / 'report.html'}" in done.stdout
-    assert str(tmp_path / "3") in done.stdout
+    assert f"report: {tmp_path / 'there' / 'report.html'}" in done.out
+    assert str(tmp_path / "3") in done.out
 
 
-def test_no_name_steers_the_terminal(command: Command, tmp_path: Path) -> None:
+def test_no_name_steers_the_terminal(command: RunCommand, tmp_path: Path) -> None:
     for number, name in enumerate(["\x1b[31mred", "[red]x[/red]", ":heart:", "a\rb", "\u202eabc"]):
         leave_run(
             tmp_path / "s" / f"{number}{name}".replace("/", "."), 0.9 + number / 100, activation=name, status="failed"
         )
     leave_run(tmp_path / "s" / "9", 0.9)
     done = command("compare.py", "sweep=s")
-    assert done.returncode == 0, done.stderr
-    assert not [letter for letter in done.stdout if not letter.isprintable() and letter != "\n"]
+    assert done.status == 0, done.err
+    assert not [letter for letter in done.out if not letter.isprintable() and letter != "\n"]
     for shown in ("\\x1b[31mred", "[red]x[/red]", ":heart:", "a\\rb", "\\u202eabc"):
-        assert done.stdout.count(shown) >= 1 + ("/" not in shown)  # in the table, and by its folder in the remark
+        assert done.out.count(shown) >= 1 + ("/" not in shown)  # in the table, and by its folder in the remark
 
 
 def test_everything_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
@@ -832,7 +831,7 @@ def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
 
 
 def test_suggested_command_adds_its_runs_to_the_same_folder(
-    command: Command, here: Here, small: Path, tmp_path: Path
+    command: RunCommand, here: Here, small: Path, tmp_path: Path
 ) -> None:
     few = ["trainer.max_epochs=1", f"data.root={small}", "+trainer.log_every_n_steps=5"]
     folder, own = tmp_path / "a b,c [1]=x", tmp_path / "my conf"
@@ -841,13 +840,12 @@ def test_suggested_command_adds_its_runs_to_the_same_folder(
     status, printed = here("-m", "--config-dir", "my conf", "activation=mine", *few, "hydra.sweep.dir='a b,c [1]=x'")
     assert status == 0, printed
     done = command("compare.py", "sweep='a b,c [1]=x'")
-    assert done.returncode == 0, done.stderr
-    suggested = next(line for line in done.stdout.splitlines() if line.startswith("python src/train.py -m"))
-    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'src' / 'train.py'))}"
-    typed = suggested.replace("python src/train.py", program).replace("seed=0,1,2,3,4", "seed=0,1")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    again = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    assert done.status == 0, done.err
+    suggested = next(line for line in done.out.splitlines() if line.startswith("python src/train.py -m"))
+    typed = suggested.replace("python src/train.py", "printf '%s\\0'").replace("seed=0,1,2,3,4", "seed=0,1")
+    words = subprocess.run(typed, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
+    again = command("train.py", *words.split("\0")[:-1])  # as the shell hands them on
+    assert again.status == 0, again.err
     records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
     assert sorted(record["seed"] for record in records) == [0, 1]
     assert {path.name for path in tmp_path.iterdir()} == {"data", folder.name, own.name}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from conftest import Command
+from conftest import RunCommand
 from handgrad.compare import figures, page, sentences, statistics
 from handgrad.errors import UserError
 from made_runs import NOISE, everything, leave_configured, leave_run, written
@@ -416,7 +416,7 @@ def test_table_for_latex_is_escaped(tmp_path: Path) -> None:
     assert "97.05 ±" in table
 
 
-def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path: Path) -> None:
+def test_everything_is_asked_for_on_the_command_line(command: RunCommand, tmp_path: Path) -> None:
     for number, activation in enumerate(["relu", "tanh", "gelu"]):
         leave_cell(tmp_path / "s", activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
     done = command(
@@ -428,18 +428,18 @@ def test_everything_is_asked_for_on_the_command_line(command: Command, tmp_path:
         "baseline=activation=tanh engine=manual regularizer=none",
         "group=[activation,engine,regularizer]",
     )
-    assert done.returncode == 0, done.stderr
-    assert "equality within 0.0001 nats is shown" in " ".join(done.stdout.split())
-    assert "chose 8 of 9 runs" in done.stdout
+    assert done.status == 0, done.err
+    assert "equality within 0.0001 nats is shown" in " ".join(done.out.split())
+    assert "chose 8 of 9 runs" in done.out
     html = (tmp_path / "s" / "comparison" / "report.html").read_text(encoding="utf-8")
     assert "Every other cell against activation=tanh engine=manual regularizer=none" in html
     assert "How many seeds would tell?" in html
     assert (tmp_path / "s" / "comparison" / "test_loss.png").exists()
     for wrong in ("margin=-1", "margin=a", "metric=", "group=[]", "baseline=nobody", "where=nothing == 1"):
         done = command("compare.py", "sweep=s", wrong)
-        assert done.returncode == 1
-        assert wrong.split("=")[0] in done.stderr
-        assert "Traceback" not in done.stderr
+        assert done.status == 1
+        assert wrong.split("=")[0] in done.err
+        assert "Traceback" not in done.err
 
 
 def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) -> None:

@@ -42,8 +42,6 @@ OPENING = {
     "check.py": ["batch=8", "fd_entries=1"],
 }
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 class Harm:
     """Leaves a mark when it is unpickled."""

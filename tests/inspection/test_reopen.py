@@ -210,7 +210,7 @@ def test_exported_networks_are_the_trained_one(here: Here, trained: Trained, sma
     assert z.argmax(dim=0).equal(predicted)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_same_logits(here: Here, trained: Trained) -> None:
     pytest.importorskip("onnxruntime")
     trained("activation=gelu", "trainer.precision=64-true")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import hydra
+import pytest
 import torch
 from torch import Tensor
 
@@ -34,6 +35,7 @@ def test_threads_are_those_asked_for(small: Path, tmp_path: Path) -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(small: Path, tmp_path: Path) -> None:
     """In a process of its own, as a run is: threads that are there already would not learn of it."""
     code = f"""

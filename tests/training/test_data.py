@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from conftest import ROOT
+from forks import FORK_SERVER
 from handgrad.errors import UserError
 from handgrad.training.data import EpochBatches, MNISTDataModule, make_loader
 
@@ -256,8 +256,7 @@ def test_read_only_folder_is_named_with_the_remedy(unprivileged: Path) -> None:
 
 
 def test_two_processes_unpack_a_fresh_clone_at_the_same_time(root: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=load, args=(root,)) for _ in range(2)]
+    processes = [FORK_SERVER.Process(target=load, args=(root,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -90,6 +90,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
+@pytest.mark.usefixtures("drawn")
 def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
     here: Here, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
