@@ -17,7 +17,7 @@ import pandas as pd
 from handgrad.compare import statistics
 from handgrad.compare.comparison import CompareOptions, Comparison
 from handgrad.compare.effects import main_effects
-from handgrad.compare.metrics import measure
+from handgrad.compare.metrics import find_metric
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
 MARGIN = 0.002
@@ -39,7 +39,7 @@ def sweep(seeds: int, difference: float, random: np.random.Generator) -> Compari
     return Comparison(
         table=table,
         asked=CompareOptions(),
-        measure=measure(None, "test", table.columns),
+        metric=find_metric(None, "test", table.columns),
         keys=list(KEYS),
         values={key: {text: text for text in texts} for key, texts in KEYS.items()},
         choices=frozenset(KEYS),

@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad.config import Checking, build, check, to_dict
+from handgrad.config import CheckConfig, build, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.process import run
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     """Build or open a network, check it on a batch, write, show; status 1 if a gradient is wrong."""
     config = to_dict(cfg)
-    check(config, Checking)
+    check(config, CheckConfig)
     from handgrad.nn import gradcheck  # nothing heavy before the configuration is checked
 
     network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from handgrad.compare.again import for_hydra
-from handgrad.config import Comparing, check, to_dict
+from handgrad.config import CompareConfig, check, to_dict
 from handgrad.process import run
 
 ASKED = ("metric", "margin", "where", "group", "baseline")
@@ -23,7 +23,7 @@ ASKED = ("metric", "margin", "where", "group", "baseline")
 def main(cfg: DictConfig) -> None:
     """Compare, once or, with `refresh_seconds`, again and again until the sweep has no job left."""
     config = to_dict(cfg)
-    check(config, Comparing)
+    check(config, CompareConfig)
     start = Path(HydraConfig.get().runtime.cwd)  # Hydra may have changed the working directory
     while compared(config, start) and config["refresh_seconds"]:
         time.sleep(config["refresh_seconds"])

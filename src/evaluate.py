@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from handgrad.config import Reopening, check, to_dict
+from handgrad.config import OpenConfig, check, to_dict
 from handgrad.console import make_console, table_console
 from handgrad.process import run
 from handgrad.text import escape_control
@@ -13,14 +13,14 @@ from handgrad.text import escape_control
 def main(cfg: DictConfig) -> None:
     """Open, score every set, and say whether that is what the run had recorded."""
     config = to_dict(cfg)
-    check(config, Reopening)
+    check(config, OpenConfig)
     from handgrad.inspection.reopen import open_network  # nothing heavy before the configuration is checked
 
     opened = open_network(config)
     trainer, module, data, _ = opened.assembly
     trainer.test(module, data, verbose=False)
     recorded = opened.record["metrics"] if opened.record else {}
-    show(module.numbers_of(module.tested), recorded)
+    show(module.metrics_of(module.test_sets), recorded)
     make_console().print(escape_control(str(opened.source)), soft_wrap=True)
 
 

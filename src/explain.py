@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from handgrad.config import Explaining, check, to_dict
+from handgrad.config import ExplainConfig, check, to_dict
 from handgrad.console import make_console
 from handgrad.errors import output_errors
 from handgrad.process import run
@@ -16,7 +16,7 @@ from handgrad.text import escape_control
 def main(cfg: DictConfig) -> None:
     """Open, write, say where the page is."""
     config = to_dict(cfg)
-    check(config, Explaining)
+    check(config, ExplainConfig)
     from handgrad.inspection import explain, reopen  # nothing heavy before the configuration is checked
 
     network = reopen.open_network(config)

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from handgrad.config import Exporting, check, to_dict
+from handgrad.config import ExportConfig, check, to_dict
 from handgrad.console import make_console
 from handgrad.errors import output_errors
 from handgrad.process import run
@@ -16,7 +16,7 @@ from handgrad.text import escape_control
 def main(cfg: DictConfig) -> None:
     """Open, write, read back, compare on the test set."""
     config = to_dict(cfg)
-    check(config, Exporting)
+    check(config, ExportConfig)
     from handgrad.inspection import export, reopen  # nothing heavy before the configuration is checked
 
     network = reopen.open_network(config)

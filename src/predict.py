@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad.config import Predicting, check, to_dict
+from handgrad.config import PredictConfig, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.process import run
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     """Find the pictures, prepare them as MNIST was, predict, write, show; what is no picture is named."""
     config = to_dict(cfg)
-    check(config, Predicting)
+    check(config, PredictConfig)
     from handgrad.inspection import predict
     from handgrad.inspection.figures import pictures  # nothing heavy before the configuration is checked
     from handgrad.inspection.reopen import open_network

@@ -26,7 +26,7 @@ from handgrad.training.callbacks import History
 from handgrad.training.data import Images, MNISTDataModule
 
 RunCommand = Callable[..., Ended]
-Here = Callable[..., tuple[int, str]]
+RunScript = Callable[..., tuple[int, str]]
 SCRIPT = TRAIN
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -74,7 +74,7 @@ def mnist() -> MNISTDataModule:
 
 
 @pytest.fixture(scope="session")
-def few(mnist: MNISTDataModule) -> Images:
+def images_640(mnist: MNISTDataModule) -> Images:
     """The first 640 training images."""
     train = mnist.sets["train"]
     return Images(train.images[:640], train.targets[:640])
@@ -86,7 +86,7 @@ def head_of(images: Images, count: int) -> Images:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the first 1,280 training and 400 test images of MNIST: twenty batches of 64."""
     root = tmp_path_factory.mktemp("small")
     make_data(root)
@@ -107,13 +107,13 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def here(
-    small: Path,
+def run_script(
+    tiny_mnist: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
-) -> Here:
+) -> RunScript:
     """Runs `src/train.py` on the small data, or another script, in this process and an empty folder.
 
     Returns its status and what it printed.
@@ -125,7 +125,7 @@ def here(
         draw_nothing(monkeypatch)
 
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
-        ours = [f"data.root={small}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
+        ours = [f"data.root={tiny_mnist}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
         ours += without_report(arguments) if script == SCRIPT else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         script = str(ROOT / "src" / script)
@@ -154,16 +154,16 @@ def without_report(arguments: tuple[str, ...]) -> list[str]:
     return ["report=false"] if "-m" in arguments and not any("report=" in word for word in arguments) else []
 
 
-def start(folder: Path, small: Path, *arguments: str, script: str = SCRIPT) -> Command:
+def start(folder: Path, tiny_mnist: Path, *arguments: str, script: str = SCRIPT) -> Command:
     """Start a script of `src/` in the background."""
-    ours = [f"data.root={small}", *without_report(arguments)] if script == SCRIPT else []
+    ours = [f"data.root={tiny_mnist}", *without_report(arguments)] if script == SCRIPT else []
     return Command(str(ROOT / "src" / script), [*arguments, *ours], folder, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
 
 
-def start_fresh(folder: Path, small: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start_fresh(folder: Path, tiny_mnist: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start `src/train.py` in a new interpreter: what it does with its streams is the interpreter's business too."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments, f"data.root={small}"],
+        [sys.executable, SCRIPT, *arguments, f"data.root={tiny_mnist}"],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from conftest import ROOT
-from handgrad.config import Training, build, check, to_dict
+from handgrad.config import RunConfig, build, check, to_dict
 from handgrad.errors import UserError
 from handgrad.runs.record import DivergedError
 
@@ -22,7 +22,7 @@ def compose(*overrides: str) -> DictConfig:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    check(to_dict(cfg), Training)
+    check(to_dict(cfg), RunConfig)
     return cfg
 
 

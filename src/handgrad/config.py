@@ -130,13 +130,13 @@ def require_target(node: dict[str, Any]) -> dict[str, Any]:
     raise PydanticCustomError("target", "must have a _target_, a class by its full name")
 
 
-class Watching(Group):
+class Targets(Group):
     """`conf/logger/`, `conf/callbacks/`: any names, each with a target."""
 
     __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(require_target)]]
 
 
-class Training(Group):
+class RunConfig(Group):
     """A run, as `conf/train.yaml` has it."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -153,8 +153,8 @@ class Training(Group):
     regularizer: Regularizer
     trainer: Trainer
     diagnostics: Diagnostics | None = None
-    logger: Watching | None = None
-    callbacks: Watching | None = None
+    logger: Targets | None = None
+    callbacks: Targets | None = None
 
 
 def some_names(value: Any) -> Any:
@@ -165,14 +165,14 @@ def some_names(value: Any) -> Any:
     return value
 
 
-class Sweeping(Training):
+class TrainConfig(RunConfig):
     """The whole of `conf/train.yaml`: a run, and what concerns the sweep that it is part of."""
 
     report: bool
     dry_run: bool
 
 
-class Comparing(Group):
+class CompareConfig(Group):
     """The whole of `conf/compare.yaml`."""
 
     sweep: Annotated[Any, AfterValidator(some_names)]
@@ -193,7 +193,7 @@ class OtherData(Group):
     root: Annotated[str, Field(min_length=1)] | None
 
 
-class Reopening(Group):
+class OpenConfig(Group):
     """What `conf/trained.yaml` gives to every command that opens a trained network."""
 
     activation: Group | None = None
@@ -203,27 +203,27 @@ class Reopening(Group):
     trust: bool
 
 
-class Exporting(Reopening):
+class ExportConfig(OpenConfig):
     """The whole of `conf/export.yaml`."""
 
     format: Literal["state_dict", "notebook", "onnx"]
     output: Name | None
 
 
-class Explaining(Reopening):
+class ExplainConfig(OpenConfig):
     """The whole of `conf/explain.yaml`."""
 
     output: Name | None
 
 
-class Predicting(Reopening):
+class PredictConfig(OpenConfig):
     """The whole of `conf/predict.yaml`."""
 
     images: Annotated[Any, AfterValidator(some_names)]
     output: Name | None
 
 
-class Checking(Group):
+class CheckConfig(Group):
     """The whole of `conf/check.yaml`."""
 
     run: Name | None

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from handgrad.config import Training
+from handgrad.config import RunConfig
 
 RETIRED = ("block",)  # keys of older runs' data that changed no number
 MOVED = {  # classes and functions by the names that older runs have recorded
@@ -37,7 +37,7 @@ def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = in_todays_names(config)
     try:
-        return Training.model_validate(config).model_dump()
+        return RunConfig.model_validate(config).model_dump()
     except ValidationError:
         return config
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import Sweeping, check, to_dict
+from handgrad.config import TrainConfig, check, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS
@@ -125,5 +125,5 @@ def run_config(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: names each invalid value.
     """
-    check(config, Sweeping)
+    check(config, TrainConfig)
     return {key: value for key, value in config.items() if key not in SWEEP_ONLY_KEYS}

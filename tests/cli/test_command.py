@@ -23,9 +23,9 @@ def living(group: int) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
-    tmp_path: Path, small: Path, number: signal.Signals
+    tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, small, "hydra.run.dir=run", "trainer.max_epochs=5000")
+    process = start(tmp_path, tiny_mnist, "hydra.run.dir=run", "trainer.max_epochs=5000")
     wait_for(tmp_path, "run/history.csv")
     for _ in range(3):  # Python drops an exception that a signal raises in a destructor: send it again
         process.send_signal(number)
@@ -50,12 +50,12 @@ def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
     ids=lambda number: number.name,
 )
 def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker(
-    tmp_path: Path, small: Path, number: signal.Signals
+    tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C reaches the whole group; the others the parent alone."""
     options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
     # At 0.01 relu may diverge on so few images, by the last digit of a product.
-    process = start(tmp_path, small, "-m", *options, "optimizer.lr=0.001")
+    process = start(tmp_path, tiny_mnist, "-m", *options, "optimizer.lr=0.001")
     wait_for(tmp_path, "sweep/*/history.csv", count=2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
@@ -76,9 +76,9 @@ def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker
 
 
 @pytest.mark.slow
-def test_console_that_cannot_show_a_sign_shows_a_question_mark(tmp_path: Path, small: Path) -> None:
+def test_console_that_cannot_show_a_sign_shows_a_question_mark(tmp_path: Path, tiny_mnist: Path) -> None:
     arguments = ["hydra.run.dir=run", "trainer.max_epochs=1", 'name="größe ± [b]x[/b]"']
-    process = start_fresh(tmp_path, small, *arguments, PYTHONIOENCODING="ascii")
+    process = start_fresh(tmp_path, tiny_mnist, *arguments, PYTHONIOENCODING="ascii")
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "gr??e ? [b]x[/b]" in printed
@@ -87,8 +87,8 @@ def test_console_that_cannot_show_a_sign_shows_a_question_mark(tmp_path: Path, s
 
 
 @pytest.mark.slow
-def test_reader_that_goes_away_costs_no_run(tmp_path: Path, small: Path) -> None:
-    process = start_fresh(tmp_path, small, "hydra.run.dir=run", "trainer.max_epochs=2")
+def test_reader_that_goes_away_costs_no_run(tmp_path: Path, tiny_mnist: Path) -> None:
+    process = start_fresh(tmp_path, tiny_mnist, "hydra.run.dir=run", "trainer.max_epochs=2")
     assert process.stdout
     process.stdout.close()
     process.stdout = None
@@ -99,16 +99,16 @@ def test_reader_that_goes_away_costs_no_run(tmp_path: Path, small: Path) -> None
 
 
 @pytest.mark.slow
-def test_output_closed_from_the_start_costs_no_run(tmp_path: Path, small: Path) -> None:
-    line = f"exec {sys.executable} {SCRIPT} hydra.run.dir=run trainer.max_epochs=1 data.root={small} >&-"
+def test_output_closed_from_the_start_costs_no_run(tmp_path: Path, tiny_mnist: Path) -> None:
+    line = f"exec {sys.executable} {SCRIPT} hydra.run.dir=run trainer.max_epochs=1 data.root={tiny_mnist} >&-"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert record_of(tmp_path / "run")["status"] == "completed"
 
 
-def test_two_sweeps_in_one_folder_share_the_cells_and_both_end_well(tmp_path: Path, small: Path) -> None:
+def test_two_sweeps_in_one_folder_share_the_cells_and_both_end_well(tmp_path: Path, tiny_mnist: Path) -> None:
     options = ["hydra.sweep.dir=sweep", "trainer.max_epochs=3", "seed=0,1"]
-    processes = [start(tmp_path, small, "-m", *options) for _ in range(2)]
+    processes = [start(tmp_path, tiny_mnist, "-m", *options) for _ in range(2)]
     ended = [process.communicate(timeout=90) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
     runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]

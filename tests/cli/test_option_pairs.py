@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from allpairspy import AllPairs
 
-from conftest import Here, record_of, words
+from conftest import RunScript, record_of, words
 
 SCHEDULE = "{_target_: torch.optim.lr_scheduler.%s, _partial_: true, %s}"
 FACTORS = {
@@ -40,7 +40,7 @@ CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(F
 
 @pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
-def test_engines_agree_under_options_in_pairs(here: Here, case: dict[str, str]) -> None:
+def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[str, str]) -> None:
     precision, *deterministic = case["precision"].split()
     shared = ["trainer.max_epochs=2", "regularizer=l2", "network.hidden_sizes=[30]", "network.init=pytorch"]
     shared += [f"trainer.precision={precision}", *(f"+trainer.{option}=true" for option in deterministic)]
@@ -51,7 +51,7 @@ def test_engines_agree_under_options_in_pairs(here: Here, case: dict[str, str]) 
         optimizer = case["optimizer"]
         if engine == "autograd":  # which has nothing for the factored form of the same steps
             optimizer = optimizer.replace("factored_sgd", "sgd optimizer.fused=false")
-        status, printed = here(f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
+        status, printed = run_script(f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
         assert status == 0, printed
         found.append(everything(Path(engine)))
     tolerance = {"64-true": 1e-9, "32-true": 1e-3, "bf16-mixed": 0.1}[precision]

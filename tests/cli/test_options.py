@@ -14,14 +14,14 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, Here, record_of
+from conftest import ROOT, RunScript, record_of
 
 RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
 
 
-def well(here: Here, *options: str) -> str:
+def well(run_script: RunScript, *options: str) -> str:
     """Run, assert that it ended well, and return what it printed."""
-    status, printed = here(*options)
+    status, printed = run_script(*options)
     assert status == 0, printed
     return printed
 
@@ -30,8 +30,8 @@ def history(folder: Path = Path("run")) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))
 
 
-def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(here: Here) -> None:
-    well(here, *RUN, "trainer.max_epochs=2", "+trainer.max_steps=25")
+def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(run_script: RunScript) -> None:
+    well(run_script, *RUN, "trainer.max_epochs=2", "+trainer.max_steps=25")
     whole, cut = history()
     assert (whole["batches"], cut["batches"]) == ("20", "5")
     assert whole["test/accuracy"]
@@ -43,9 +43,9 @@ def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(here: Here) -> No
 
 @pytest.mark.parametrize(("interval", "scored_at_the_end"), [("5", True), ("0.3", False)])
 def test_scores_of_the_middle_of_an_epoch_do_not_stand_in_its_row(
-    here: Here, interval: str, scored_at_the_end: bool
+    run_script: RunScript, interval: str, scored_at_the_end: bool
 ) -> None:
-    well(here, *RUN, f"+trainer.val_check_interval={interval}")
+    well(run_script, *RUN, f"+trainer.val_check_interval={interval}")
     (row,) = history()
     if scored_at_the_end:
         assert float(row["test/accuracy"]) == record_of(Path("run"))["metrics"]["test/accuracy"]
@@ -53,8 +53,8 @@ def test_scores_of_the_middle_of_an_epoch_do_not_stand_in_its_row(
         assert row["test/accuracy"] == ""
 
 
-def test_run_that_ends_inside_its_first_epoch_is_scored_and_recorded(here: Here) -> None:
-    well(here, *RUN, "+trainer.max_steps=12")
+def test_run_that_ends_inside_its_first_epoch_is_scored_and_recorded(run_script: RunScript) -> None:
+    well(run_script, *RUN, "+trainer.max_steps=12")
     (row,) = history()
     assert (row["batches"], row["test/loss"]) == ("12", "")
     assert 0 < record_of(Path("run"))["metrics"]["test/accuracy"] < 1
@@ -74,22 +74,22 @@ COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
     ],
     ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),
 )
-def test_cosine_reaches_zero_at_the_last_step_really_taken(here: Here, options: list[str]) -> None:
-    well(here, *RUN, *COSINE, *options)
+def test_cosine_reaches_zero_at_the_last_step_really_taken(run_script: RunScript, options: list[str]) -> None:
+    well(run_script, *RUN, *COSINE, *options)
     assert float(history()[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
-def test_total_steps_of_the_users_own_are_kept_or_refused(here: Here) -> None:
-    well(here, *RUN, *COSINE, "schedule.total_steps=37")
+def test_total_steps_of_the_users_own_are_kept_or_refused(run_script: RunScript) -> None:
+    well(run_script, *RUN, *COSINE, "schedule.total_steps=37")
     assert float(history()[-1]["lr"]) == pytest.approx(0.01 / 2)  # half way: step 20 of 3 to 37
-    status, printed = here(*RUN, *COSINE, "schedule.total_steps=10", "hydra.run.dir=refused")
+    status, printed = run_script(*RUN, *COSINE, "schedule.total_steps=10", "hydra.run.dir=refused")
     assert status == 1
     assert "schedule.total_steps=10 is less than the 20 steps of this run: leave it null" in printed
 
 
-def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_class(here: Here) -> None:
+def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_class(run_script: RunScript) -> None:
     options = ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9,0.5"]
-    well(here, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
+    well(run_script, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
     columns = []
     for folder in sorted(Path("sweep").glob("*_relu*")):
         board = EventAccumulator(str(folder / "tensorboard"))
@@ -106,18 +106,18 @@ def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_cl
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(here: Here, engine: str) -> None:
+def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(run_script: RunScript, engine: str) -> None:
     plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 0.9}"
     options = [f"engine={engine}", "optimizer=sgd", "~schedule", f"+schedule={plateau}", "trainer.max_epochs=4"]
-    well(here, *RUN, *options)
+    well(run_script, *RUN, *options)
     rates = [float(row["lr"]) for row in history()]
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
-def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> None:
+def test_users_own_callbacks_and_loggers_are_used_beside_ours(run_script: RunScript) -> None:
     one = "+trainer.callbacks={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: kept}"
     logger = "+trainer.logger=[{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: theirs}]"
-    well(here, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
+    well(run_script, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
     assert list(Path("kept").glob("*.ckpt"))
     assert list(Path("theirs").rglob("metrics.csv"))
     assert list(Path("run", "tensorboard").iterdir())
@@ -173,11 +173,11 @@ def test_users_own_callbacks_and_loggers_are_used_beside_ours(here: Here) -> Non
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_is_one_sentence(
-    here: Here, options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+    run_script: RunScript, options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HANDGRAD_SEED", "3")
     Path("file").touch()
-    status, printed = here(*RUN, *options)
+    status, printed = run_script(*RUN, *options)
     assert status == 1
     assert sentence in printed
     assert "Traceback" not in printed
@@ -194,14 +194,14 @@ def every_key(node: Any, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.slow
-def test_whatever_is_set_to_null_works_or_is_one_sentence(here: Here) -> None:
+def test_whatever_is_set_to_null_works_or_is_one_sentence(run_script: RunScript) -> None:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         keys = every_key(hydra.compose("train"))
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
     of_hydra = ["hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.run.dir", "hydra.job", "hydra.runtime"]
     for key in dict.fromkeys([*groups, *keys, *of_hydra]):
         quick = ["+trainer.limit_train_batches=5", *([] if "logger" in key else ["logger=none"])]
-        status, printed = here(f"hydra.run.dir={key}", *RUN[1:], *quick, f"{key}=null")
+        status, printed = run_script(f"hydra.run.dir={key}", *RUN[1:], *quick, f"{key}=null")
         assert "Traceback" not in printed, key
         if status:
             sentence = printed.strip().splitlines()[-1]
@@ -210,9 +210,9 @@ def test_whatever_is_set_to_null_works_or_is_one_sentence(here: Here) -> None:
             assert record_of(Path(key))["status"] == "completed"
 
 
-def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(here: Here) -> None:
+def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(run_script: RunScript) -> None:
     options = [*RUN, "optimizer.lr=1e30"]
-    first, second = here(*options), here(*options)
+    first, second = run_script(*options), run_script(*options)
     assert first[0] == second[0] == 1
     assert "relu-manual-none-s0: diverged before, skipped" in second[1]
     reason = record_of(Path("run"))["reason"]
@@ -221,24 +221,26 @@ def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(here: 
 
 
 @pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "5", "x" * 300, "[b]<i>$x$ ±"])
-def test_name_leads_nowhere_but_into_the_dated_folder(here: Here, name: str, tmp_path: Path) -> None:
-    printed = well(here, *RUN[1:], f"name='{name}'")
+def test_name_leads_nowhere_but_into_the_dated_folder(run_script: RunScript, name: str, tmp_path: Path) -> None:
+    printed = well(run_script, *RUN[1:], f"name='{name}'")
     (folder,) = Path("outputs", "runs").iterdir()
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
     assert record_of(folder)["name"] == name
     assert name[:60] in printed
 
 
-def test_relative_path_means_the_directory_of_the_start(here: Here, small: Path, tmp_path: Path) -> None:
-    Path("data").symlink_to(small)
-    printed = well(here, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
+def test_relative_path_means_the_directory_of_the_start(
+    run_script: RunScript, tiny_mnist: Path, tmp_path: Path
+) -> None:
+    Path("data").symlink_to(tiny_mnist)
+    printed = well(run_script, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
     assert str(tmp_path / "a" / "run") in printed
     assert {path.name for path in tmp_path.iterdir()} == {"a", "data"}
 
 
-def test_run_in_a_folder_of_another_configuration_names_the_keys(here: Here) -> None:
-    well(here, *RUN)
-    status, printed = here(*RUN, "seed=1", "optimizer.lr=0.1")
+def test_run_in_a_folder_of_another_configuration_names_the_keys(run_script: RunScript) -> None:
+    well(run_script, *RUN)
+    status, printed = run_script(*RUN, "seed=1", "optimizer.lr=0.1")
     assert status == 1
     assert (
         "it has seed (0, not 1), name (relu-manual-none-s0, not relu-manual-none-s1), optimizer.lr (0.01, not 0.1)"
@@ -265,9 +267,9 @@ class Vandal(Callback):
 
 
 @pytest.mark.parametrize("deed", ["delete", "move", "file for a folder"])
-def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(here: Here, deed: str) -> None:
+def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(run_script: RunScript, deed: str) -> None:
     vandal = f"+trainer.callbacks={{_target_: test_options.Vandal, deed: {deed}}}"
-    status, printed = here(*RUN, "trainer.max_epochs=3", vandal)
+    status, printed = run_script(*RUN, "trainer.max_epochs=3", vandal)
     assert status == 1
     assert "Traceback" not in printed
     sentence = printed.strip().splitlines()[-1]
@@ -277,11 +279,11 @@ def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(here: Here
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "checkpoints", "metrics.json"])
-def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(here: Here, name: str) -> None:
+def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(run_script: RunScript, name: str) -> None:
     target = Path("run", name)
     target.parent.mkdir()
     target.mkdir() if name == "metrics.json" else target.touch()
-    status, printed = here(*RUN)
+    status, printed = run_script(*RUN)
     assert status == 1
     assert str(target.absolute()) in printed
     assert "epoch 1/1" not in printed
@@ -297,11 +299,11 @@ class Stopper(Callback):
             raise SystemExit(143)
 
 
-def test_tensorboard_of_a_run_that_went_on_has_every_step_once(here: Here) -> None:
+def test_tensorboard_of_a_run_that_went_on_has_every_step_once(run_script: RunScript) -> None:
     options = [*RUN, "trainer.max_epochs=3", "+trainer.callbacks={_target_: test_options.Stopper}"]
     Path("stop").touch()
-    assert here(*options)[0] == 143
-    assert "goes on from" in well(here, *options)
+    assert run_script(*options)[0] == 143
+    assert "goes on from" in well(run_script, *options)
     board = EventAccumulator(str(Path("run", "tensorboard")))
     board.Reload()
     for tag in ("train/loss", "lr-FactoredSGD/weights", "test/accuracy"):
@@ -324,17 +326,17 @@ class Witness(Callback):
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning says that it turns off what is off already
-def test_overfitting_sees_the_same_batches_in_every_epoch(here: Here) -> None:
+def test_overfitting_sees_the_same_batches_in_every_epoch(run_script: RunScript) -> None:
     Witness.seen.clear()
     witness = "+trainer.callbacks={_target_: test_options.Witness}"
-    well(here, *RUN, "trainer.max_epochs=3", "+trainer.overfit_batches=3", witness)
+    well(run_script, *RUN, "trainer.max_epochs=3", "+trainer.overfit_batches=3", witness)
     first, second, third = Witness.seen
     assert first == second == third
     assert len(first) == 3
 
 
-def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(here: Here, tmp_path: Path) -> None:
-    printed = well(here, *RUN, "+trainer.fast_dev_run=true")
+def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(run_script: RunScript, tmp_path: Path) -> None:
+    printed = well(run_script, *RUN, "+trainer.fast_dev_run=true")
     assert (
         printed.strip().splitlines()[-1].startswith("fast_dev_run: 1 batch(es) each of training, validation and test")
     )
@@ -342,28 +344,28 @@ def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(here: Here, tmp_pa
 
 
 @pytest.mark.parametrize("callback", ["early_stopping", "best_checkpoint"])
-def test_nothing_chooses_an_epoch_by_the_test_set(here: Here, callback: str) -> None:
+def test_nothing_chooses_an_epoch_by_the_test_set(run_script: RunScript, callback: str) -> None:
     for monitor, remedy in (
         ("test/loss", "monitor val/loss and hold images out with data.val_size=6000"),
         ("val/loss", "needs images held out: data.val_size=6000"),
     ):
-        status, said = here(f"callbacks={callback}", f"callbacks.{callback}.monitor={monitor}")
+        status, said = run_script(f"callbacks={callback}", f"callbacks.{callback}.monitor={monitor}")
         assert (status, remedy in said) == (1, True)
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(here: Here) -> None:
+def test_early_stopping_ends_a_run_that_no_longer_improves(run_script: RunScript) -> None:
     options = [
         "callbacks=early_stopping",
         "callbacks.early_stopping.patience=1",
         "+callbacks.early_stopping.min_delta=9",
     ]
-    well(here, *RUN, "trainer.max_epochs=9", "data.val_size=100", *options)
+    well(run_script, *RUN, "trainer.max_epochs=9", "data.val_size=100", *options)
     assert len(history()) == 2
 
 
-def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(here: Here) -> None:
+def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(run_script: RunScript) -> None:
     options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4"]
-    well(here, *RUN, *options)
+    well(run_script, *RUN, *options)
     losses = [float(row["val/loss"]) for row in history()]
     best = torch.load(Path("run", "checkpoints", "best.ckpt"), weights_only=True)
     assert best["epoch"] == losses.index(min(losses))
@@ -372,8 +374,8 @@ def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(here: Here) -> Non
 
 @pytest.mark.parametrize(("logger", "folders"), [("csv", {"csv"}), ("many", {"csv", "tensorboard"}), ("none", set())])
 @pytest.mark.usefixtures("drawn")
-def test_results_do_not_depend_on_the_logger(here: Here, logger: str, folders: set[str]) -> None:
-    well(here, *RUN, f"logger={logger}")
+def test_results_do_not_depend_on_the_logger(run_script: RunScript, logger: str, folders: set[str]) -> None:
+    well(run_script, *RUN, f"logger={logger}")
     assert {path.name for path in Path("run").iterdir()} & {"csv", "tensorboard"} == folders
     assert len(history()) == 1
     assert {path.name for path in Path("run").glob("*.png")} == {"curves.png", "predictions.png", "confusion_test.png"}
@@ -387,14 +389,14 @@ def test_debug_runs_stay_out_of_the_results(debug: str) -> None:
     assert str(cfg.hydra.sweep._get_node("dir")).startswith("outputs/debug/")
 
 
-def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(here: Here) -> None:
+def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(run_script: RunScript) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
     ours = ["logger=mlflow", "hydra.run.dir=run", "trainer.max_epochs=1"]
-    assert here(*ours)[0] == 0
+    assert run_script(*ours)[0] == 0
     known = Path("run", "mlflow_run_id.txt").read_text()
     Path("run", "metrics.json").unlink()
     Path("run", "checkpoints", "last.ckpt").unlink()
-    assert here(*ours)[0] == 0
+    assert run_script(*ours)[0] == 0
     client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("handgrad").experiment_id])
     assert (run.info.run_id, run.info.status) == (known, "FINISHED")
@@ -407,8 +409,8 @@ def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(here:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="mlflow is installed")
-def test_mlflow_without_its_extra_is_one_sentence(here: Here) -> None:
-    status, printed = here("logger=mlflow")
+def test_mlflow_without_its_extra_is_one_sentence(run_script: RunScript) -> None:
+    status, printed = run_script("logger=mlflow")
     assert status == 1
     assert "Traceback" not in printed
     assert "logger.mlflow: Requirement 'mlflow" in printed

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from conftest import ROOT, Here, record_of, start, wait_for
+from conftest import ROOT, RunScript, record_of, start, wait_for
 from handgrad.training.build import assemble
 
 PROCESSES = 2
@@ -38,9 +38,9 @@ class Replica(Callback):
         self.kept.append([parameter.detach().clone() for parameter in pl_module.parameters()])
 
 
-def composed(small: Path, *overrides: str) -> DictConfig:
+def composed(tiny_mnist: Path, *overrides: str) -> DictConfig:
     """The real configuration: three epochs of 20 steps, the last of each on fewer images."""
-    usual = [f"data.root={small}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
+    usual = [f"data.root={tiny_mnist}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
     usual += ["trainer.accelerator=cpu", "trainer.max_epochs=3", "name=x", "schedule=constant"]
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return hydra.compose("train", [*usual, *overrides])
@@ -59,8 +59,8 @@ def trained(cfg: DictConfig, folder: Path, processes: int) -> dict[str, Any]:
         "steps": trainer.global_step,
         "replicas": replica.kept,
         "losses": [row["train/loss"] for row in history.rows],
-        "numbers": [module.numbers_of(module.tested), *({**row, "seconds": 0.0} for row in history.rows)],
-        "counts": [module.scores_of(name).counts() for name in module.tested],
+        "numbers": [module.metrics_of(module.test_sets), *({**row, "seconds": 0.0} for row in history.rows)],
+        "counts": [module.scores_of(name).confusion_matrix() for name in module.test_sets],
         "logits": torch.cat(module.test_logits),
     }
 
@@ -74,11 +74,11 @@ def work(rank: int, port: int, folder: Path, configs: list[DictConfig]) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(small: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     """Of every case, what one process alone, and each of two together, came to."""
     folder = tmp_path_factory.mktemp("together")
     configs = [
-        composed(small, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way)
+        composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way)
         for phi, penalty, way in CASES
     ]
     start_processes(  # type: ignore[no-untyped-call]
@@ -104,10 +104,12 @@ def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
-def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here, small: Path, tmp_path: Path) -> None:
+def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
+    run_script: RunScript, tiny_mnist: Path, tmp_path: Path
+) -> None:
     usual = ("trainer.max_epochs=6", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
     together = (*usual, "trainer.devices=2", "data.batch_size=32", "hydra.run.dir=together")
-    process = start(tmp_path, small, *together)
+    process = start(tmp_path, tiny_mnist, *together)
     wait_for(tmp_path, "together/history.csv")
     process.terminate()
     output = "".join(process.communicate(timeout=60))  # ends when the helper has closed the output too
@@ -115,11 +117,11 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here
     assert "Traceback" not in output
     assert record_of(tmp_path / "together")["status"] == "running"
 
-    process = start(tmp_path, small, *together)
+    process = start(tmp_path, tiny_mnist, *together)
     output = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, output
     assert output.count("epoch 6/6") == 1
-    assert here(*usual, "hydra.run.dir=alone")[0] == 0
+    assert run_script(*usual, "hydra.run.dir=alone")[0] == 0
     record, expected = (record_of(tmp_path / name) for name in ("together", "alone"))
     for name, value in expected["metrics"].items():
         assert math.isclose(record["metrics"][name], value, rel_tol=1e-5), name
@@ -133,8 +135,8 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(here: Here
     }
 
 
-def test_helper_that_dies_ends_the_run_in_a_sentence(small: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, small, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
+def test_helper_that_dies_ends_the_run_in_a_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, tiny_mnist, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
     wait_for(tmp_path, "run/history.csv")
     helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(helpers[-1]), signal.SIGKILL)
@@ -155,8 +157,10 @@ def test_helper_that_dies_ends_the_run_in_a_sentence(small: Path, tmp_path: Path
         (("trainer.devices=0",), "trainer: "),
     ],
 )
-def test_what_cannot_be_trained_together_is_refused(here: Here, arguments: tuple[str, ...], sentence: str) -> None:
-    status, output = here(*arguments)
+def test_what_cannot_be_trained_together_is_refused(
+    run_script: RunScript, arguments: tuple[str, ...], sentence: str
+) -> None:
+    status, output = run_script(*arguments)
     assert status == 1
     assert sentence in output
     assert "Traceback" not in output

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from omegaconf import OmegaConf
 
-from conftest import Here, record_of
+from conftest import RunScript, record_of
 
 SEARCH = ["-m", "hydra/sweeper=search", "hydra.sweep.dir=sweep", "optimized_metric=test/loss"]
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=5"]
@@ -22,9 +22,9 @@ def trials() -> list[list[optuna.trial.FrozenTrial]]:
     return [optuna.load_study(study_name=name, storage=url).trials for name in names]
 
 
-def test_search_goes_on_with_its_study_and_every_trial_has_a_run(here: Here) -> None:
+def test_search_goes_on_with_its_study_and_every_trial_has_a_run(run_script: RunScript) -> None:
     for n_trials in (2, 1):
-        status, printed = here(*SEARCH, *SHORT, RATE, f"hydra.sweeper.n_trials={n_trials}")
+        status, printed = run_script(*SEARCH, *SHORT, RATE, f"hydra.sweeper.n_trials={n_trials}")
         assert status == 0, printed
     (study,) = trials()
     assert [trial.state.name for trial in study] == ["COMPLETE"] * 3
@@ -35,21 +35,21 @@ def test_search_goes_on_with_its_study_and_every_trial_has_a_run(here: Here) -> 
     assert OmegaConf.load("sweep/optimization_results.yaml").best_value == min(made.values())
 
 
-def test_another_search_in_the_folder_is_another_study_and_a_damaged_one_is_one_sentence(here: Here) -> None:
+def test_another_search_in_the_folder_is_another_study_and_a_damaged_one_is_one_sentence(run_script: RunScript) -> None:
     one = "hydra.sweeper.n_trials=1"
     for seed in (0, 1):
-        assert here(*SEARCH, *SHORT, RATE, f"seed={seed}", one)[0] == 0
+        assert run_script(*SEARCH, *SHORT, RATE, f"seed={seed}", one)[0] == 0
     assert [len(study) for study in trials()] == [1, 1]
     Path("sweep", "study.db").write_text("no database, but long enough to be asked what it is" * 50)
-    status, printed = here(*SEARCH, *SHORT, RATE, one)
+    status, printed = run_script(*SEARCH, *SHORT, RATE, one)
     assert status == 1
     assert "Traceback" not in printed
     assert "hydra.sweeper.storage" in printed.splitlines()[-1]
     assert len(list(Path("sweep").glob("*/metrics.json"))) == 2
 
 
-def test_search_of_which_no_trial_is_completed_is_one_sentence(here: Here) -> None:
-    status, printed = here(*SEARCH, "optimizer.lr=choice(1e30)", *SHORT, "hydra.sweeper.n_trials=2")
+def test_search_of_which_no_trial_is_completed_is_one_sentence(run_script: RunScript) -> None:
+    status, printed = run_script(*SEARCH, "optimizer.lr=choice(1e30)", *SHORT, "hydra.sweeper.n_trials=2")
     assert status == 1
     assert "Traceback" not in printed
     assert "the search has no result" in printed.splitlines()[-1]

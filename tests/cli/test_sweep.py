@@ -9,32 +9,32 @@ from typing import Any
 
 import pytest
 
-from conftest import Here, start, wait_for
+from conftest import RunScript, start, wait_for
 from handgrad.compare import progress
 
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
 
 
-def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path: Path) -> None:
+def test_trial_says_what_the_sweep_does_and_starts_nothing(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "activation=relu,tanh", "hydra.sweep.dir=sweep", *FEW]
-    status, said = here(*sweep, "seed=0,1", "dry_run=true")
+    status, said = run_script(*sweep, "seed=0,1", "dry_run=true")
     assert (status, "2 cells, 4 runs: 0 are done already, 4 to run." in said) == (0, True)
     assert "No earlier run in outputs/ tells how long that takes." in said
     assert not list(tmp_path.iterdir())
-    assert here(*sweep, "seed=0")[0] == 0
+    assert run_script(*sweep, "seed=0")[0] == 0
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "sweeps").symlink_to(tmp_path)
-    status, said = here(*sweep, "seed=0,1", "dry_run=true")
+    status, said = run_script(*sweep, "seed=0,1", "dry_run=true")
     assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
     assert "By the times of 2 earlier runs: about " in said
     (tmp_path / "sweep" / "0_relu-manual-none-s0").rename(tmp_path / "sweep" / "0_\x1b[2J")
-    assert "Done: 0_\\x1b[2J, 1_tanh-manual-none-s0." in here(*sweep, "seed=0,1", "dry_run=true")[1]
-    assert "\x1b" not in here(*sweep, "seed=0")[1]
+    assert "Done: 0_\\x1b[2J, 1_tanh-manual-none-s0." in run_script(*sweep, "seed=0,1", "dry_run=true")[1]
+    assert "\x1b" not in run_script(*sweep, "seed=0")[1]
     path = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))
-    assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in here(*sweep, "seed=0,1", "dry_run=true")[1]
+    assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in run_script(*sweep, "seed=0,1", "dry_run=true")[1]
     before = sorted((tmp_path / "sweep").iterdir())
-    assert here(*sweep, "seed=0,1")[0] == 0
+    assert run_script(*sweep, "seed=0,1")[0] == 0
     assert len(set((tmp_path / "sweep").glob("*/metrics.json")) - {path / "metrics.json" for path in before}) == 2
 
 
@@ -47,8 +47,10 @@ def test_trial_says_what_the_sweep_does_and_starts_nothing(here: Here, tmp_path:
     ],
     ids=["wrong", "search", "single"],
 )
-def test_trial_that_cannot_be_is_one_sentence(here: Here, options: list[str], answer: str, tmp_path: Path) -> None:
-    status, said = here(*options, "dry_run=true")
+def test_trial_that_cannot_be_is_one_sentence(
+    run_script: RunScript, options: list[str], answer: str, tmp_path: Path
+) -> None:
+    status, said = run_script(*options, "dry_run=true")
     assert status == 1
     assert answer in said
     assert "Traceback" not in said
@@ -78,9 +80,9 @@ def test_lengths_of_time_are_said_as_people_do() -> None:
     ]
 
 
-def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(here: Here, tmp_path: Path) -> None:
+def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "optimizer.lr=0.1,1e20", "schedule=constant", "hydra.sweep.dir=sweep", *FEW]
-    status, said = here(*sweep, "report=true")
+    status, said = run_script(*sweep, "report=true")
     assert status == 1
     assert "The test accuracy of lr=0.1 is" in said
     assert f"report: {tmp_path / 'sweep' / 'comparison' / 'report.html'}" in said
@@ -88,23 +90,23 @@ def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(here: Here,
     assert said.count("report: ") == 1
 
 
-def test_sweep_does_not_fail_because_its_report_did(here: Here, tmp_path: Path) -> None:
+def test_sweep_does_not_fail_because_its_report_did(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "comparison").touch()  # where a folder should be
-    status, said = here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
+    status, said = run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
     assert status == 0
     assert "no report: cannot use" in said
     assert "Traceback" not in said
 
 
-def test_what_concerns_a_sweep_alone_changes_no_run(here: Here) -> None:
-    assert here("report=false", "hydra.run.dir=run", *FEW)[0] == 0
-    status, said = here("report=true", "hydra.run.dir=run", *FEW)
+def test_what_concerns_a_sweep_alone_changes_no_run(run_script: RunScript) -> None:
+    assert run_script("report=false", "hydra.run.dir=run", *FEW)[0] == 0
+    status, said = run_script("report=true", "hydra.run.dir=run", *FEW)
     assert (status, "completed before, skipped" in said) == (0, True)
 
 
-def test_no_report_where_none_is_wanted(here: Here, tmp_path: Path) -> None:
-    assert here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=false")[0] == 0
+def test_no_report_where_none_is_wanted(run_script: RunScript, tmp_path: Path) -> None:
+    assert run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=false")[0] == 0
     assert not (tmp_path / "sweep" / "comparison").exists()
 
 
@@ -116,10 +118,10 @@ def page_says(page: Path, words: str) -> None:
         time.sleep(0.1)
 
 
-def test_sweep_that_is_running_is_watched_and_so_is_its_death(small: Path, tmp_path: Path) -> None:
-    sweep = start(tmp_path, small, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
+def test_sweep_that_is_running_is_watched_and_so_is_its_death(tiny_mnist: Path, tmp_path: Path) -> None:
+    sweep = start(tmp_path, tiny_mnist, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
     wait_for(tmp_path, "sweep/1_*/metrics.json")
-    watching = start(tmp_path, small, "sweep=sweep", "refresh_seconds=1", script="compare.py")
+    watching = start(tmp_path, tiny_mnist, "sweep=sweep", "refresh_seconds=1", script="compare.py")
     page = tmp_path / "sweep" / "comparison" / "report.html"
     page_says(page, "1 of 2 runs done, 1 running, 0 to go, about ")
     assert '<meta http-equiv="refresh" content="1">' in page.read_text(encoding="utf-8")
@@ -132,23 +134,25 @@ def test_sweep_that_is_running_is_watched_and_so_is_its_death(small: Path, tmp_p
 
 
 def test_rest_of_a_sweep_is_what_has_not_ended_shared_by_those_at_work(
-    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert here("-m", "optimizer.lr=1e30,0.01,0.02,0.03", "hydra.sweep.dir=sweep", *FEW)[0] == 1  # the first diverges
+    assert (
+        run_script("-m", "optimizer.lr=1e30,0.01,0.02,0.03", "hydra.sweep.dir=sweep", *FEW)[0] == 1
+    )  # the first diverges
     for place in (2, 3):
         shutil.rmtree(tmp_path / "sweep" / f"{place}_relu-manual-none-s0")
     for path in tmp_path.glob("sweep/*/metrics.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 7200.0}))
-    said = here("sweep=sweep", script="compare.py")[1]
+    said = run_script("sweep=sweep", script="compare.py")[1]
     assert "2 of 4 runs done, 0 running, 2 to go, about 4 h 00 min." in said
     start = tmp_path / "sweep" / "multirun.yaml"
     start.write_text(start.read_text().replace("hydra/launcher: basic", "hydra/launcher: parallel"))
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert "2 to go, about 30 min." in here("sweep=sweep", script="compare.py")[1]
+    assert "2 to go, about 30 min." in run_script("sweep=sweep", script="compare.py")[1]
 
 
-def test_watch_ends_with_the_sweep(here: Here, tmp_path: Path) -> None:
-    assert here("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW)[0] == 0
-    status, said = here("sweep=sweep", "refresh_seconds=1", script="compare.py")
+def test_watch_ends_with_the_sweep(run_script: RunScript, tmp_path: Path) -> None:
+    assert run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW)[0] == 0
+    status, said = run_script("sweep=sweep", "refresh_seconds=1", script="compare.py")
     assert (status, " running, " in said) == (0, False)
     assert "refresh" not in (tmp_path / "sweep" / "comparison" / "report.html").read_text(encoding="utf-8")

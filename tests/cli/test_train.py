@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, SCRIPT, Here, RunCommand, ended_at_scoring, record_of, start, wait_for
+from conftest import ROOT, SCRIPT, RunCommand, RunScript, ended_at_scoring, record_of, start, wait_for
 from forks import Command
 from handgrad.compare.cells import settings_of
 from handgrad.runs.checkpoint import read_checkpoint
@@ -129,8 +129,8 @@ def test_tensorboard_has_every_metric(finished: tuple[Path, str]) -> None:
     assert start["seed"].number_value == 3
 
 
-def test_sweep_goes_on_after_a_diverged_cell(here: Here, tmp_path: Path) -> None:
-    status, printed = here("-m", "optimizer.lr=1e30,0.01", "hydra.sweep.dir=sweep", *SHORT)
+def test_sweep_goes_on_after_a_diverged_cell(run_script: RunScript, tmp_path: Path) -> None:
+    status, printed = run_script("-m", "optimizer.lr=1e30,0.01", "hydra.sweep.dir=sweep", *SHORT)
     assert status == 1
     first, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert (first.name, second.name) == ("0_relu-manual-none-s0", "1_relu-manual-none-s0")
@@ -142,8 +142,8 @@ def test_sweep_goes_on_after_a_diverged_cell(here: Here, tmp_path: Path) -> None
     assert record(second)["status"] == "completed"
 
 
-def test_validation_split_is_watched_and_the_test_set_scored_once(here: Here, tmp_path: Path) -> None:
-    status, printed = here("engine=autograd", "data.val_size=280", "hydra.run.dir=run", *SHORT)
+def test_validation_split_is_watched_and_the_test_set_scored_once(run_script: RunScript, tmp_path: Path) -> None:
+    status, printed = run_script("engine=autograd", "data.val_size=280", "hydra.run.dir=run", *SHORT)
     assert status == 0, printed
     (row,) = csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines())
     assert {"val/loss", "val/accuracy"} < set(row)
@@ -153,12 +153,12 @@ def test_validation_split_is_watched_and_the_test_set_scored_once(here: Here, tm
     assert np.loadtxt(tmp_path / "run" / "confusion_train.csv", delimiter=",").sum() == 1000
 
 
-def test_search_goes_on_after_a_trial_that_diverges(here: Here, tmp_path: Path) -> None:
+def test_search_goes_on_after_a_trial_that_diverges(run_script: RunScript, tmp_path: Path) -> None:
     # A seed whose three draws have both: Optuna 2's grid sampler cannot end on a failed trial.
     sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3"]
     search = ["-m", "hydra/sweeper=search", *sampler, "optimizer.lr=choice(1e30,0.01)"]
     chosen_by = ["optimized_metric=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
-    status, printed = here(*search, *chosen_by, *SHORT)
+    status, printed = run_script(*search, *chosen_by, *SHORT)
     assert status == 0, printed
     runs = [record(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
     assert {run["status"] for run in runs} == {"completed", "diverged"}
@@ -196,8 +196,8 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
         (["schedule=warmup_cosine", "schedule.warmup_steps=99999"], "warmup_steps=99999 must lie between 0 and"),
     ],
 )
-def test_mistake_is_answered_without_a_traceback(here: Here, arguments: list[str], answer: str) -> None:
-    status, printed = here(*arguments)
+def test_mistake_is_answered_without_a_traceback(run_script: RunScript, arguments: list[str], answer: str) -> None:
+    status, printed = run_script(*arguments)
     assert status == 1
     assert answer in printed
     assert "Traceback" not in printed
@@ -224,12 +224,12 @@ def test_finished_folder_is_not_run_again(command: RunCommand, finished: tuple[P
     assert record(folder) == before
 
 
-def test_repeated_sweep_runs_only_what_is_missing(here: Here, tmp_path: Path) -> None:
+def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "hydra.sweep.dir=sweep", "activation=relu,tanh", *SHORT]
-    assert here(*sweep, "optimizer.lr=0.01")[0] == 0
+    assert run_script(*sweep, "optimizer.lr=0.01")[0] == 0
     damaged = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     damaged.write_text(json.dumps(json.loads(damaged.read_text()) | {"status": "failed", "metrics": {}}))
-    status, printed = here(*sweep, "optimizer.lr=0.01", "seed=0,1")  # numbers the jobs anew
+    status, printed = run_script(*sweep, "optimizer.lr=0.01", "seed=0,1")  # numbers the jobs anew
     assert status == 0, printed
     assert f"relu-manual-none-s0: completed before, skipped ({tmp_path}/sweep/0_relu-manual-none-s0)" in printed
     assert f"tanh-manual-none-s0: goes on from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
@@ -238,19 +238,19 @@ def test_repeated_sweep_runs_only_what_is_missing(here: Here, tmp_path: Path) ->
     assert all(record(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
 
 
-def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp_path: Path) -> None:
+def test_killed_run_goes_on_as_if_never_interrupted(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
     arguments = ["trainer.max_epochs=6", "engine=autograd", "schedule=warmup", "network.hidden_sizes=[30]"]
     arguments += ["trainer.precision=64-true", "+trainer.log_every_n_steps=5"]
-    process = start(tmp_path, small, "hydra.run.dir=killed", *arguments)
+    process = start(tmp_path, tiny_mnist, "hydra.run.dir=killed", *arguments)
     wait_for(tmp_path, "killed/checkpoints/last.ckpt")
     process.kill()
     process.communicate()
     assert record(tmp_path / "killed")["status"] == "running"
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["epoch"] < 5  # in the middle, not at the end
-    status, printed = here("hydra.run.dir=killed", *arguments)
+    status, printed = run_script("hydra.run.dir=killed", *arguments)
     assert (status, "epoch 1/6" in printed) == (0, False)
-    assert here("hydra.run.dir=whole", *arguments)[0] == 0
+    assert run_script("hydra.run.dir=whole", *arguments)[0] == 0
     killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))
     assert killed["metrics"] == whole["metrics"]
     rows = [
@@ -262,9 +262,9 @@ def test_killed_run_goes_on_as_if_never_interrupted(here: Here, small: Path, tmp
 
 
 @pytest.mark.usefixtures("drawn")
-def test_search_gets_its_objective_and_leaves_the_test_set_alone(here: Here, tmp_path: Path) -> None:
+def test_search_gets_its_objective_and_leaves_the_test_set_alone(run_script: RunScript, tmp_path: Path) -> None:
     arguments = ["data.val_size=280", "data.score_test=false", "hydra.run.dir=run", *SHORT]
-    printed = here("optimized_metric=test/loss", *arguments)[1]
+    printed = run_script("optimized_metric=test/loss", *arguments)[1]
     assert "optimized_metric=test/loss is not among this run's metrics: val/loss" in printed
     run = record(tmp_path / "run")
     assert {name.split("/")[0] for name in run["metrics"]} == {"train", "val"}
@@ -283,25 +283,25 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
-    command: RunCommand, here: Here, small: Path, tmp_path: Path
+    command: RunCommand, run_script: RunScript, tiny_mnist: Path, tmp_path: Path
 ) -> None:
-    sweep = ["-m", "optimizer.lr=1e30,0.01", f"data.root={small}", "+trainer.log_every_n_steps=5", *SHORT]
+    sweep = ["-m", "optimizer.lr=1e30,0.01", f"data.root={tiny_mnist}", "+trainer.log_every_n_steps=5", *SHORT]
     parallel = command("train.py", *sweep, "hydra/launcher=parallel", "hydra.sweep.dir=parallel")
     assert parallel.status == 1
     assert "Done   2 out of   2" in parallel.err
     assert "epoch 1/1" not in parallel.out
     assert "step 1: try a smaller optimizer.lr" in parallel.err
-    here(*sweep, "threads=1", "hydra.sweep.dir=serial")
+    run_script(*sweep, "threads=1", "hydra.sweep.dir=serial")
     for cell, status in (("0_relu-manual-none-s0", "diverged"), ("1_relu-manual-none-s0", "completed")):
         one, other = record(tmp_path / "parallel" / cell), record(tmp_path / "serial" / cell)
         assert one["status"] == other["status"] == status
         assert one["metrics"] == other["metrics"]
 
 
-def test_default_added_later_and_an_integer_are_no_other_configuration(here: Here) -> None:
+def test_default_added_later_and_an_integer_are_no_other_configuration(run_script: RunScript) -> None:
     typed = ["trainer.max_epochs=2", "logger=none", "engine=manual", "network.hidden_sizes=[16]", "schedule=constant"]
     with ended_at_scoring(2):
-        assert here(*typed, "optimizer.lr=1", "hydra.run.dir=sweep/0_a")[0] == 143
+        assert run_script(*typed, "optimizer.lr=1", "hydra.run.dir=sweep/0_a")[0] == 143
     folder = Path("sweep", "0_a")
     last = folder / "checkpoints" / "last.ckpt"
 
@@ -314,35 +314,35 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(here: Her
 
     data = record_of(folder)["config"]["data"]
     recorded({key: value for key, value in data.items() if key != "score_test"})
-    status, printed = here(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    status, printed = run_script(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
     assert status == 1
     assert "it has data.score_test (missing, not true)" in printed  # which has no default
 
     older = {key: value for key, value in data.items() if key != "dataset"} | {"block": None}
     recorded(older)
-    status, printed = here(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    status, printed = run_script(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
     assert status == 0, printed
     assert "goes on from" in printed
     recorded(older)
-    status, printed = here("-m", *typed, "seed=0,1", "optimizer.lr=1.0", "hydra.sweep.dir=sweep")
+    status, printed = run_script("-m", *typed, "seed=0,1", "optimizer.lr=1.0", "hydra.sweep.dir=sweep")
     assert status == 0, printed
     assert "completed before, skipped" in printed
     settings = [settings_of(record_of(path.parent)) for path in Path("sweep").glob("*/metrics.json")]
     assert len(settings) == 2
     assert settings[0] == settings[1]
-    status, printed = here(*typed, "optimizer.lr=1.5", "hydra.run.dir=sweep/0_a")
+    status, printed = run_script(*typed, "optimizer.lr=1.5", "hydra.run.dir=sweep/0_a")
     assert status == 1
     assert "it has optimizer.lr (1.0, not 1.5)" in printed
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_loss_of_every_nth_batch_is_logged(here: Here, engine: str) -> None:
+def test_loss_of_every_nth_batch_is_logged(run_script: RunScript, engine: str) -> None:
     """Their mean over all batches is the epoch's train/loss; of every fifth, they are those of these batches."""
     typed = [f"engine={engine}", "trainer.max_epochs=1", "network.hidden_sizes=[16]", "trainer.precision=64-true"]
     found = []
     for every in (1, 5):
         folder = f"run{every}"
-        assert here(*typed, f"+trainer.log_every_n_steps={every}", f"hydra.run.dir={folder}")[0] == 0
+        assert run_script(*typed, f"+trainer.log_every_n_steps={every}", f"hydra.run.dir={folder}")[0] == 0
         board = EventAccumulator(f"{folder}/tensorboard")
         board.Reload()
         found.append({event.step: event.value for event in board.Scalars("train/step_loss")})

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning
 import pytest
 
-from conftest import ROOT, Here, record_of, words
+from conftest import ROOT, RunScript, record_of, words
 
 # The option, and the words of the answer where it is refused.
 ROW = re.compile(r"^\| `([^`]+)` \| (works|refused)[^|]*\|([^|]*)\|$", re.MULTILINE)
@@ -17,9 +17,9 @@ ROWS = ROW.findall(TABLE)
 
 @pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
 @pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
-def test_option_does_what_the_table_says(here: Here, options: str, verdict: str, what: str) -> None:
-    small = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=2"]
-    status, printed = here(*small, "hydra.run.dir=run", *words(options))
+def test_option_does_what_the_table_says(run_script: RunScript, options: str, verdict: str, what: str) -> None:
+    usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=2"]
+    status, printed = run_script(*usual, "hydra.run.dir=run", *words(options))
     assert "Traceback" not in printed
     assert (status == 0) == (verdict == "works"), printed
     if verdict == "refused":

@@ -16,10 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from conftest import ROOT, Here, RunCommand
+from conftest import ROOT, RunCommand, RunScript
 from handgrad.compare import again, figures, load, page, sentences, sources, statistics
 from handgrad.compare.comparison import CompareOptions
-from handgrad.config import Comparing, check
+from handgrad.config import CompareConfig, check
 from handgrad.errors import UserError
 from handgrad.runs import tables
 from handgrad.runs.folder import run_lock
@@ -270,10 +270,12 @@ def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: RunCommand, tm
         assert "Traceback" not in done.err
 
 
-def test_sweep_of_single_seeds_is_told_how_to_get_intervals(command: RunCommand, here: Here, small: Path) -> None:
-    sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", f"data.root={small}"]
+def test_sweep_of_single_seeds_is_told_how_to_get_intervals(
+    command: RunCommand, run_script: RunScript, tiny_mnist: Path
+) -> None:
+    sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", f"data.root={tiny_mnist}"]
     sweep.append("+trainer.log_every_n_steps=5")
-    assert here(*sweep, "hydra.sweep.dir=sweep")[0] == 0
+    assert run_script(*sweep, "hydra.sweep.dir=sweep")[0] == 0
     done = command("compare.py", "sweep=sweep")
     assert done.status == 0, done.err
     assert "McNemar's test, corrected p" in done.out
@@ -655,13 +657,13 @@ def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", ["", [], ["a", ""], {"a": 1}, [["a"]], True, [None]])
 def test_sweep_that_names_no_folder_is_refused(sweep: Any) -> None:
     with pytest.raises(UserError, match=r"^invalid value sweep=.*: must be a name, a pattern of names, or a list"):
-        check(USUAL | {"sweep": sweep}, Comparing)
+        check(USUAL | {"sweep": sweep}, CompareConfig)
 
 
 @pytest.mark.parametrize("output", ["", 5, ["a"], True])
 def test_output_that_names_no_folder_is_refused(output: Any) -> None:
     with pytest.raises(UserError, match=r"^invalid value output=.*: "):
-        check(USUAL | {"output": output}, Comparing)
+        check(USUAL | {"output": output}, CompareConfig)
 
 
 @pytest.mark.parametrize(
@@ -831,13 +833,15 @@ def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
 
 
 def test_suggested_command_adds_its_runs_to_the_same_folder(
-    command: RunCommand, here: Here, small: Path, tmp_path: Path
+    command: RunCommand, run_script: RunScript, tiny_mnist: Path, tmp_path: Path
 ) -> None:
-    few = ["trainer.max_epochs=1", f"data.root={small}", "+trainer.log_every_n_steps=5"]
+    options = ["trainer.max_epochs=1", f"data.root={tiny_mnist}", "+trainer.log_every_n_steps=5"]
     folder, own = tmp_path / "a b,c [1]=x", tmp_path / "my conf"
     (own / "activation").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "activation" / "relu.yaml", own / "activation" / "mine.yaml")
-    status, printed = here("-m", "--config-dir", "my conf", "activation=mine", *few, "hydra.sweep.dir='a b,c [1]=x'")
+    status, printed = run_script(
+        "-m", "--config-dir", "my conf", "activation=mine", *options, "hydra.sweep.dir='a b,c [1]=x'"
+    )
     assert status == 0, printed
     done = command("compare.py", "sweep='a b,c [1]=x'")
     assert done.status == 0, done.err

@@ -221,7 +221,7 @@ def test_figures_show_the_mean_of_counts_and_dots_in_the_unit(tmp_path: Path) ->
     matrix = figures.mean_confusion(comparison, cells.iloc[0])
     assert matrix is not None
     np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # as both have it
-    drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.measure).axes[0]
+    drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.metric).axes[0]
     np.testing.assert_allclose(np.asarray(drawn.collections[0].get_offsets())[:, 0], [97, 97.2])
 
 
@@ -303,7 +303,7 @@ def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypa
     pairs = everything(tmp_path)[2]
     assert len(pairs) == 3
     assert pairs.p_corrected.min() == pytest.approx(6 * pairs.p.min())
-    assert pairs.among.tolist() == [6, 6, 6]
+    assert pairs.n_comparisons.tolist() == [6, 6, 6]
 
 
 def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
@@ -327,8 +327,8 @@ def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
     planned = sentences.plan(comparison, pairs, effects)
     assert planned[["a", "b"]].to_numpy().tolist() == [[pairs.a[0], pairs.b[0]]]
     assert planned[5][0] == pytest.approx(1.682 * 100 * 0.002 * np.std([1, -1, 1, -1, 1], ddof=1), rel=1e-3)
-    assert (np.diff(planned[list(statistics.PLANNED)].iloc[0]) < 0).all()
-    two = pd.concat([planned, planned[list(statistics.PLANNED)] / 10])
+    assert (np.diff(planned[list(statistics.SEED_COUNTS)].iloc[0]) < 0).all()
+    two = pd.concat([planned, planned[list(statistics.SEED_COUNTS)] / 10])
     assert sentences.enough(comparison, two) == 20  # for the wider of them
     said, seeds = page.remedy(comparison, cells, planned)
     assert (said, seeds) == ("20 seeds would show every difference of 0.2 points", 20)
@@ -359,7 +359,7 @@ def test_every_other_cell_against_one(tmp_path: Path) -> None:
         _, _, pairs, effects, said = everything(tmp_path, baseline=baseline)
         assert len(pairs) == 3
         assert all("tanh" in (row.a, row.b) for row in pairs.itertuples())
-        assert set(pairs.among) == {3}
+        assert set(pairs.n_comparisons) == {3}
         assert effects.empty
         assert said.count("tanh") >= 3
     for baseline in ("softplus", "activation=softplus", "engine=manual", "nonsense=1", "'"):

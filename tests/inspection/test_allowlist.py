@@ -18,7 +18,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from hydra.errors import InstantiationException
 
-from conftest import ROOT, Here, ended_at_scoring, record_of
+from conftest import ROOT, RunScript, ended_at_scoring, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.allowlist import ALLOWED, allowed_parts
 from handgrad.runs.checkpoint import read_checkpoint
@@ -57,10 +57,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(here: Here, kept: Path) -> dict[str, Any]:
+def run(run_script: RunScript, kept: Path) -> dict[str, Any]:
     """A trained network in the folder `run`, beside files that leave a mark; its record."""
     if not kept.exists():
-        status, printed = here(*SMALL)
+        status, printed = run_script(*SMALL)
         assert status == 0, printed
         shutil.move("run", kept)
     shutil.copytree(kept, "run")
@@ -79,9 +79,9 @@ def recorded(**changes: Any) -> None:
     torch.save(content | {"hyper_parameters": record["config"]}, LAST)
 
 
-def evaluated(here: Here, *options: str) -> tuple[int, str]:
+def evaluated(run_script: RunScript, *options: str) -> tuple[int, str]:
     """What `src/evaluate.py` ends with and prints."""
-    return here(*options, script="evaluate.py")
+    return run_script(*options, script="evaluate.py")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -97,13 +97,13 @@ def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str
 @pytest.mark.parametrize("file", ["run=run", f"checkpoint={LAST}"])
 @pytest.mark.parametrize("script", OPENING)
 def test_class_that_a_file_names_is_not_built_by_any_command(
-    here: Here, run: dict[str, Any], script: str, file: str
+    run_script: RunScript, run: dict[str, Any], script: str, file: str
 ) -> None:
     if script == "check.py" and file.startswith("checkpoint"):
         return
     for part in ("engine", "activation") if script == "evaluate.py" else ("activation",):
         recorded(**{"activation": run["config"]["activation"], part: EVIL[part]})
-        status, printed = here(file, *OPENING[script], script=script)
+        status, printed = run_script(file, *OPENING[script], script=script)
         assert status == 1
         sentence = printed.splitlines()[-1]
         assert f"{part}._target_={EVIL[part]['_target_']}" in sentence
@@ -130,14 +130,14 @@ def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], pa
             allowed_parts(run["config"] | {part: node}, "file", False)
 
 
-def test_what_a_trained_network_does_not_need_is_not_built(here: Here, run: dict[str, Any]) -> None:
+def test_what_a_trained_network_does_not_need_is_not_built(run_script: RunScript, run: dict[str, Any]) -> None:
     evil = EVIL["activation"]
     recorded(
         **dict.fromkeys(("optimizer", "schedule", "diagnostics", "x"), evil),
         **{name: {"x": evil} for name in ("logger", "callbacks")},
         trainer=run["config"]["trainer"] | dict.fromkeys(("profiler", "plugins", "callbacks", "strategy"), evil),
     )
-    status, printed = evaluated(here, "run=run")
+    status, printed = evaluated(run_script, "run=run")
     assert status == 0, printed
     assert printed.count("the same") == 4
     assert not Path("mark").exists()
@@ -167,13 +167,13 @@ def test_what_a_trained_network_does_not_need_is_not_built(here: Here, run: dict
     ],
 )
 def test_value_that_does_not_fit_is_refused_in_a_sentence(
-    here: Here, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
+    run_script: RunScript, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     recorded(**changes)
     record = record_of(Path("run")) | {"threads": None}
     Path("run", "metrics.json").write_text(json.dumps(record))
-    status, printed = evaluated(here, "run=run")
+    status, printed = evaluated(run_script, "run=run")
     assert status == 1
     assert words in printed.splitlines()[-1]
     assert "hunter2" not in printed
@@ -186,14 +186,14 @@ def test_trust_lets_no_interpolation_through(run: dict[str, Any]) -> None:
         allowed_parts(run["config"] | {"activation": evil}, "file", True)
 
 
-def test_no_data_is_fetched_to_where_a_record_says(here: Here, run: dict[str, Any]) -> None:
+def test_no_data_is_fetched_to_where_a_record_says(run_script: RunScript, run: dict[str, Any]) -> None:
     recorded(data=run["config"]["data"] | {"root": "elsewhere"})
-    status, printed = evaluated(here, "run=run")
+    status, printed = evaluated(run_script, "run=run")
     assert status == 1
     assert "data.root=elsewhere, recorded in" in printed
     assert "is no folder here: add data.root=" in printed
     assert not Path("elsewhere").exists()
-    status, printed = evaluated(here, "run=run", f"data.root={run['config']['data']['root']}")
+    status, printed = evaluated(run_script, "run=run", f"data.root={run['config']['data']['root']}")
     assert status == 0, printed
 
 
@@ -212,19 +212,20 @@ def test_list_has_every_option_with_the_arguments_of_its_class(part: str) -> Non
 
 
 @pytest.mark.parametrize("number", range(len(options("activation"))))
-def test_run_and_checkpoint_of_every_option_open(here: Here, number: int) -> None:
+def test_run_and_checkpoint_of_every_option_open(run_script: RunScript, number: int) -> None:
     activation = sorted(options("activation"))[number]
     optimizer = ["adam", "factored_sgd", "grouped_sgd", "notebook_sgd", "sgd"][number % 5]
     engine = "manual" if number % 2 or optimizer in ("factored_sgd", "notebook_sgd") else "autograd"
     schedule = ["constant", "warmup", "warmup_cosine"][number % 3]
     short = ["schedule.warmup_steps=5"] if schedule == "warmup_cosine" else []
     chosen = [f"activation={activation}", f"engine={engine}", f"optimizer={optimizer}", f"schedule={schedule}", *short]
-    status, printed = here(*SMALL, *chosen, f"regularizer={['none', 'l2'][number % 2]}", "callbacks=early_stopping",
-                           "data.val_size=100")  # fmt: skip
+    status, printed = run_script(
+        *SMALL, *chosen, f"regularizer={['none', 'l2'][number % 2]}", "callbacks=early_stopping", "data.val_size=100"
+    )
     assert status == 0, printed
-    status, printed = evaluated(here, "run=run")
+    status, printed = evaluated(run_script, "run=run")
     assert (status, printed.count("the same")) == (0, 6), printed
-    found = evaluated(here, f"checkpoint={LAST}")[1]
+    found = evaluated(run_script, f"checkpoint={LAST}")[1]
     assert all(repr(value) in found for value in record_of(Path("run"))["metrics"].values())
 
 
@@ -238,25 +239,25 @@ def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("swish")
-def test_own_activation_trains_goes_on_and_opens_with_trust_alone(here: Here) -> None:
+def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: RunScript) -> None:
     typed = ["activation._target_=my.Swish", "optimizer._target_=torch.optim.SGD", "~optimizer.weight_reduction"]
     with ended_at_scoring(1):
-        assert here(*SMALL, *typed, "trainer.max_epochs=2")[0] == 143
-    status, printed = here(*SMALL, *typed, "trainer.max_epochs=2")
+        assert run_script(*SMALL, *typed, "trainer.max_epochs=2")[0] == 143
+    status, printed = run_script(*SMALL, *typed, "trainer.max_epochs=2")
     assert status == 0, printed
     for file in ("run=run", f"checkpoint={LAST}"):
         recorded(trust=True)  # what the file says of itself does not count
-        status, printed = evaluated(here, file)
+        status, printed = evaluated(run_script, file)
         assert status == 1
         assert "activation._target_=my.Swish: building it may run any code; add trust=true" in printed
-        status, printed = evaluated(here, file, "trust=true")
+        status, printed = evaluated(run_script, file, "trust=true")
         assert status == 0, printed
         assert repr(record_of(Path("run"))["metrics"]["test/loss"]) in printed
 
 
-def test_pickle_of_a_rerun_is_not_read(here: Here, run: dict[str, Any]) -> None:
+def test_pickle_of_a_rerun_is_not_read(run_script: RunScript, run: dict[str, Any]) -> None:
     for flag in ("--experimental-rerun", "--exp"):
-        status, printed = here(flag, "evil.pkl", script="evaluate.py")
+        status, printed = run_script(flag, "evil.pkl", script="evaluate.py")
         assert status == 2
         assert "reads a pickle, which can run any code" in printed
     assert not Path("mark").exists()
@@ -272,10 +273,10 @@ def interrupted(change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
+def test_resumed_run_deletes_nothing_outside_its_folder(run_script: RunScript) -> None:
     typed = [*SMALL, "trainer.max_epochs=2", "callbacks=best_checkpoint", "data.val_size=100"]
     with ended_at_scoring(2):
-        assert here(*typed)[0] == 143
+        assert run_script(*typed)[0] == 143
     Path("victim").mkdir()
     Path("victim", "letter").touch()
     for path in (f"{LAST.parent.absolute()}/../../victim", "memory://victim"):
@@ -287,13 +288,13 @@ def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
 
         shutil.copytree("run", "whole")
         interrupted(elsewhere)
-        status, printed = here(*typed)
+        status, printed = run_script(*typed)
         assert Path("victim", "letter").exists()
         assert status == 1
         assert f"has a callback whose file is {path}: move" in printed
         shutil.rmtree("run")
         Path("whole").rename("run")
-    status, printed = here(*typed)
+    status, printed = run_script(*typed)
     assert status == 0, printed
 
 
@@ -313,24 +314,24 @@ def test_resumed_run_deletes_nothing_outside_its_folder(here: Here) -> None:
         ),
     ],
 )
-def test_state_that_does_not_fit_is_refused_in_a_sentence(here: Here, key: str, value: Any) -> None:
+def test_state_that_does_not_fit_is_refused_in_a_sentence(run_script: RunScript, key: str, value: Any) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
-        assert here(*typed)[0] == 143
+        assert run_script(*typed)[0] == 143
     interrupted(lambda content: content.update({key: value}))
-    status, printed = here(*typed)
+    status, printed = run_script(*typed)
     assert status == 1
     assert "Traceback" not in printed
     assert f"cannot go on from {LAST.absolute()} (" in printed
     assert f"move {LAST.parent.absolute()} away to begin anew" in printed
     LAST.parent.rename("away")
-    assert here(*typed)[0] == 0
+    assert run_script(*typed)[0] == 0
 
 
-def test_state_of_the_checkpoint_that_every_run_keeps_is_not_read(here: Here) -> None:
+def test_state_of_the_checkpoint_that_every_run_keeps_is_not_read(run_script: RunScript) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
-        assert here(*typed)[0] == 143
+        assert run_script(*typed)[0] == 143
     interrupted(lambda content: content["callbacks"].update(LastCheckpoint={"best_model_path": {"a": "b"}}))
-    status, printed = here(*typed)
+    status, printed = run_script(*typed)
     assert status == 0, printed

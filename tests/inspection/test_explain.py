@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import ACTIVATIONS, Here, record_of
+from conftest import ACTIVATIONS, RunScript, record_of
 from handgrad.inspection import explain
 from handgrad.inspection.weights import layers_of
 from handgrad.nn import backprop
@@ -27,7 +27,7 @@ LR = 0.05
 
 
 @pytest.fixture
-def opened(chromium: Any, here: Here) -> Iterator[Callable[..., Page]]:
+def opened(chromium: Any, run_script: RunScript) -> Iterator[Callable[..., Page]]:
     """Trains a small network, makes its page and opens it; no console message and no request may come of it."""
     said: list[str] = []
     asked: list[str] = []
@@ -35,8 +35,8 @@ def opened(chromium: Any, here: Here) -> Iterator[Callable[..., Page]]:
 
     def open_page(*options: str, **how: Any) -> Page:
         usual = ["network.hidden_sizes=[20,12]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
-        assert here(*usual, *options)[0] == 0
-        status, printed = here("run=run", script="explain.py")
+        assert run_script(*usual, *options)[0] == 0
+        status, printed = run_script("run=run", script="explain.py")
         assert status == 0, printed
         assert re.search(r"no probability moves by more than \S+, and [\d.]+% are right", printed)
         context = chromium.new_context(**{"reduced_motion": "reduce"} | how)
@@ -62,8 +62,8 @@ def rounded(run: Path) -> list[tuple[Tensor, Tensor]]:
     return [(weight.half().double(), bias.half().double()) for weight, bias in layers]
 
 
-def examples_of(small: Path) -> tuple[Tensor, Tensor]:
-    data = MNISTDataModule(root=str(small))
+def examples_of(tiny_mnist: Path) -> tuple[Tensor, Tensor]:
+    data = MNISTDataModule(root=str(tiny_mnist))
     data.prepare_data()
     data.setup()
     test = data.sets["test"]
@@ -112,9 +112,9 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
 
 
-def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], small: Path) -> None:
+def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], tiny_mnist: Path) -> None:
     page = opened("activation=tanh", viewport={"width": 1200, "height": 900})
-    x, y = examples_of(small)
+    x, y = examples_of(tiny_mnist)
     weights, biases = (list(part) for part in zip(*rounded(Path("run")), strict=True))
     sample = backprop.forward(x[-200:], weights, biases, Tanh()).logits.argmax(dim=1)
     accuracy = float((sample == y[-200:].argmax(dim=1)).double().mean())
@@ -180,14 +180,14 @@ def test_page_prepares_a_drawing_as_predict_does(opened: Callable[..., Page]) ->
     assert float((torch.tensor(theirs) - ours).abs().mean()) < 0.01
 
 
-def test_what_no_page_can_be_made_of_is_refused(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_page_can_be_made_of_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = ["network.hidden_sizes=[30]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
-    assert here(*usual, "data.val_size=100", "data.score_test=false")[0] == 0
-    status, printed = here("run=run", script="explain.py")
+    assert run_script(*usual, "data.val_size=100", "data.score_test=false")[0] == 0
+    status, printed = run_script("run=run", script="explain.py")
     assert (status, "a page needs 20 test images" in printed) == (1, True)
-    assert here(*usual, "hydra.run.dir=other")[0] == 0
+    assert run_script(*usual, "hydra.run.dir=other")[0] == 0
     monkeypatch.setattr(explain, "LARGEST", 70_000)
-    status, printed = here("run=other", script="explain.py")
+    status, printed = run_script("run=other", script="explain.py")
     assert (status, "23,860 weights make a page of 0 MB" in printed) == (1, True)
 
 
@@ -197,12 +197,12 @@ def test_no_text_in_a_page_ends_its_script() -> None:
     assert json.loads(page) == {"classes": ["</script><script>alert(1)"]}
 
 
-def test_page_of_the_full_network_is_small_and_its_name_is_text(here: Here) -> None:
+def test_page_of_the_full_network_is_small_and_its_name_is_text(run_script: RunScript) -> None:
     name = "</script><script>alert(1)</script>"
-    status, printed = here("trainer.max_epochs=1", "logger=none", f"name='{name}'", "hydra.run.dir=run")
+    status, printed = run_script("trainer.max_epochs=1", "logger=none", f"name='{name}'", "hydra.run.dir=run")
     assert status == 0, printed
     assert record_of(Path("run"))["name"] == name
-    assert here("run=run", "output=page.html", script="explain.py")[0] == 0
+    assert run_script("run=run", "output=page.html", script="explain.py")[0] == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert len(page) < 4_000_000
     assert "alert(1)</script>" not in page

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from conftest import Here, record_of
+from conftest import RunScript, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.digits import centred, extract_ink, fit_to_box, to_mnist
 from handgrad.training.data import MNISTDataModule
@@ -189,16 +189,18 @@ def test_what_is_no_digit_is_refused_in_a_sentence(
         to_mnist(path)
 
 
-def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Tensor) -> None:
+def test_command_predicts_what_can_be_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
     options = ["network.hidden_sizes=[60]", "trainer.max_epochs=12", "logger=none", "optimizer.lr=0.003"]
-    assert here(*options, "hydra.run.dir=run")[0] == 0
+    assert run_script(*options, "hydra.run.dir=run")[0] == 0
     assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8
     Path("mine").mkdir()
     for number, digit in enumerate(digits):
         drawn(digit).save(f"mine/{number}.png")
     Path("mine", "notes.txt").write_text("not looked at")
     Path("broken.png").write_bytes(b"x")
-    status, printed = here("run=run", "images=[mine,broken.png,'mine/*0.png']", "output=found", script="predict.py")
+    status, printed = run_script(
+        "run=run", "images=[mine,broken.png,'mine/*0.png']", "output=found", script="predict.py"
+    )
     assert status == 1
     assert "broken.png is not a picture" in printed
     assert "1 of 11 pictures could not be used" in printed
@@ -208,7 +210,7 @@ def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Ten
     assert [row["picture"] for row in rows] == [f"mine/{number}.png" for number in DIGITS]
     Path("odd").mkdir()
     shutil.copy("mine/0.png", "odd/\x1b]0;x\x07.png")
-    _, said = here("run=run", "images=odd", "output=named", script="predict.py")
+    _, said = run_script("run=run", "images=odd", "output=named", script="predict.py")
     assert "odd/\\x1b]0;x\\x07.png" in said
     assert "\x1b" not in said
     with Path("run", "predictions.csv").open(encoding="utf-8") as file:
@@ -220,13 +222,13 @@ def test_command_predicts_what_can_be_and_names_the_rest(here: Here, digits: Ten
     for row in rows:
         assert re.search(rf"{row['picture']} +│ {row['class']} ", printed)
 
-    assert here("run=run", "images=mine/3.png", script="predict.py")[0] == 0
+    assert run_script("run=run", "images=mine/3.png", script="predict.py")[0] == 0
     assert len(list(Path("outputs", "predictions").glob("*/predictions.csv"))) == 1
     for images, words in (
         ("nix.png", "nix.png is not there"),
         ("found/x", "is not there"),
         ("[]", "invalid value images=[]"),
     ):
-        status, printed = here("run=run", f"images={images}", script="predict.py")
+        status, printed = run_script("run=run", f"images={images}", script="predict.py")
         assert (status, words in printed) == (1, True), printed
-    assert "name the pictures: images=my_digit.png" in here("run=run", script="predict.py")[1]
+    assert "name the pictures: images=my_digit.png" in run_script("run=run", script="predict.py")[1]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Here, record_of
+from conftest import RunScript, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.weights import for_notebook, layers_of
 from handgrad.nn.mlp import MLP
@@ -25,21 +25,21 @@ LAST = Path("checkpoints", "last.ckpt")
 
 
 @pytest.fixture
-def trained(here: Here) -> Trained:
+def trained(run_script: RunScript) -> Trained:
     """Trains a small network for an epoch in the folder `run` and returns its record."""
 
     def train(*options: str, folder: str = "run") -> dict[str, Any]:
         usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
-        status, printed = here(*usual, *options)
+        status, printed = run_script(*usual, *options)
         assert status == 0, printed
         return record_of(Path(folder))
 
     return train
 
 
-def scored(here: Here, *arguments: str) -> dict[str, float]:
+def scored(run_script: RunScript, *arguments: str) -> dict[str, float]:
     """What `src/evaluate.py` prints, number by number."""
-    status, printed = here(*arguments, script="evaluate.py")
+    status, printed = run_script(*arguments, script="evaluate.py")
     assert status == 0, printed
     return {name: float(value) for name, value in re.findall(r"│ (\w+/\w+) +│ (\S+)", printed)}
 
@@ -57,42 +57,42 @@ def scored(here: Here, *arguments: str) -> dict[str, float]:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_reopened_run_scores_what_it_had_recorded(here: Here, trained: Trained, options: list[str]) -> None:
+def test_reopened_run_scores_what_it_had_recorded(run_script: RunScript, trained: Trained, options: list[str]) -> None:
     recorded = trained(*options)["metrics"]
-    assert scored(here, "run=run") == recorded
+    assert scored(run_script, "run=run") == recorded
 
 
-def test_newest_completed_run_is_opened_a_sweeps_among_them(here: Here, trained: Trained) -> None:
+def test_newest_completed_run_is_opened_a_sweeps_among_them(run_script: RunScript, trained: Trained) -> None:
     old = trained(folder="outputs/runs/old")
     new = trained("seed=1", folder="outputs/sweeps/new/0_x")
     for number, folder in enumerate(("runs/old", "sweeps/new/0_x")):
         os.utime(Path("outputs", folder, "metrics.json"), (number, number))
     shutil.copytree("outputs/runs/old", "outputs/runs/broken")
     Path("outputs/runs/broken/metrics.json").write_text("{")
-    assert scored(here) == new["metrics"] != old["metrics"]
+    assert scored(run_script) == new["metrics"] != old["metrics"]
 
 
-def test_other_images_are_scored(here: Here, trained: Trained, small: Path) -> None:
+def test_other_images_are_scored(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
     recorded = trained()["metrics"]
     raw = Path("fashion", "FashionMNIST", "raw")
-    shutil.copytree(small / "MNIST" / "raw", raw)
-    assert scored(here, "run=run", "data=fashion_mnist", "data.root=fashion") == recorded
-    assert scored(here, "run=run", "data.root=fashion", "data.dataset=FashionMNIST") == recorded
+    shutil.copytree(tiny_mnist / "MNIST" / "raw", raw)
+    assert scored(run_script, "run=run", "data=fashion_mnist", "data.root=fashion") == recorded
+    assert scored(run_script, "run=run", "data.root=fashion", "data.dataset=FashionMNIST") == recorded
     for kind in ("images-idx3", "labels-idx1"):
         (raw / f"train-{kind}-ubyte.gz").replace(raw / f"t10k-{kind}-ubyte.gz")
-        shutil.copy(small / "MNIST" / "raw" / f"train-{kind}-ubyte.gz", raw)
+        shutil.copy(tiny_mnist / "MNIST" / "raw" / f"train-{kind}-ubyte.gz", raw)
     for path in raw.glob("*-ubyte"):
         path.unlink()
-    found = scored(here, "run=run", "data=fashion_mnist", "data.root=fashion")
+    found = scored(run_script, "run=run", "data=fashion_mnist", "data.root=fashion")
     assert found["test/accuracy"] == found["train/accuracy"] == recorded["train/accuracy"]
 
 
 @pytest.mark.parametrize("kind", ["state_dict", "notebook", "ours", "foreign checkpoint", "older format", "float64"])
-def test_file_alone_scores_as_its_run(here: Here, trained: Trained, small: Path, kind: str) -> None:
+def test_file_alone_scores_as_its_run(run_script: RunScript, trained: Trained, tiny_mnist: Path, kind: str) -> None:
     metrics = trained("activation=silu")["metrics"]
-    options = ["activation=silu", f"data.root={small}"]
+    options = ["activation=silu", f"data.root={tiny_mnist}"]
     if kind in ("state_dict", "notebook"):
-        assert here("run=run", f"format={kind}", "output=weights.pt", script="export.py")[0] == 0
+        assert run_script("run=run", f"format={kind}", "output=weights.pt", script="export.py")[0] == 0
     elif kind == "ours":
         shutil.copy(Path("run") / LAST, "weights.pt")
         options.remove("activation=silu")  # the file says it
@@ -106,7 +106,7 @@ def test_file_alone_scores_as_its_run(here: Here, trained: Trained, small: Path,
             "weights.pt",
             _use_new_zipfile_serialization=kind != "older format",
         )
-    found = scored(here, "checkpoint=weights.pt", *options)
+    found = scored(run_script, "checkpoint=weights.pt", *options)
     assert found == pytest.approx(metrics, rel=1e-6 if kind == "float64" else 1e-15)
 
 
@@ -143,18 +143,18 @@ class Harm:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_file_that_is_no_network_is_refused_in_a_sentence(here: Here, content: Any, words: str) -> None:
+def test_file_that_is_no_network_is_refused_in_a_sentence(run_script: RunScript, content: Any, words: str) -> None:
     torch.save(content, "weights.pt")
-    status, printed = here("checkpoint=weights.pt", script="evaluate.py")
+    status, printed = run_script("checkpoint=weights.pt", script="evaluate.py")
     assert status == 1
     assert words in printed
     assert "Traceback" not in printed
     assert not Path("harmed").exists()
 
 
-def test_what_cannot_be_opened_is_refused_in_a_sentence(here: Here, trained: Trained) -> None:
+def test_what_cannot_be_opened_is_refused_in_a_sentence(run_script: RunScript, trained: Trained) -> None:
     def refused(*arguments: str) -> str:
-        status, printed = here(*arguments, script="evaluate.py")
+        status, printed = run_script(*arguments, script="evaluate.py")
         assert status == 1
         assert "Traceback" not in printed
         return printed
@@ -185,13 +185,13 @@ def test_notebooks_dictionary_is_read_in_the_layers_order() -> None:
     assert [float(weight[0, 0]) for weight, _ in layers_of(eleven, "x")] == list(range(1, 12))
 
 
-def test_exported_networks_are_the_trained_one(here: Here, trained: Trained, small: Path) -> None:
+def test_exported_networks_are_the_trained_one(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
     trained("activation=tanh")
     for kind in ("state_dict", "notebook"):
-        status, printed = here("run=run", f"format={kind}", script="export.py")
+        status, printed = run_script("run=run", f"format={kind}", script="export.py")
         assert status == 0
         assert "read back, on 400 test images: the same predictions" in printed
-    data = MNISTDataModule(root=str(small))
+    data = MNISTDataModule(root=str(tiny_mnist))
     data.prepare_data()
     data.setup()
     x = data.sets["test"].images / 255
@@ -211,16 +211,18 @@ def test_exported_networks_are_the_trained_one(here: Here, trained: Trained, sma
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_gives_the_same_logits(here: Here, trained: Trained) -> None:
+def test_onnx_gives_the_same_logits(run_script: RunScript, trained: Trained) -> None:
     pytest.importorskip("onnxruntime")
     trained("activation=gelu", "trainer.precision=64-true")
-    status, printed = here("run=run", "format=onnx", script="export.py")
+    status, printed = run_script("run=run", "format=onnx", script="export.py")
     assert status == 0, printed
     assert float(re.findall(r"apart by (\S+) of the largest", printed)[0]) < 1e-5
     assert Path("run/exported/network.onnx").stat().st_size > 90_000
 
 
-def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_that_went_wrong_leaves_no_file(
+    run_script: RunScript, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained()
 
     def rescaled(network: MLP) -> dict[str, Tensor]:
@@ -230,7 +232,7 @@ def test_export_that_went_wrong_leaves_no_file(here: Here, trained: Trained, mon
     for written in (lambda network: notebook(), rescaled):
         with monkeypatch.context() as patch:
             patch.setattr("handgrad.inspection.export.for_notebook", written)
-            status, printed = here("run=run", "format=notebook", script="export.py")
+            status, printed = run_script("run=run", "format=notebook", script="export.py")
         assert status == 1
         assert "was not written: read back, its logits are" in printed
         assert not list(Path("run", "exported").iterdir())

@@ -33,8 +33,8 @@ def objective(network: MLP, x: Tensor, y: Tensor, phi: Activation, strength: flo
     return torch.nn.functional.cross_entropy(network(x, phi.reference()), y) + strength * squares
 
 
-def batch_of(few: Images, size: int) -> tuple[Tensor, Tensor]:
-    return few.images[:size].double() / 255, few.targets[:size].double()
+def batch_of(images_640: Images, size: int) -> tuple[Tensor, Tensor]:
+    return images_640.images[:size].double() / 255, images_640.targets[:size].double()
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -42,11 +42,11 @@ def batch_of(few: Images, size: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(STRENGTH)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_manual_gradients_match_autograd_and_finite_differences(
-    few: Images, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
+    images_640: Images, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
 ) -> None:
     torch.manual_seed(size)
     network = MLP(hidden, init="pytorch").double()
-    x, y = batch_of(few, size)
+    x, y = batch_of(images_640, size)
     by_hand = gradients_by_hand(network, x, y, phi, regularizer)
 
     parameters = list(network.parameters())
@@ -68,11 +68,11 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_networks_in_one_tensor_are_each_as_alone(few: Images, phi: Activation) -> None:
+def test_networks_in_one_tensor_are_each_as_alone(images_640: Images, phi: Activation) -> None:
     """Three networks, a batch of its own for each: losses, gradients, and the layout of every product."""
     torch.manual_seed(0)
     networks = [MLP([12, 8], init="pytorch").double() for _ in range(3)]
-    x, y = (tensor.view(3, 7, -1) for tensor in batch_of(few, 21))
+    x, y = (tensor.view(3, 7, -1) for tensor in batch_of(images_640, 21))
     weights = [torch.stack(layer) for layer in zip(*(network.weights for network in networks), strict=True)]
     biases = [torch.stack(layer) for layer in zip(*(network.biases for network in networks), strict=True)]
     losses, passed, together = backprop.loss_and_gradients(x, y, weights, biases, phi)
@@ -86,10 +86,10 @@ def test_networks_in_one_tensor_are_each_as_alone(few: Images, phi: Activation) 
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_a_units_values_lie_side_by_side_in_memory(few: Images, phi: Activation) -> None:
+def test_a_units_values_lie_side_by_side_in_memory(images_640: Images, phi: Activation) -> None:
     """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
     network = MLP([12, 8])
-    x, y = few.images[:16] / 255, few.targets[:16]
+    x, y = images_640.images[:16] / 255, images_640.targets[:16]
     _, passed, (*hidden, _) = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     for tensor in (*passed.zs, *passed.inputs[1:], *(gradient.delta for gradient in hidden)):
         assert tensor.T.is_contiguous()
@@ -129,8 +129,8 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
 
 
-def test_backward_leaves_what_it_is_given_as_it_is(few: Images) -> None:
-    network, (x, y) = MLP([6, 5]).double(), batch_of(few, 4)
+def test_backward_leaves_what_it_is_given_as_it_is(images_640: Images) -> None:
+    network, (x, y) = MLP([6, 5]).double(), batch_of(images_640, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)
     given = [x, y, delta, *(tensor for part in passed for tensor in part)]
@@ -141,9 +141,9 @@ def test_backward_leaves_what_it_is_given_as_it_is(few: Images) -> None:
     assert all(map(torch.equal, given, before))
 
 
-def test_no_graph_is_recorded(few: Images) -> None:
+def test_no_graph_is_recorded(images_640: Images) -> None:
     network = MLP([12, 8]).double()
-    x, y = batch_of(few, 7)
+    x, y = batch_of(images_640, 7)
 
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("autograd saved a tensor")
@@ -155,9 +155,9 @@ def test_no_graph_is_recorded(few: Images) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_of_the_parameters_is_kept(few: Images, dtype: torch.dtype) -> None:
+def test_dtype_of_the_parameters_is_kept(images_640: Images, dtype: torch.dtype) -> None:
     network = MLP([12, 8]).to(dtype)
-    x, y = few.images[:7].to(dtype) / 255, few.targets[:7].to(dtype)
+    x, y = images_640.images[:7].to(dtype) / 255, images_640.targets[:7].to(dtype)
     gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
     assert {gradient.dtype for gradient in gradients} == {dtype}
     assert [gradient.shape for gradient in gradients] == [parameter.shape for parameter in network.parameters()]
@@ -165,10 +165,12 @@ def test_dtype_of_the_parameters_is_kept(few: Images, dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
-def test_squared_norm_is_that_of_the_gradient_multiplied_out(few: Images, hidden: Sequence[int], decay: float) -> None:
+def test_squared_norm_is_that_of_the_gradient_multiplied_out(
+    images_640: Images, hidden: Sequence[int], decay: float
+) -> None:
     torch.manual_seed(0)
     network = MLP(hidden, init="pytorch").double()
-    x, y = batch_of(few, 7)
+    x, y = batch_of(images_640, 7)
     mean_loss = torch.nn.functional.cross_entropy(network(x, torch.nn.Tanh()), y)
     penalty = decay / 2 * sum(weight.square().sum() for weight in network.weights)  # its gradient is decay * W
     by_autograd = torch.autograd.grad(mean_loss + penalty, list(network.parameters()))
@@ -188,10 +190,10 @@ def test_squared_norm_by_hand() -> None:
     assert gradient.squared_norm(torch.tensor([[1.0], [2.0]]), 0.5).item() == 3.5**2 + 3**2 + 1 + 1
 
 
-def test_stacked_factors_are_the_mean_of_the_batches(few: Images) -> None:
+def test_stacked_factors_are_the_mean_of_the_batches(images_640: Images) -> None:
     torch.manual_seed(0)
     network = MLP([9], init="pytorch").double()
-    x, y = batch_of(few, 50)
+    x, y = batch_of(images_640, 50)
     batches, parts = [(x[:20], y[:20]), (x[20:40], y[20:40]), (x[40:], y[40:])], []
     for images, targets in batches:
         parts.append(backprop.loss_and_gradients(images, targets, network.weights, network.biases, ReLU()).gradients)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import ACTIVATIONS, Here
+from conftest import ACTIVATIONS, RunScript
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
@@ -39,36 +39,38 @@ def wrong(rows: list[gradcheck.Row], reference: str, precision: str) -> set[tupl
     ("broken", "phi", "entered"), ENTERS, ids=lambda value: "" if isinstance(value, set) else str(value)
 )
 def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
-    few: Images, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
+    images_640: Images, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
 ) -> None:
     torch.manual_seed(0)
-    x, y = few.images[:64] / 255, few.targets[:64]
+    x, y = images_640.images[:64] / 255, images_640.targets[:64]
     rows = gradcheck.check(MLP([30, 20]), phi, L2(1e-2), x, y, 20, broken)
     assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
     assert wrong(rows, "differences", "float64") == entered
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
-def test_missing_penalty_is_not_seen_where_there_is_none(few: Images) -> None:
-    rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), few.images[:64] / 255, few.targets[:64], 5, "L2")
+def test_missing_penalty_is_not_seen_where_there_is_none(images_640: Images) -> None:
+    rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), images_640.images[:64] / 255, images_640.targets[:64], 5, "L2")
     assert {row.verdict for row in rows} == {"right"}
 
 
 @pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_sound_gradients_are_found_right(few: Images, phi: Activation, hidden: list[int]) -> None:
+def test_sound_gradients_are_found_right(images_640: Images, phi: Activation, hidden: list[int]) -> None:
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
-        rows = gradcheck.check(MLP(hidden, init), phi, L2(1e-3), few.images[:size] / 255, few.targets[:size], 5)
+        rows = gradcheck.check(
+            MLP(hidden, init), phi, L2(1e-3), images_640.images[:size] / 255, images_640.targets[:size], 5
+        )
         assert {row.verdict for row in rows} == {"right"}
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
 
 
-def test_gradient_that_is_not_finite_is_wrong(few: Images) -> None:
+def test_gradient_that_is_not_finite_is_wrong(images_640: Images) -> None:
     network = MLP([5])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
-    rows = gradcheck.check(network, ReLU(), L2(0.0), few.images[:9] / 255, few.targets[:9], 2)
+    rows = gradcheck.check(network, ReLU(), L2(0.0), images_640.images[:9] / 255, images_640.targets[:9], 2)
     assert rows[0].verdict == "wrong"
 
 
@@ -77,17 +79,17 @@ def test_difference_is_a_share_of_the_largest_entry() -> None:
     assert gradcheck.relative_error(torch.tensor([3.0]), torch.tensor([0.0])) == 3
 
 
-def checked(here: Here, small: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
-    status, printed = here(*arguments, f"data.root={small}", "output=found", script="check.py")
+def checked(run_script: RunScript, tiny_mnist: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    status, printed = run_script(*arguments, f"data.root={tiny_mnist}", "output=found", script="check.py")
     return status, printed, json.loads(Path("found", "check.json").read_text(encoding="utf-8"))
 
 
-def test_command_shows_what_it_writes_and_its_status_tells(here: Here, small: Path) -> None:
+def test_command_shows_what_it_writes_and_its_status_tells(run_script: RunScript, tiny_mnist: Path) -> None:
     options = ["network.hidden_sizes=[30,20]", "activation=tanh", "regularizer=l2", "batch=32", "fd_entries=5"]
-    status, printed, report = checked(here, small, *options)
+    status, printed, report = checked(run_script, tiny_mnist, *options)
     assert (status, report["broken"]) == (0, None)
     assert [row["verdict"] for row in report["rows"]] == ["right"] * 6
-    status, printed, report = checked(here, small, *options, "inject_bug=BP2")
+    status, printed, report = checked(run_script, tiny_mnist, *options, "inject_bug=BP2")
     assert status == 1
     assert "4 of 6 gradients by hand are wrong" in printed
     assert "BP2 is broken on purpose: delta_l without the factor phi'(z_l)" in printed
@@ -97,22 +99,25 @@ def test_command_shows_what_it_writes_and_its_status_tells(here: Here, small: Pa
         assert re.search(rf"│ {row['layer']} +│ {row['parameter']} .*{re.escape(share)}.*{row['verdict']}", printed)
 
 
-def test_command_checks_a_trained_network_with_its_own_penalty(here: Here, small: Path) -> None:
+def test_command_checks_a_trained_network_with_its_own_penalty(run_script: RunScript, tiny_mnist: Path) -> None:
     usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
-    assert here(*usual, "activation=silu", "regularizer=l2", "regularizer.strength=0.01")[0] == 0
-    status, _, report = checked(here, small, "run=run", "fd_entries=5")
+    assert run_script(*usual, "activation=silu", "regularizer=l2", "regularizer.strength=0.01")[0] == 0
+    status, _, report = checked(run_script, tiny_mnist, "run=run", "fd_entries=5")
     assert status == 0
-    status, _, report = checked(here, small, "run=run", "fd_entries=5", "inject_bug=L2")
+    status, _, report = checked(run_script, tiny_mnist, "run=run", "fd_entries=5", "inject_bug=L2")
     assert status == 1
     assert {row["parameter"] for row in report["rows"] if row["verdict"] == "wrong"} == {"weight"}
-    assert checked(here, small, "run=run", "fd_entries=5", "inject_bug=L2", "regularizer=none")[0] == 0
-    assert here("run=run", "fd_entries=2", script="check.py")[0] == 0
+    assert checked(run_script, tiny_mnist, "run=run", "fd_entries=5", "inject_bug=L2", "regularizer=none")[0] == 0
+    assert run_script("run=run", "fd_entries=2", script="check.py")[0] == 0
     assert Path("run", "check.json").exists()
-    assert "activation: with run=... the run decides that" in here("run=run", "activation=tanh", script="check.py")[1]
+    assert (
+        "activation: with run=... the run decides that"
+        in run_script("run=run", "activation=tanh", script="check.py")[1]
+    )
 
 
-def test_batch_larger_than_the_data_and_unknown_equations_are_refused(here: Here, small: Path) -> None:
-    status, printed = here("batch=1281", f"data.root={small}", script="check.py")
+def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script: RunScript, tiny_mnist: Path) -> None:
+    status, printed = run_script("batch=1281", f"data.root={tiny_mnist}", script="check.py")
     assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
-    status, printed = here("inject_bug=BP5", script="check.py")
+    status, printed = run_script("inject_bug=BP5", script="check.py")
     assert (status, "invalid value inject_bug=BP5: must be 'BP1', 'BP2'" in printed) == (1, True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Here, record_of
+from conftest import RunScript, record_of
 from handgrad.errors import UserError
 from handgrad.runs.checkpoint import resumable
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
@@ -98,23 +98,23 @@ def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_run_begins_anew_from_a_damaged_checkpoint_and_gives_the_same_numbers(here: Here) -> None:
+def test_run_begins_anew_from_a_damaged_checkpoint_and_gives_the_same_numbers(run_script: RunScript) -> None:
     options = ["trainer.max_epochs=2", "engine=autograd"]
-    assert here("hydra.run.dir=run", *options)[0] == 0
+    assert run_script("hydra.run.dir=run", *options)[0] == 0
     whole = record_of(Path("run"))["metrics"]
     Path("run", "metrics.json").unlink()
     last = Path("run", "checkpoints", "last.ckpt")
     last.write_bytes(last.read_bytes()[:5000])
-    status, printed = here("hydra.run.dir=run", *options)
+    status, printed = run_script("hydra.run.dir=run", *options)
     assert status == 0
     assert "last.ckpt is damaged, or not of this project: the run begins anew" in printed
     assert record_of(Path("run"))["metrics"] == whole
 
 
-def test_checkpoint_of_another_run_is_refused_by_the_command(here: Here) -> None:
-    assert here("hydra.run.dir=one", "trainer.max_epochs=1")[0] == 0
+def test_checkpoint_of_another_run_is_refused_by_the_command(run_script: RunScript) -> None:
+    assert run_script("hydra.run.dir=one", "trainer.max_epochs=1")[0] == 0
     shutil.copytree(Path("one", "checkpoints"), Path("two", "checkpoints"))
-    status, printed = here("hydra.run.dir=two", "trainer.max_epochs=1", "activation=tanh")
+    status, printed = run_script("hydra.run.dir=two", "trainer.max_epochs=1", "activation=tanh")
     assert status == 1
     assert "belongs to a run with another configuration" in printed
     assert "activation._target_ (handgrad.nn.activations.ReLU, not handgrad.nn.activations.Tanh)" in printed

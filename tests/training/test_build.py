@@ -13,36 +13,36 @@ from conftest import ROOT
 from handgrad.training.build import assemble
 
 
-def begun(small: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
+def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
     """The first layer's weights and the targets of the first batch, as a run begins with them."""
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={small}", *options])
+        cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
     return module.network.weights[0].detach(), next(iter(data.train_dataloader()))[1]
 
 
-def test_a_seed_decides_weights_and_order_for_either_engine(small: Path, tmp_path: Path) -> None:
+def test_a_seed_decides_weights_and_order_for_either_engine(tiny_mnist: Path, tmp_path: Path) -> None:
     for engine in ("manual", "autograd"):
-        first, again, other = (begun(small, tmp_path, f"engine={engine}", f"seed={seed}") for seed in (1, 1, 2))
+        first, again, other = (begun(tiny_mnist, tmp_path, f"engine={engine}", f"seed={seed}") for seed in (1, 1, 2))
         assert all(map(torch.equal, first, again))
         assert not any(map(torch.equal, first, other))
 
 
-def test_threads_are_those_asked_for(small: Path, tmp_path: Path) -> None:
-    begun(small, tmp_path, "threads=2")
+def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
+    begun(tiny_mnist, tmp_path, "threads=2")
     assert torch.get_num_threads() == 2
-    begun(small, tmp_path, "threads=1")
+    begun(tiny_mnist, tmp_path, "threads=1")
     assert torch.get_num_threads() == 1
 
 
 @pytest.mark.slow
-def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(small: Path, tmp_path: Path) -> None:
+def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(tiny_mnist: Path, tmp_path: Path) -> None:
     """In a process of its own, as a run is: threads that are there already would not learn of it."""
     code = f"""
 import pathlib, hydra, torch
 from handgrad.training.build import assemble
 with hydra.initialize_config_dir({str(ROOT / "conf")!r}, version_base="1.3"):
-    cfg = hydra.compose("train", ["name=x", "logger=none", "threads=2", "data.root={small}"])
+    cfg = hydra.compose("train", ["name=x", "logger=none", "threads=2", "data.root={tiny_mnist}"])
 assert float(torch.full((1,), 1e-30) * 1e-10)
 assemble(cfg, pathlib.Path(), show_progress=False)
 assert not (torch.full((4_000_000,), 1e-30) * 1e-10).any()

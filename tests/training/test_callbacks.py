@@ -39,7 +39,7 @@ class Spoiler(Callback):
                 pl_module.network.weights[0][0, :] = math.inf
 
 
-def fit(engine: Engine, few: Images, *callbacks: Callback, **options: Any) -> Trainer:
+def fit(engine: Engine, images_640: Images, *callbacks: Callback, **options: Any) -> Trainer:
     """Train for two epochs of ten steps."""
     module: Classifier = engine(
         network=MLP([20]),
@@ -58,20 +58,20 @@ def fit(engine: Engine, few: Images, *callbacks: Callback, **options: Any) -> Tr
         callbacks=list(callbacks),
         **options,
     )
-    trainer.fit(module, make_loader(few, 64, seed=0), {"test": make_loader(head_of(few, 64), 64)})
+    trainer.fit(module, make_loader(images_640, 64, seed=0), {"test": make_loader(head_of(images_640, 64), 64)})
     return trainer
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_run_stops_at_the_step_whose_loss_is_not_finite(few: Images, engine: Engine) -> None:
+def test_run_stops_at_the_step_whose_loss_is_not_finite(images_640: Images, engine: Engine) -> None:
     with pytest.raises(DivergedError, match=r"train/loss was nan at epoch 1, step 13: try") as caught:
-        fit(engine, few, DivergenceGuard(), Spoiler(after_step=13))
+        fit(engine, images_640, DivergenceGuard(), Spoiler(after_step=13))
     assert (caught.value.epoch, caught.value.step) == (1, 13)
 
 
-def test_weights_spoiled_by_the_last_step_are_noticed(few: Images) -> None:
+def test_weights_spoiled_by_the_last_step_are_noticed(images_640: Images) -> None:
     with pytest.raises(DivergedError, match=r"test/loss was nan at epoch 0, step 10: try"):
-        fit(ManualModule, few, DivergenceGuard(), Spoiler(after_step=10))
+        fit(ManualModule, images_640, DivergenceGuard(), Spoiler(after_step=10))
 
 
 class Sleeper(Callback):
@@ -81,9 +81,9 @@ class Sleeper(Callback):
         time.sleep(0.5)
 
 
-def test_seconds_are_of_training_alone(few: Images, tmp_path: Path) -> None:
+def test_seconds_are_of_training_alone(images_640: Images, tmp_path: Path) -> None:
     history = History(tmp_path)
-    fit(ManualModule, few, history, Sleeper())
+    fit(ManualModule, images_640, history, Sleeper())
     assert [row["epoch"] for row in history.rows] == [0, 1]
     assert all(0 < row["seconds"] < 0.5 for row in history.rows)
 
@@ -102,30 +102,30 @@ class Bystander(Callback):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_a_row_is_of_its_own_epoch(few: Images, tmp_path: Path, engine: Engine) -> None:
+def test_a_row_is_of_its_own_epoch(images_640: Images, tmp_path: Path, engine: Engine) -> None:
     history, bystander = History(tmp_path), Bystander()
-    trainer = fit(engine, few, history, bystander, check_val_every_n_epoch=2, limit_train_batches=7)
+    trainer = fit(engine, images_640, history, bystander, check_val_every_n_epoch=2, limit_train_batches=7)
     assert [row["train/loss"] for row in history.rows] == pytest.approx([sum(of) / 7 for of in bystander.losses])
     assert [row["batches"] for row in history.rows] == [7, 7]
     assert [row["lr"] for row in history.rows] == pytest.approx([0.1 * (0.5 + 0.5 * step / 40) for step in (7, 14)])
     assert [row["test/accuracy"] is None for row in history.rows] == [True, False]
     module: Any = trainer.lightning_module
-    x, y = few.images[:64] / 255, few.targets[:64]
+    x, y = images_640.images[:64] / 255, images_640.targets[:64]
     with torch.no_grad():
         expected = float(cross_entropy(module(x), y))
     assert history.rows[1]["test/loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_profiler_changes_no_number(few: Images) -> None:
+def test_no_profiler_changes_no_number(images_640: Images) -> None:
     """The oracle is Lightning's own default."""
     losses = []
     for options in ({}, {"profiler": NoProfiler()}):
         torch.manual_seed(0)
-        losses.append(fit(ManualModule, few, **options).callback_metrics["train/loss"])
+        losses.append(fit(ManualModule, images_640, **options).callback_metrics["train/loss"])
     assert losses[0] == losses[1]
 
 
-def test_weights_that_are_not_finite_are_never_saved(few: Images, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_saved(images_640: Images, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
-        fit(ManualModule, few, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
+        fit(ManualModule, images_640, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from conftest import ACTIVATIONS, Here, ended_at_scoring, record_of
+from conftest import ACTIVATIONS, RunScript, ended_at_scoring, record_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training.callbacks import History
@@ -23,12 +23,12 @@ RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(few: Images, phi: Activation) -> None:
+def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(images_640: Images, phi: Activation) -> None:
     torch.manual_seed(0)
     network = MLP([12, 9]).double()
     with torch.no_grad():
         network.biases[0][:3] = -50  # three units that relu cuts off for every image
-    x, y = few.images[:32].double() / 255, few.targets[:32].double()
+    x, y = images_640.images[:32].double() / 255, images_640.targets[:32].double()
     decay = 0.02
 
     modules: list[nn.Module] = [network.linear[0], phi.reference(), network.linear[1], phi.reference()]
@@ -92,7 +92,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
 @pytest.mark.usefixtures("drawn")
 def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
-    here: Here, monkeypatch: pytest.MonkeyPatch, engine: str
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     options = [*RUN, f"engine={engine}", "activation=tanh", "regularizer=l2"]
     sound, looks = History.paused, []
@@ -105,11 +105,11 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 
     with monkeypatch.context() as patch:
         patch.setattr(History, "paused", counted)
-        status, printed = here(*options, "hydra.run.dir=run")
+        status, printed = run_script(*options, "hydra.run.dir=run")
     assert status == 0, printed
     assert "diagnostics=layers took" in printed
     assert len(looks) >= 3  # after every epoch, the clock stands still
-    assert here(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
+    assert run_script(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
     assert record_of(Path("run"))["metrics"] == record_of(Path("plain"))["metrics"]
     rows = rows_of(Path("run"))
     assert [(int(row["epoch"]), int(row["layer"])) for row in rows] == [(e, n) for e in range(4) for n in (1, 2, 3)]
@@ -134,10 +134,10 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
     assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
 
 
-def test_update_is_that_of_the_epochs_last_step(here: Here) -> None:
+def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     """By plain SGD with the whole training set as one batch, the step is lr times the gradient at the start."""
     options = ["data.batch_size=1280", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant", "trainer.max_epochs=1"]
-    status, printed = here(*RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
+    status, printed = run_script(*RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
     assert status == 0, printed
     rows = rows_of(Path("run"))
     torch.manual_seed(0)
@@ -160,8 +160,8 @@ def test_update_is_that_of_the_epochs_last_step(here: Here) -> None:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_diagnostics_work_with_the_usual_options(here: Here, options: list[str]) -> None:
-    status, printed = here(*RUN, *options, "hydra.run.dir=run")
+def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options: list[str]) -> None:
+    status, printed = run_script(*RUN, *options, "hydra.run.dir=run")
     assert status == 0, printed
     rows = rows_of(Path("run"))
     assert float(rows[-1]["gradient_check"]) < 1e-5
@@ -169,19 +169,19 @@ def test_diagnostics_work_with_the_usual_options(here: Here, options: list[str])
         assert [row["log10_update"] == "" for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
 
 
-def test_trial_run_leaves_nothing(here: Here) -> None:
-    assert here(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
+def test_trial_run_leaves_nothing(run_script: RunScript) -> None:
+    assert run_script(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
     assert not Path("run").exists()
 
 
-def test_run_that_goes_on_has_every_row_and_step_once(here: Here) -> None:
+def test_run_that_goes_on_has_every_row_and_step_once(run_script: RunScript) -> None:
     options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
-    assert here(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
+    assert run_script(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
 
     with ended_at_scoring(3):
-        assert here(*options)[0] == 143
+        assert run_script(*options)[0] == 143
     assert len(rows_of(Path("run"))) == 9
-    assert here(*options)[0] == 0
+    assert run_script(*options)[0] == 0
     assert rows_of(Path("run")) == rows_of(Path("whole"))
     board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0})
     board.Reload()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Here
+from conftest import RunScript
 from handgrad.nn.backprop import FactoredGradient, hidden_delta, pre_activation
 from handgrad.training.matmul import DEFAULT, FASTER, set_matmul_precision
 
@@ -79,15 +79,15 @@ def test_auto_is_faster_only_where_nothing_is_rounded(
     assert set_matmul_precision("auto", torch.device("cuda")) == DEFAULT
 
 
-def test_record_says_which_products_were_made(here: Here, tmp_path: Path) -> None:
+def test_record_says_which_products_were_made(run_script: RunScript, tmp_path: Path) -> None:
     """All in one process: what a run has switched on, the next one does not inherit."""
     sweep = ("-m", "matmul=high,default,medium", "hydra.sweep.dir=sweep")
-    assert here(*sweep, "trainer.max_epochs=1", "logger=none")[0] == 0
+    assert run_script(*sweep, "trainer.max_epochs=1", "logger=none")[0] == 0
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/metrics.json"))]
     assert [record["matmul"] for record in records] == ["high", "highest", "medium"]
 
 
-def test_mistyped_products_are_refused_with_the_choices(here: Here) -> None:
-    code, said = here("matmul=fast")
+def test_mistyped_products_are_refused_with_the_choices(run_script: RunScript) -> None:
+    code, said = run_script("matmul=fast")
     assert code == 1
     assert "invalid value matmul=fast: must be 'default', 'auto', 'high' or 'medium'" in said

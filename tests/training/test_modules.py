@@ -76,25 +76,27 @@ def fit(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-def test_engines_stay_together_for_100_steps(few: Images, phi: Activation, regularizer: L2, optimizer: str) -> None:
+def test_engines_stay_together_for_100_steps(
+    images_640: Images, phi: Activation, regularizer: L2, optimizer: str
+) -> None:
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
-    assert fit(manual, few, epochs=10).global_step == fit(autograd, few, epochs=10).global_step == 100
+    assert fit(manual, images_640, epochs=10).global_step == fit(autograd, images_640, epochs=10).global_step == 100
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
     torch.testing.assert_close(manual.mean_train_loss(), autograd.mean_train_loss(), rtol=0, atol=1e-10)
     moved = [(a - b).abs().max() for a, b in zip(manual.network.parameters(), start, strict=True)]
     assert min(moved) > 1e-6
 
 
-def test_one_step_is_the_notebooks(few: Images) -> None:
+def test_one_step_is_the_notebooks(images_640: Images) -> None:
     """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
     module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
-    fit(module, few, epochs=1, limit_train_batches=1)
+    fit(module, images_640, epochs=1, limit_train_batches=1)
 
-    x, y = next(iter(make_loader(few, 64, seed=0)))
+    x, y = next(iter(make_loader(images_640, 64, seed=0)))
     columns, truth, eta = x.double().T, y.double().T, 0.01
     outputs = [columns]
     for weight, bias in zip(weights, biases, strict=True):
@@ -115,20 +117,20 @@ def test_loss_of_a_set_is_the_mean_over_its_images_whatever_the_batches() -> Non
     for part in (slice(0, 20), slice(20, 40), slice(40, 47), slice(47, 47), slice(47, 50)):
         scores.update(logits[part], y[part])
     expected = torch.nn.functional.cross_entropy(logits.double(), y.double())
-    assert math.isclose(scores.numbers()["loss"], expected, rel_tol=1e-6)
+    assert math.isclose(scores.compute()["loss"], expected, rel_tol=1e-6)
     scores.update(torch.full((1, 10), math.nan), y[:1])
-    assert math.isnan(scores.numbers()["loss"])
+    assert math.isnan(scores.compute()["loss"])
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_same_seed_gives_identical_weights(few: Images, engine: Engine) -> None:
+def test_same_seed_gives_identical_weights(images_640: Images, engine: Engine) -> None:
     modules = [make(engine) for _ in range(2)]
     for module in modules:
-        fit(module, few, epochs=3)
+        fit(module, images_640, epochs=3)
     torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict(), rtol=0, atol=0)
 
 
-def test_grad_holds_the_gradient_of_the_loss(few: Images) -> None:
+def test_grad_holds_the_gradient_of_the_loss(images_640: Images) -> None:
     written: list[Tensor | None] = []
 
     class Witness(Callback):
@@ -136,8 +138,8 @@ def test_grad_holds_the_gradient_of_the_loss(few: Images) -> None:
             written.extend(parameter.grad for parameter in pl_module.parameters())
 
     module = make(ManualModule, optimizer=partial(SGD, lr=0.0))
-    fit(module, few, epochs=1, limit_train_batches=1, callbacks=[Witness()])
-    x, y = next(iter(make_loader(few, 64, seed=0)))
+    fit(module, images_640, epochs=1, limit_train_batches=1, callbacks=[Witness()])
+    x, y = next(iter(make_loader(images_640, 64, seed=0)))
     logits = module.network(x.double(), torch.nn.Tanh())
     squares = sum(weight.square().sum() for weight in module.network.weights)
     objective = torch.nn.functional.cross_entropy(logits, y.double()) + 1e-3 * squares
@@ -146,19 +148,19 @@ def test_grad_holds_the_gradient_of_the_loss(few: Images) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
 
 
-def test_manual_module_records_no_graph(few: Images) -> None:
+def test_manual_module_records_no_graph(images_640: Images) -> None:
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("autograd saved a tensor")
 
     with torch.autograd.graph.saved_tensors_hooks(refuse, lambda packed: packed):
-        fit(make(ManualModule), few, epochs=1)
+        fit(make(ManualModule), images_640, epochs=1)
         with pytest.raises(AssertionError, match="autograd saved"):
-            fit(make(AutogradModule), few, epochs=1)
+            fit(make(AutogradModule), images_640, epochs=1)
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_schedule_is_stepped_after_every_batch(few: Images, engine: Engine) -> None:
-    trainer = fit(make(engine), few, epochs=1)
+def test_schedule_is_stepped_after_every_batch(images_640: Images, engine: Engine) -> None:
+    trainer = fit(make(engine), images_640, epochs=1)
     (group,) = trainer.optimizers[0].param_groups
     assert group["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 10 / 20))
 
@@ -176,43 +178,43 @@ def saving(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_checkpoint_goes_on_as_if_never_interrupted(
-    few: Images, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
+    images_640: Images, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
     whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
-    fit(whole, few, epochs=4)
-    fit(half, few, epochs=2, **saving(tmp_path))
-    fit(rest, few, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
+    fit(whole, images_640, epochs=4)
+    fit(half, images_640, epochs=2, **saving(tmp_path))
+    fit(rest, images_640, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
     torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
 def test_checkpoint_of_one_engine_loads_into_the_other(
-    few: Images, first: Engine, second: Engine, tmp_path: Path
+    images_640: Images, first: Engine, second: Engine, tmp_path: Path
 ) -> None:
     trained, loaded = make(first), make(second)
-    fit(trained, few, epochs=1, **saving(tmp_path))
-    fit(loaded, few, epochs=1, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
-    x, _ = next(iter(make_loader(few, 64, seed=0)))
+    fit(trained, images_640, epochs=1, **saving(tmp_path))
+    fit(loaded, images_640, epochs=1, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
+    x, _ = next(iter(make_loader(images_640, 64, seed=0)))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
-def test_factored_sgd_agrees_with_grad_and_torch_sgd(few: Images, regularizer: L2) -> None:
+def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Images, regularizer: L2) -> None:
     changes: dict[str, Any] = {"regularizer": regularizer}
     in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
     by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
     by_autograd = make(AutogradModule, optimizer=partial(SGD, lr=0.1), **changes)
-    trainers = [fit(module, few, epochs=2) for module in (in_place, by_grad, by_autograd)]
+    trainers = [fit(module, images_640, epochs=2) for module in (in_place, by_grad, by_autograd)]
     assert {trainer.global_step for trainer in trainers} == {20}
     torch.testing.assert_close(in_place.state_dict(), by_grad.state_dict(), rtol=0, atol=1e-12)
     torch.testing.assert_close(in_place.state_dict(), by_autograd.state_dict(), rtol=0, atol=1e-12)
     assert all(parameter.grad is None for parameter in in_place.parameters())
 
 
-def test_sum_over_a_short_batch_is_of_its_own_examples(few: Images) -> None:
+def test_sum_over_a_short_batch_is_of_its_own_examples(images_640: Images) -> None:
     """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
-    short = head_of(few, 40)
+    short = head_of(images_640, 40)
     by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
     by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=constant)
     for module in (by_sum, by_mean):
@@ -221,7 +223,7 @@ def test_sum_over_a_short_batch_is_of_its_own_examples(few: Images) -> None:
         torch.testing.assert_close(summed, mean, rtol=0, atol=1e-14)
 
 
-def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(few: Images) -> None:
+def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(images_640: Images) -> None:
     grouped: dict[str, Any] = {"optimizer": partial(grouped_sgd, lr=0.01, weight_factor=64)}
     modules = [
         make(ManualModule, optimizer=NOTEBOOK_SGD),
@@ -229,7 +231,7 @@ def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(few: Images) ->
         make(AutogradModule, **grouped),
     ]
     for module in modules:
-        fit(module, few, epochs=2)
+        fit(module, images_640, epochs=2)
     for module in modules[1:]:
         torch.testing.assert_close(module.state_dict(), modules[0].state_dict(), rtol=0, atol=1e-12)
 
@@ -247,19 +249,19 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_soft_targets_are_taken_as_they_are(few: Images, engine: Engine) -> None:
+def test_soft_targets_are_taken_as_they_are(images_640: Images, engine: Engine) -> None:
     """Targets that are the network's own probabilities leave it as it is."""
     module = make(engine, regularizer=no_penalty(), schedule=constant).double()
     with torch.no_grad():
-        y = torch.softmax(module((few.images / 255).double()), dim=1)
+        y = torch.softmax(module((images_640.images / 255).double()), dim=1)
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    fit(module, Images(few.images, y), epochs=1)
+    fit(module, Images(images_640.images, y), epochs=1)
     torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
 
 
-def test_factored_sgd_is_refused_by_autograd(few: Images) -> None:
+def test_factored_sgd_is_refused_by_autograd(images_640: Images) -> None:
     with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
-        fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), few, epochs=1)
+        fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), images_640, epochs=1)
 
 
 def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
@@ -277,7 +279,7 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
 
 
-def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few: Images) -> None:
+def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(images_640: Images) -> None:
     unlike: Any = partial  # the arguments are wrong on purpose
     for optimizer, sentence in (
         (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
@@ -287,13 +289,13 @@ def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(few:
     ):
         for engine in (ManualModule, AutogradModule):
             with pytest.raises(UserError, match=sentence):
-                fit(make(engine, optimizer=optimizer), few, epochs=1)
+                fit(make(engine, optimizer=optimizer), images_640, epochs=1)
     with pytest.raises(UserError, match="schedule: "):
-        fit(make(ManualModule, schedule=unlike(LinearLR, total_iters="abc")), few, epochs=1)
+        fit(make(ManualModule, schedule=unlike(LinearLR, total_iters="abc")), images_640, epochs=1)
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_rehearsal_changes_no_random_number(few: Images, engine: Engine) -> None:
+def test_rehearsal_changes_no_random_number(images_640: Images, engine: Engine) -> None:
     module = make(engine)
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = torch.get_rng_state()
@@ -312,27 +314,29 @@ class Saver(Checkpoint):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_plateau_schedule_goes_on_as_if_never_interrupted(few: Images, engine: Engine, tmp_path: Path) -> None:
+def test_plateau_schedule_goes_on_as_if_never_interrupted(images_640: Images, engine: Engine, tmp_path: Path) -> None:
     plateau = partial(ReduceLROnPlateau, patience=0, threshold=0.5)
     whole, half, rest = (make(engine, schedule=plateau) for _ in range(3))
     options: dict[str, Any] = {"callbacks": [Saver(tmp_path / "x.ckpt")], "enable_checkpointing": True}
-    fit(whole, few, epochs=4)
-    fit(half, few, epochs=2, **options)
-    trainer = fit(rest, few, epochs=4, ckpt=tmp_path / "x.ckpt", **options)
+    fit(whole, images_640, epochs=4)
+    fit(half, images_640, epochs=2, **options)
+    trainer = fit(rest, images_640, epochs=4, ckpt=tmp_path / "x.ckpt", **options)
     torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_plateau_is_one_of_the_loss_on_the_validation_set(
-    few: Images, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    images_640: Images, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     seen: list[float] = []
     monkeypatch.setattr(ReduceLROnPlateau, "step", lambda _, number: seen.append(number))
     module = make(engine, schedule=ReduceLROnPlateau)
-    fit(module, few, epochs=3, watched="val")
+    fit(module, images_640, epochs=3, watched="val")
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(module(few.images[:64].double() / 255), few.targets[:64].double())
+        expected = torch.nn.functional.cross_entropy(
+            module(images_640.images[:64].double() / 255), images_640.targets[:64].double()
+        )
     assert len(seen) == 1 + 3  # once in rehearsal
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
@@ -359,7 +363,7 @@ STEPPING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
 def test_clipping_and_accumulation_by_hand_are_lightnings(
-    few: Images, optimizer: str, stepping: dict[str, Any], regularizer: L2
+    images_640: Images, optimizer: str, stepping: dict[str, Any], regularizer: L2
 ) -> None:
     if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
         pytest.skip("refused, see the next test")
@@ -370,29 +374,33 @@ def test_clipping_and_accumulation_by_hand_are_lightnings(
         optimizer=partial(FactoredSGD, lr=0.1) if optimizer == "factored" else of_autograd,
     )
     autograd = make(AutogradModule, regularizer=regularizer, optimizer=of_autograd)
-    steps = [fit(module, few, epochs=3, **by_hand(module, **stepping)).global_step for module in (manual, autograd)]
+    steps = [
+        fit(module, images_640, epochs=3, **by_hand(module, **stepping)).global_step for module in (manual, autograd)
+    ]
     assert steps[0] == steps[1]
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
 
 
-def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(few: Images) -> None:
+def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(images_640: Images) -> None:
     module = make(ManualModule, optimizer=NOTEBOOK_SGD)
     by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
     with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
-        fit(module, few, epochs=1)
+        fit(module, images_640, epochs=1)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_cosine_with_accumulation_ends_at_zero(few: Images, engine: Engine, accumulate: int) -> None:
+def test_cosine_with_accumulation_ends_at_zero(images_640: Images, engine: Engine, accumulate: int) -> None:
     unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
     module = make(engine, schedule=partial(warmup_cosine, **unplanned))
-    trainer = fit(module, few, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
+    trainer = fit(module, images_640, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
     assert trainer.global_step == 2 * math.ceil(10 / accumulate)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def low_precision(engine: Engine, few: Images, optimizer: Callable[..., Optimizer], **options: Any) -> Classifier:
+def low_precision(
+    engine: Engine, images_640: Images, optimizer: Callable[..., Optimizer], **options: Any
+) -> Classifier:
     module = make(engine, optimizer=optimizer, network=MLP([50, 20]))
     trainer = Trainer(
         accelerator="cpu",
@@ -403,24 +411,26 @@ def low_precision(engine: Engine, few: Images, optimizer: Callable[..., Optimize
         enable_progress_bar=False,
         **options,
     )
-    trainer.fit(module, make_loader(few, 64, seed=0), {"test": make_loader(head_of(few, 64), 64)})
+    trainer.fit(module, make_loader(images_640, 64, seed=0), {"test": make_loader(head_of(images_640, 64), 64)})
     return module
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed with a scaler"])
 @pytest.mark.parametrize("optimizer", ["sgd", "factored"])
-def test_engines_agree_in_low_precision_and_report_in_float32(few: Images, precision: str, optimizer: str) -> None:
+def test_engines_agree_in_low_precision_and_report_in_float32(
+    images_640: Images, precision: str, optimizer: str
+) -> None:
     options: dict[str, Any] = {"precision": precision}
     if "scaler" in precision:  # as Lightning makes it on a GPU
         options = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
         if optimizer == "factored":
             with pytest.raises(UserError, match="16-mixed scales the whole gradient: use optimizer=sgd or bf16-mixed"):
-                low_precision(ManualModule, few, partial(FactoredSGD, lr=0.1), **options)
+                low_precision(ManualModule, images_640, partial(FactoredSGD, lr=0.1), **options)
             return
     by_manual = partial(FactoredSGD, lr=0.1) if optimizer == "factored" else partial(SGD, lr=0.1)
-    manual = low_precision(ManualModule, few, by_manual, **options)
-    autograd = low_precision(AutogradModule, few, partial(SGD, lr=0.1), **options)
+    manual = low_precision(ManualModule, images_640, by_manual, **options)
+    autograd = low_precision(AutogradModule, images_640, partial(SGD, lr=0.1), **options)
     assert manual.step_losses[-1].dtype == torch.float32
-    exact = low_precision(ManualModule, few, by_manual)
+    exact = low_precision(ManualModule, images_640, by_manual)
     for module in (manual, autograd):
         assert float(module.mean_train_loss()) == pytest.approx(float(exact.mean_train_loss()), rel=0.05)

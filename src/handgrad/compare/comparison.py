@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from handgrad.compare.cells import UNSET
-from handgrad.compare.metrics import Measure
+from handgrad.compare.metrics import Metric
 from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, shortened
 
@@ -44,7 +44,7 @@ class Comparison:
         metrics, ..., reference. A key's column holds texts, one for each value, so that true, 1, null and "1" are
         labels like any other.
     asked: what for.
-    measure: what cells are compared by.
+    metric: what cells are compared by.
     keys: the columns that make a cell.
     values: of each key, what its texts stand for, None for UNSET.
     choices: the keys that are config groups.
@@ -56,7 +56,7 @@ class Comparison:
 
     table: pd.DataFrame
     asked: CompareOptions
-    measure: Measure
+    metric: Metric
     keys: list[str]
     values: dict[str, dict[str, Any]]
     choices: frozenset[str]
@@ -83,8 +83,8 @@ class Comparison:
     @cached_property
     def margin(self) -> float | None:
         """What is too small to matter, in the table's numbers."""
-        margin = self.measure.margin if self.asked.margin is None else self.asked.margin
-        return None if margin is None else margin / self.measure.scale
+        margin = self.metric.margin if self.asked.margin is None else self.asked.margin
+        return None if margin is None else margin / self.metric.scale
 
     def named(self, key: str, text: str) -> str:
         """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
@@ -121,13 +121,13 @@ class Comparison:
 
     @cached_property
     def learned(self) -> pd.DataFrame:
-        """The rows whose measure can be compared: of the runs that learned, if it says how well they did."""
+        """The rows whose metric can be compared: of the runs that learned, if it says how well they did."""
         done = self.completed
-        done = done[done.outcome == "learned"] if self.measure.of_learning else done
-        return done.dropna(subset=[self.measure.column]) if len(done) else done
+        done = done[done.outcome == "learned"] if self.metric.of_learning else done
+        return done.dropna(subset=[self.metric.column]) if len(done) else done
 
     def sample(self, row: Any) -> pd.Series:
-        """What can be inferred from: by seed, the measure of a cell's `learned` runs, turned so that more is better.
+        """What can be inferred from: by seed, the metric of a cell's `learned` runs, turned so that more is better.
 
         A single run, of which nothing is inferred, counts whether it learned or not. Several runs of a seed, where the
         keys asked for pool what differs, count as one, by their mean.
@@ -135,10 +135,10 @@ class Comparison:
         runs = self.members(row)
         if runs.empty:
             return pd.Series(dtype=float)
-        values = runs[self.measure.column].dropna()
+        values = runs[self.metric.column].dropna()
         if len(runs) > 1:
             values = values[runs.number.isin(self.learned.number)]
-        return self.measure.sign * values.groupby(level=0).mean()
+        return self.metric.sign * values.groupby(level=0).mean()
 
 
 def gap(table: pd.DataFrame, scored: str) -> pd.Series:

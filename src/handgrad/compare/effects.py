@@ -8,15 +8,15 @@ import pandas as pd
 from handgrad.compare.comparison import Comparison
 from handgrad.compare.statistics import (
     COUNTS,
+    EPSILON,
     FOUND,
-    SAME,
     averages,
+    better_first,
     chosen_pairs,
     compare_means,
     fisher_test,
     number_of_families,
     number_of_pairs,
-    turned,
     with_verdicts,
 )
 
@@ -52,9 +52,9 @@ def main_effects(comparison: Comparison) -> pd.DataFrame:
 
 
 def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
-    """Of each value of a key, the measure (more is better) by seed and by combination of whatever else varies."""
+    """Of each value of a key, the metric (more is better) by seed and by combination of whatever else varies."""
     others = [other for other in comparison.varying if other != key]
-    measured = comparison.learned.assign(better=comparison.measure.sign * comparison.learned[comparison.measure.column])
+    measured = comparison.learned.assign(better=comparison.metric.sign * comparison.learned[comparison.metric.column])
     wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
     values = wide.columns.unique(key)
     if others:
@@ -66,7 +66,7 @@ def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[st
     """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
     others = [other for other in comparison.varying if other != key]
     finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
-    if not comparison.measure.of_learning or (finished.outcome == "learned").all():
+    if not comparison.metric.of_learning or (finished.outcome == "learned").all():
         return {}
     cells = [finished[finished[key] == value].set_index(others or ["dataset"]) for value in (a, b)]
     shared = cells[0].index.intersection(cells[1].index)
@@ -74,13 +74,13 @@ def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[st
     counts = [(int((outcomes == "learned").sum()), len(outcomes)) for outcomes in both]
     if not len(shared) or all(learned == of for learned, of in counts):
         return {}
-    return turned({"a": a, "b": b, "cells": shared.nunique()} | fisher_test(*counts))
+    return better_first({"a": a, "b": b, "cells": shared.nunique()} | fisher_test(*counts))
 
 
 def effect(
     comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """Compare two values of a key, each given with its measures as `measured_by_value` has them.
+    """Compare two values of a key, each given with its metric as `measured_by_value` has them.
 
     Returns:
         a row of `effects`, empty where they have no cell or no seed in common to average over.
@@ -93,8 +93,8 @@ def effect(
     found = compare_means(first.mean(axis=1), second.mean(axis=1), comparison.margin)
     paired = found["test"] == "paired t"
     each = (first - second).mean() if paired else first.mean() - second.mean()
-    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < SAME)
-    found = turned({"a": a, "b": b} | found)
+    found["identical"] = bool(paired and (first - second).abs().max(axis=None) < EPSILON)
+    found = better_first({"a": a, "b": b} | found)
     each = each if found["a"] == a else -each
     others = [name for name in comparison.varying if name != key]
     found |= {"least": each.min(), "least_in": cell_of(comparison, others, each.idxmin())}

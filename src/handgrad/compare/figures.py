@@ -18,7 +18,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from handgrad.compare import metrics
 from handgrad.compare.comparison import Comparison
-from handgrad.compare.metrics import Measure
+from handgrad.compare.metrics import Metric
 from handgrad.text import shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
@@ -74,19 +74,19 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
     cells = cells[cells.completed > 0]
     if cells.empty:
         return
-    look, measure = Look(cells.label.tolist()), comparison.measure
+    look, metric = Look(cells.label.tolist()), comparison.metric
     best = cells.head(MOST)
     only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
     with rc_context(STYLE):
-        name = "accuracy" if measure.column == f"{comparison.scored}/accuracy" else measure.column.replace("/", "_")
+        name = "accuracy" if metric.column == f"{comparison.scored}/accuracy" else metric.column.replace("/", "_")
         caption = (
-            f"Which cell is the best? {measure.name.capitalize()}, {measure.best} on top: a dot per run, mean and 95 %"
+            f"Which cell is the best? {metric.name.capitalize()}, {metric.best} on top: a dot per run, mean and 95 %"
         )
-        yield name, f"{caption} interval.{only}", measured(comparison, best, look, measure)
+        yield name, f"{caption} interval.{only}", measured(comparison, best, look, metric)
         if any(tables.history for tables in comparison.tables):
             yield "curves", f"{CURVES} solid: train, dotted: {comparison.scored}.{only}", losses(comparison, best, look)
         if name != "gap":
-            by_heart = metrics.measure("gap", comparison.scored, comparison.completed)
+            by_heart = metrics.find_metric("gap", comparison.scored, comparison.completed)
             caption = f"How much is learned by heart? Train minus {comparison.scored} accuracy.{only}"
             yield "gap", caption, measured(comparison, best, look, by_heart)
         yield from confusions(comparison, cells)
@@ -108,29 +108,29 @@ def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[st
         yield "confusion", CONFUSED, confusion(best, worst, first.label, last.label)
 
 
-def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, measure: Measure) -> Figure:
+def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Figure:
     """A row per cell, best on top: every run a dot, the mean with its interval, the reference if it has one."""
     figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
     axes = figure.subplots()
     for y, (_, row) in enumerate(cells.iterrows()):
-        runs = comparison.members(row)[measure.column].dropna()
+        runs = comparison.members(row)[metric.column].dropna()
         colour = look.colour(row.label)
-        axes.scatter(measure.scale * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
-        mean, *ends = pooled_in(row, measure.column, measure.scale)
+        axes.scatter(metric.scale * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
+        mean, *ends = pooled_in(row, metric.column, metric.scale)
         axes.plot(ends, [y, y], color=colour, linewidth=2)
         axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
     axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
     known = cells[cells.reference.notna()]
-    if len(known) and measure == comparison.measure:
+    if len(known) and metric == comparison.metric:
         look_of: Any = {"marker": "|", "s": 160, "color": "0.35", "linewidths": 2}
-        axes.scatter(measure.scale * known.reference, known.index, label=comparison.reference_name, **look_of)
+        axes.scatter(metric.scale * known.reference, known.index, label=comparison.reference_name, **look_of)
         # Above the rows: among them its mark would read as one more run.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
-    if measure.column == "gap":
+    if metric.column == "gap":
         axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_xlabel(f"{measure.name} ({measure.of_value.strip()})")
+    axes.set_xlabel(f"{metric.name} ({metric.of_value.strip()})")
     return figure
 
 
@@ -245,14 +245,14 @@ def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[t
 
 
 def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
-    """The measure, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
+    """The metric, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
     number = comparison.values[swept]
-    usual = [metrics.measure(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
-    drawn = list(dict.fromkeys([comparison.measure, *usual]))
+    usual = [metrics.find_metric(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
+    drawn = list(dict.fromkeys([comparison.metric, *usual]))
     figure = Figure(figsize=(4.5 * len(drawn), 3.8), layout="constrained")
     every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
-    for axes, measure in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
-        name, scale = measure.column, measure.scale
+    for axes, metric in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
+        name, scale = metric.column, metric.scale
         for place, (title, cells) in enumerate(groups):
             rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -265,7 +265,7 @@ def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], s
             dots = np.repeat(x, [len(mine) for mine in runs])
             axes.scatter(dots, np.concatenate(runs), s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
         spread_out(axes, every)
-        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{measure.name} ({measure.of_value.strip()})")
+        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{metric.name} ({metric.of_value.strip()})")
         axes.grid(alpha=0.3)
     if len(groups) > 1:
         beside: Any = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 6 else {}

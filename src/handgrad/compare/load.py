@@ -10,7 +10,7 @@ import pandas as pd
 
 from handgrad.compare.cells import column_for, columns_of, find_factors, settings_of, texts_of
 from handgrad.compare.comparison import CompareOptions, Comparison, gap, short_names
-from handgrad.compare.metrics import measure
+from handgrad.compare.metrics import find_metric
 from handgrad.compare.reference import match_reference, read_reference
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
@@ -50,7 +50,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
     texts = {key: texts_of(key, settings, columns) for key in differing}
     table = table_of(records, texts)
-    compared_by = measure(asked.metric, scored, measured_columns(table, scored))
+    compared_by = find_metric(asked.metric, scored, measured_columns(table, scored))
     if asked.reference is not None:
         printed = read_reference(asked.reference, compared_by)
         table["reference"], sentence = match_reference(printed, settings, asked.reference)

@@ -7,7 +7,7 @@ from handgrad.errors import UserError
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """One number of a run.
 
     column: of the table of runs.
@@ -57,8 +57,8 @@ class Measure:
         return f"{self.number(value)} {self.unit}"
 
 
-def measure(name: str | None, scored: str, columns: Iterable[str]) -> Measure:
-    """The measure of that name.
+def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric:
+    """The metric of that name.
 
     Args:
         name: a column of the table of runs; "accuracy" and "loss" are the scored set's; None stands for accuracy.
@@ -68,19 +68,19 @@ def measure(name: str | None, scored: str, columns: Iterable[str]) -> Measure:
     Raises:
         UserError: the runs have no such number.
     """
-    gap = Measure("gap", f"gap (train minus {scored} accuracy)", "points", " points", 100)
+    gap = Metric("gap", f"gap (train minus {scored} accuracy)", "points", " points", 100)
     others = [
-        Measure("seconds_per_epoch", "training time per epoch", "s", " s", of_learning=False),
-        Measure("seconds", "time", "s", " s", digits=1, of_learning=False),
-        Measure("peak_memory_mb", "peak memory", "MB", " MB", digits=0, of_learning=False),
+        Metric("seconds_per_epoch", "training time per epoch", "s", " s", of_learning=False),
+        Metric("seconds", "time", "s", " s", digits=1, of_learning=False),
+        Metric("peak_memory_mb", "peak memory", "MB", " MB", digits=0, of_learning=False),
     ]
     known = {"gap": gap} | {other.column: other for other in others}
     for column in columns:
         part, _, kind = column.partition("/")
         if kind == "accuracy":
-            known[column] = Measure(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
+            known[column] = Metric(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
         elif kind == "loss":
-            known[column] = Measure(column, f"{part} loss", "nats", " nats", digits=4)
+            known[column] = Metric(column, f"{part} loss", "nats", " nats", digits=4)
     known = {column: one for column, one in known.items() if column in {"gap", *columns}}
     for short in ("accuracy", "loss"):
         if f"{scored}/{short}" in known:

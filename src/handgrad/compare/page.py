@@ -20,9 +20,9 @@ from handgrad.compare.again import FEW
 from handgrad.compare.again import command_for_more_seeds as command_for_more_seeds
 from handgrad.compare.comparison import Comparison
 from handgrad.compare.load import NOT_LEARNED, STATUSES, joined
-from handgrad.compare.metrics import Measure, measure
+from handgrad.compare.metrics import Metric, find_metric
 from handgrad.compare.sentences import enough, margin, p_value, with_interval
-from handgrad.compare.statistics import MOST_CELLS, PLANNED
+from handgrad.compare.statistics import MOST_CELLS, SEED_COUNTS
 from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
 
@@ -62,7 +62,7 @@ class Report:
         return escape_control(joined(self.sources))
 
     @property
-    def columns(self) -> list[tuple[str, Measure]]:
+    def columns(self) -> list[tuple[str, Metric]]:
         """The numbers of the table with a row per cell: what was asked for, and the usual ones."""
         scored, known = self.comparison.scored, self.comparison.completed.columns
         usual = {
@@ -71,9 +71,9 @@ class Report:
             f"{scored}/loss": f"{scored} loss",
             "seconds_per_epoch": "s/epoch",
         }
-        asked = self.comparison.measure
+        asked = self.comparison.metric
         first = [] if asked.column in usual else [(f"{asked.name} ({asked.unit})", asked)]
-        return first + [(heading, measure(name, scored, known)) for name, heading in usual.items() if name in known]
+        return first + [(heading, find_metric(name, scored, known)) for name, heading in usual.items() if name in known]
 
     @property
     def headings(self) -> list[str]:
@@ -84,12 +84,12 @@ class Report:
     @property
     def reference_heading(self) -> list[str]:
         """The heading of printed numbers, where there are any."""
-        name, measure = self.comparison.reference_name, self.comparison.measure
-        return [f"{name} {measure.name} ({measure.of_value.strip()})"] if name else []
+        name, metric = self.comparison.reference_name, self.comparison.metric
+        return [f"{name} {metric.name} ({metric.of_value.strip()})"] if name else []
 
     def lines(self, most: int | None = None) -> list[list[str]]:
         """The table with a row per cell, as text; of the best so many cells, or of all."""
-        columns, number = self.columns, self.comparison.measure.number
+        columns, number = self.columns, self.comparison.metric.number
         return [
             [
                 *(row[key] for key in self.comparison.keys),
@@ -104,7 +104,7 @@ class Report:
     @property
     def tests(self) -> list[list[str]]:
         """The table with a row per comparison of cells, as text."""
-        number = self.comparison.measure.number
+        number = self.comparison.metric.number
         return [
             [
                 row.a,
@@ -127,9 +127,10 @@ class Report:
     @property
     def seeds(self) -> list[list[str]]:
         """The table of how many seeds would tell, as text."""
-        digits = self.comparison.measure.digits
+        digits = self.comparison.metric.digits
         return [
-            [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in PLANNED)] for row in self.planned.to_dict("records")
+            [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in SEED_COUNTS)]
+            for row in self.planned.to_dict("records")
         ]
 
     @property
@@ -148,10 +149,10 @@ def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -
     if planned.empty:
         return "", 0
     if comparison.margin is None:
-        further = next((seeds for seeds in PLANNED if seeds > cells.completed.max()), PLANNED[-1])
+        further = next((seeds for seeds in SEED_COUNTS if seeds > cells.completed.max()), SEED_COUNTS[-1])
         return f"{further} seeds would tell more", further
     if (seeds := enough(comparison, planned)) is None:
-        return f"Not even {PLANNED[-1]} seeds would show every difference of {margin(comparison)}", PLANNED[-1]
+        return f"Not even {SEED_COUNTS[-1]} seeds would show every difference of {margin(comparison)}", SEED_COUNTS[-1]
     return f"{seeds} seeds would show every difference of {margin(comparison)}", seeds
 
 
@@ -164,7 +165,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
         with replacing(folder / f"{name}.csv") as path:
-            harmless(table).to_csv(path, index=False, encoding="utf-8")
+            escape_formulas(table).to_csv(path, index=False, encoding="utf-8")
     with replacing(folder / "summary.tex") as path:
         path.write_text(in_latex(report), encoding="utf-8")
     pictures = []
@@ -178,7 +179,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
         loader=PackageLoader("handgrad.compare", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters |= {"md": in_markdown, "sortable": sortable}
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": PLANNED, "every": every}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": SEED_COUNTS, "every": every}
     values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
     values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, as itables packs it
     for template in ("report.html", "summary.md"):
@@ -240,7 +241,7 @@ def draw(figure: Figure, path: Path, kind: str) -> None:
         figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
-def harmless(table: pd.DataFrame) -> pd.DataFrame:
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """A table in whose texts and headings a spreadsheet sees no formula."""
     texts = {name: column.map(no_formula) for name, column in table.items() if not is_numeric(column)}
     return table.assign(**texts).rename(columns=no_formula)

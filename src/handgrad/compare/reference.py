@@ -7,31 +7,31 @@ from typing import Any
 import pandas as pd
 
 from handgrad.compare.cells import text_of
-from handgrad.compare.metrics import Measure
+from handgrad.compare.metrics import Metric
 from handgrad.errors import UserError
 from handgrad.text import join_names
 
 
-def read_reference(path: Path, measure: Measure) -> pd.DataFrame:
+def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
     """Read a reference table.
 
     Args:
         path: of a CSV file with a row per printed result. Columns with a slash are metrics ("test/accuracy"); every
             other column is a setting, whose value a run must have for the row to be shown beside it.
-        measure: what cells are compared by.
+        metric: what cells are compared by.
 
     Returns:
         the settings, as texts, and a float column "reference".
 
     Raises:
-        UserError: the file cannot be read, or has no numbers for the measure.
+        UserError: the file cannot be read, or has no numbers for the metric.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        numbers = pd.to_numeric(table[measure.column])
+        numbers = pd.to_numeric(table[metric.column])
     except KeyError:
         raise UserError(
-            f"reference={path} has no column {measure.column}, which is what cells are compared by"
+            f"reference={path} has no column {metric.column}, which is what cells are compared by"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"reference={path} cannot be read ({error}): give a CSV file with a row per result") from None

@@ -11,8 +11,8 @@ from handgrad.compare.cells import UNSET
 from handgrad.compare.comparison import Comparison
 from handgrad.compare.effects import MOST_VALUES
 from handgrad.compare.load import NOT_LEARNED, joined
-from handgrad.compare.metrics import Measure
-from handgrad.compare.statistics import ALPHA, LEVEL, MOST_CELLS, PLANNED, SAME, detectable, number_of_pairs
+from handgrad.compare.metrics import Metric
+from handgrad.compare.statistics import ALPHA, EPSILON, LEVEL, MOST_CELLS, SEED_COUNTS, detectable, number_of_pairs
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
@@ -60,13 +60,13 @@ def worth_saying(compared: pd.DataFrame) -> pd.DataFrame:
 
 def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
     """Which cell is the best, and of how many: a maximum of many is too high on average."""
-    measure, best = comparison.measure, cells.iloc[0]
-    value = f"{with_interval(best, measure)}{measure.of_value}"
+    metric, best = comparison.metric, cells.iloc[0]
+    value = f"{with_interval(best, metric)}{metric.of_value}"
     if len(cells) == 1:
-        return f"The {measure.name} of {best.label} is {value}."
-    estimate = "overestimate" if measure.higher_is_better else "underestimate"
-    lucky = "" if len(cells) == 2 else f"; the {measure.best} of {len(cells):,} cells, so probably an {estimate}"
-    return f"The {measure.best} {measure.name} is that of {best.label}: {value}{lucky}."
+        return f"The {metric.name} of {best.label} is {value}."
+    estimate = "overestimate" if metric.higher_is_better else "underestimate"
+    lucky = "" if len(cells) == 2 else f"; the {metric.best} of {len(cells):,} cells, so probably an {estimate}"
+    return f"The {metric.best} {metric.name} is that of {best.label}: {value}{lucky}."
 
 
 def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[str]:
@@ -80,7 +80,7 @@ def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[st
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
         over = ""
         if row.cells > 1 and row.test != "Fisher":
-            number = comparison.measure.number
+            number = comparison.metric.number
             ends = f"{number(row.least)} in {row.least_in} to {number(row.most)} in {row.most_in}"
             over = f", averaged over {row.cells} cells, from {ends}"
         elif row.cells > 1:
@@ -105,7 +105,7 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
     rows = rows[rows.test != "Fisher"]
     if rows.empty:
         return []
-    measure = comparison.measure
+    metric = comparison.metric
     values = comparison.completed[key].nunique()
     best = rows["first"].iloc[0]
     told = rows.verdict == "differ"
@@ -115,7 +115,7 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
     parts = []
     if len(won):
         least, most = won.difference.min(), won.difference.max()
-        parts.append(f"beats {len(won)}, by {measure.number(least)} to {measure.difference(most)}")
+        parts.append(f"beats {len(won)}, by {metric.number(least)} to {metric.difference(most)}")
     if len(lost):
         parts.append(f"is beaten by {named_of(comparison, key, lost.a)} where both have runs")
     for some, what in ((same, f"is equal{within(comparison)} to"), (open_, "cannot be told from")):
@@ -169,7 +169,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
         b: the other.
         over: what it was averaged over, from a comma on.
     """
-    by = comparison.measure.difference(row.difference)
+    by = comparison.metric.difference(row.difference)
     if row.test == "McNemar":
         counts = f"only the first is right on {row.only_a:.0f} test images, only the second on {row.only_b:.0f}"
         verdict = "differ" if row.verdict == "differ" else "are not shown to differ"
@@ -182,10 +182,10 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
     if row.verdict == "identical":
         return f"{a} and {b} are equal, seed by seed ({seeds(row)}{over})."
     if row.test == "none" or pd.isna(row.p):
-        if abs(row.difference) < SAME:
+        if abs(row.difference) < EPSILON:
             return f"On average {a} and {b} are equal, with no interval{over}."
         return f"{a} is {by} better than {b}, with no interval{over}."
-    number = comparison.measure.number
+    number = comparison.metric.number
     ends = f"95 % interval {number(row.low)} to {number(row.high)}"
     if row.verdict == "differ":
         little = f", which is less than the margin of {margin(comparison)}" if row.p_equal_corrected < ALPHA else ""
@@ -213,7 +213,7 @@ def seeds(row: Any) -> str:
 def margin(comparison: Comparison) -> str:
     """The margin with its unit."""
     assert comparison.margin is not None
-    return f"{comparison.margin * comparison.measure.scale:g} {comparison.measure.unit}"
+    return f"{comparison.margin * comparison.metric.scale:g} {comparison.metric.unit}"
 
 
 def within(comparison: Comparison) -> str:
@@ -238,26 +238,26 @@ def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -
     rows = []
     for _, row in open_.iterrows():
         names = [comparison.named(row.key, value) for value in (row.a, row.b)] if len(by_key) else [row.a, row.b]
-        shown = {n: comparison.measure.scale * detectable(row.spread, n, int(row.among)) for n in PLANNED}
+        shown = {n: comparison.metric.scale * detectable(row.spread, n, int(row.n_comparisons)) for n in SEED_COUNTS}
         rows.append({"a": names[0], "b": names[1]} | shown)
-    return pd.DataFrame(rows, columns=["a", "b", *PLANNED])
+    return pd.DataFrame(rows, columns=["a", "b", *SEED_COUNTS])
 
 
 def enough(comparison: Comparison, planned: pd.DataFrame) -> int | None:
     """The fewest of PLANNED seeds that would show every difference as large as the margin; None where none would."""
     assert comparison.margin is not None
-    wanted = comparison.margin * comparison.measure.scale
-    return next((seeds for seeds in PLANNED if (planned[seeds] <= wanted).all()), None)
+    wanted = comparison.margin * comparison.metric.scale
+    return next((seeds for seeds in SEED_COUNTS if (planned[seeds] <= wanted).all()), None)
 
 
 def about_seeds(comparison: Comparison, planned: pd.DataFrame) -> str:
     """How many seeds would tell, in words; of several comparisons, the one with the widest spread."""
-    worst = planned.loc[planned[PLANNED[0]].idxmax()]
-    digits = comparison.measure.digits
-    steps = ", ".join(f"{seeds} seeds {worst[seeds]:.{digits}f}" for seeds in PLANNED)
+    worst = planned.loc[planned[SEED_COUNTS[0]].idxmax()]
+    digits = comparison.metric.digits
+    steps = ", ".join(f"{seeds} seeds {worst[seeds]:.{digits}f}" for seeds in SEED_COUNTS)
     return (
         "How many seeds would tell? The smallest difference that 80 of 100 sweeps would show, by the spread at hand, "
-        f"for {worst.a} and {worst.b}: {steps} {comparison.measure.unit}."
+        f"for {worst.a} and {worst.b}: {steps} {comparison.metric.unit}."
     )
 
 
@@ -266,17 +266,17 @@ def p_value(row: Any) -> str:
     return "< 0.001" if row.p_corrected < 0.001 else f"= {row.p_corrected:.3f}"
 
 
-def with_interval(row: Any, measure: Measure) -> str:
+def with_interval(row: Any, metric: Metric) -> str:
     """A cell's mean, with half the width of its 95 % interval where there is one; or median and range.
 
-    Those where runs have not learned, or the interval leaves what the measure can be: no bell curve is behind them.
+    Those where runs have not learned, or the interval leaves what the metric can be: no bell curve is behind them.
     """
-    mean, low, high = (row[f"{measure.column}{end}"] for end in ("", ".low", ".high"))
+    mean, low, high = (row[f"{metric.column}{end}"] for end in ("", ".low", ".high"))
     if pd.isna(mean):
         return ""
-    number = measure.number
-    beyond = low < measure.bounds[0] or high > measure.bounds[1]
-    if beyond or (row["mixed"] and measure.of_learning and row["completed"] > 1):
-        median, least, most = (number(row[f"{measure.column}{end}"]) for end in (".median", ".least", ".most"))
+    number = metric.number
+    beyond = low < metric.bounds[0] or high > metric.bounds[1]
+    if beyond or (row["mixed"] and metric.of_learning and row["completed"] > 1):
+        median, least, most = (number(row[f"{metric.column}{end}"]) for end in (".median", ".least", ".most"))
         return f"{median} ({least} to {most})"
     return number(mean) + ("" if pd.isna(low) else f" ± {number(mean - low)}")

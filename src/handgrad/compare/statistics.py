@@ -26,8 +26,8 @@ from handgrad.runs.tables import RunTables
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 POWER = 0.8
-SAME = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
-PLANNED = (3, 5, 10, 20, 30)  # seeds
+EPSILON = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
+SEED_COUNTS = (3, 5, 10, 20, 30)  # seeds
 FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "test", "n", "n_a", "n_b", "identical"]
 COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
 MOST_CELLS = (
@@ -43,7 +43,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     numbers = np.asarray(values, dtype=float)
     if not len(numbers):
         return float("nan"), float("nan"), float("nan")
-    if len(numbers) < 2 or np.ptp(numbers) < SAME:
+    if len(numbers) < 2 or np.ptp(numbers) < EPSILON:
         return float(numbers[0]), float("nan"), float("nan")
     found = stats.ttest_1samp(numbers, 0).confidence_interval(LEVEL)
     return float(numbers.mean()), float(found.low), float(found.high)
@@ -62,11 +62,11 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
 
     Returns:
         a row per cell, best first: label (no two alike), keys, runs, number of each status and outcome; mixed, whether
-        a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the measure
+        a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the metric
         asked for, over the completed runs, the mean, its interval's ends `.low` and `.high` (NaN where the runs are
         mixed), `.median`, `.least` and `.most`; reference, where all runs have the same.
     """
-    scored, measure = comparison.scored, comparison.measure
+    scored, metric = comparison.scored, comparison.metric
     names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
     rows = []
     for values, runs in comparison.table.groupby(comparison.keys, sort=False):
@@ -76,7 +76,7 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
         row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
-        for name in dict.fromkeys([*names, measure.column]):
+        for name in dict.fromkeys([*names, metric.column]):
             numbers = members[name].dropna().groupby(level=0).mean() if name in members else pd.Series(dtype=float)
             mean, low, high = interval(numbers.tolist())
             if row["mixed"] and not name.startswith("seconds"):
@@ -88,7 +88,7 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
     cells = pd.DataFrame(rows)
     repeats = cells.groupby("label").cumcount()
     cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
-    order = cells[measure.column] * measure.sign
+    order = cells[metric.column] * metric.sign
     return cells.iloc[(-order).argsort(kind="stable")].reset_index(drop=True)
 
 
@@ -121,10 +121,10 @@ def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str,
     elif least >= 2:
         found["test"] = "Welch t"
     paired = found["test"] == "paired t"
-    found |= {"difference": a.mean() - b.mean(), "identical": paired and (a - b).abs().max() < SAME}
+    found |= {"difference": a.mean() - b.mean(), "identical": paired and (a - b).abs().max() < EPSILON}
     found |= dict.fromkeys(("low", "high", "p", "p_equal", "spread"), np.nan)
     varies = np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b)) if found["test"] != "none" else 0
-    if varies < SAME:
+    if varies < EPSILON:
         return found
     result = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
     ends = result.confidence_interval(LEVEL)
@@ -139,7 +139,7 @@ def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str,
     return found
 
 
-def turned(row: dict[str, Any]) -> dict[str, Any]:
+def better_first(row: dict[str, Any]) -> dict[str, Any]:
     """A comparison with the better one first."""
     if not row["difference"] < 0:
         return row
@@ -195,7 +195,7 @@ def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
     """Compare every two cells, or every other with the one asked for, or of very many cells the best with every other.
 
     Runs that did not learn are no values of a bell curve. Where a finished run of one of two cells has not, the shares
-    that learned are compared, and besides, the measure of the runs that did.
+    that learned are compared, and besides, the metric of the runs that did.
 
     Returns:
         a row per comparison, the better cell first: a, b, what `difference`, `of_two_runs` or `of_shares` found, and
@@ -215,16 +215,16 @@ def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for a, b in places:
         named = {"a": done.label[a], "b": done.label[b]}
-        if comparison.measure.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
-            rows.append(turned(named | fisher_test(finished[a], finished[b])))
+        if comparison.metric.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
+            rows.append(better_first(named | fisher_test(finished[a], finished[b])))
         if samples[a].empty or samples[b].empty:
             family -= 1
             continue
         found = compare_means(samples[a], samples[b], comparison.margin)
-        if len(samples[a]) == len(samples[b]) == 1 and comparison.measure.column == "test/accuracy":
+        if len(samples[a]) == len(samples[b]) == 1 and comparison.metric.column == "test/accuracy":
             members = (comparison.members(records[place]).number for place in (a, b))
             found |= mcnemar_test(*(comparison.tables[number.iloc[0]] for number in members))
-        rows.append(turned(named | found))
+        rows.append(better_first(named | found))
     return with_verdicts(
         pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family, number_of_families(comparison)
     )
@@ -279,7 +279,7 @@ def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame
         tables: how many such tables there are.
 
     Returns:
-        the table with p_corrected, p_equal_corrected, among (what the smallest p is multiplied by), and verdict:
+        the table with p_corrected, p_equal_corrected, n_comparisons (which multiplies the smallest p), and verdict:
         "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
     """
     shares = table.test == "Fisher"
@@ -292,8 +292,10 @@ def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame
     verdict[told["p_equal"] < ALPHA] = "equal"
     verdict[table.identical.eq(True)] = "identical"
     verdict[told["p"] < ALPHA] = "differ"
-    among = tables * np.where(shares, shares.sum(), family)
-    return table.assign(p_corrected=told["p"], p_equal_corrected=told["p_equal"], among=among, verdict=verdict)
+    n_comparisons = tables * np.where(shares, shares.sum(), family)
+    return table.assign(
+        p_corrected=told["p"], p_equal_corrected=told["p_equal"], n_comparisons=n_comparisons, verdict=verdict
+    )
 
 
 def holm(p: pd.Series, family: int) -> pd.Series:

@@ -37,11 +37,11 @@ def write_scores(
         `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
     """
     assert trainer.test_dataloaders is not None
-    metrics = module.numbers_of(module.tested)
+    metrics = module.metrics_of(module.test_sets)
     if not trainer.is_global_zero:  # it has helped to count
         return metrics
-    final = "test" if "test" in module.tested else "val"
-    for name in module.tested:
+    final = "test" if "test" in module.test_sets else "val"
+    for name in module.test_sets:
         write_confusion_of(trainer, module, folder, name, class_names, drawn=name == final)
     drawn = {"curves": figures.curves(history), "predictions": first_ten(trainer, module, final, class_names)}
     for name, figure in drawn.items():
@@ -59,9 +59,9 @@ def write_confusion_of(
     trainer: Trainer, module: Classifier, folder: Path, name: str, class_names: Sequence[str], drawn: bool
 ) -> None:
     """Write the confusion matrix of a set, also as a figure into the folder if that is wanted, and log its figure."""
-    counts = module.scores_of(name).counts().cpu()
+    counts = module.scores_of(name).confusion_matrix().cpu()
     write_confusion(folder, name, counts.tolist())
-    accuracy = module.scores_of(name).numbers()["accuracy"]
+    accuracy = module.scores_of(name).compute()["accuracy"]
     figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} images right")
     log_figure(trainer, f"confusion/{name}", figure)
     if drawn:

@@ -58,7 +58,7 @@ class DivergenceGuard(Callback):
             return
         if not math.isfinite(pl_module.step_losses[-1]):
             self._stop(trainer, pl_module)
-        for name, number in pl_module.numbers_of(pl_module.validated).items():
+        for name, number in pl_module.metrics_of(pl_module.val_sets).items():
             if not math.isfinite(number):  # the last step spoiled the weights
                 raise DivergedError(name, number, trainer.current_epoch, trainer.global_step)
 
@@ -116,10 +116,10 @@ class History(Checkpoint):
             return
         seconds = self.seconds + time.perf_counter() - self.started
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
-        if pl_module.freshly_validated:
-            row |= pl_module.numbers_of(pl_module.validated)
+        if pl_module.val_is_fresh:
+            row |= pl_module.metrics_of(pl_module.val_sets)
         else:
-            row |= {f"{name}/{metric}": None for name in pl_module.validated for metric in ("loss", "accuracy")}
+            row |= {f"{name}/{metric}": None for name in pl_module.val_sets for metric in ("loss", "accuracy")}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": seconds}
         self.rows.append(row | {"batches": len(pl_module.step_losses)})
         if trainer.is_global_zero:

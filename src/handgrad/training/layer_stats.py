@@ -162,7 +162,7 @@ class LayerDiagnostics(Callback):
             epoch: how many.
         """
         # Of the set that was just scored; every process asks, for the answer may need them all.
-        counts = {name: module.scores_of(name).counts() for name in module.validated if module.freshly_validated}
+        counts = {name: module.scores_of(name).confusion_matrix() for name in module.val_sets if module.val_is_fresh}
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         began = time.perf_counter()

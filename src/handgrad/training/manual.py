@@ -45,15 +45,15 @@ class ManualModule(Classifier):
         self.batches_per_step = accumulate_grad_batches
         self.clip_val = gradient_clip_val or None  # 0 clips nothing
         self.clip_algorithm = gradient_clip_algorithm or "norm"
-        self.waiting: list[list[FactoredGradient]] = []  # of the batches since the latest step
+        self.accumulated: list[list[FactoredGradient]] = []  # of the batches since the latest step
 
     @property
     def clips(self) -> bool:
         return self.clip_val is not None
 
     @property
-    def planned_steps(self) -> float:
-        steps, trainer = super().planned_steps, self.trainer  # which reads the data, and counts batches
+    def total_steps(self) -> float:
+        steps, trainer = super().total_steps, self.trainer  # which reads the data, and counts batches
         if self.batches_per_step == 1:
             return steps
         steps = math.ceil(trainer.num_training_batches / self.batches_per_step) * (trainer.max_epochs or 1)
@@ -94,16 +94,18 @@ class ManualModule(Classifier):
             scale=self.scaler.scale if self.scaler else None,
         )
         self.keep_loss(all_reduce(loss))
-        self.waiting.append(gradients)
-        if len(self.waiting) == self.batches_per_step or self.trainer.is_last_batch:
+        self.accumulated.append(gradients)
+        if len(self.accumulated) == self.batches_per_step or self.trainer.is_last_batch:
             self.take_step()
 
     @torch.no_grad()
     def take_step(self) -> None:
         """Move the parameters by the gradient of the batches that wait."""
-        share = len(self.waiting) / self.batches_per_step  # of an epoch's last step, less than one
-        gradients = self.waiting[0] if self.batches_per_step == 1 else accumulate(self.waiting, self.batches_per_step)
-        self.waiting.clear()
+        share = len(self.accumulated) / self.batches_per_step  # of an epoch's last step, less than one
+        gradients = (
+            self.accumulated[0] if self.batches_per_step == 1 else accumulate(self.accumulated, self.batches_per_step)
+        )
+        self.accumulated.clear()
         decay = self.regularizer.weight_decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
         optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
         if isinstance(optimizer.optimizer, FactoredSGD):

@@ -43,13 +43,13 @@ class Scores(nn.Module):
         self.total_loss.reset()
         self.confusion.reset()
 
-    def counts(self) -> Tensor:
+    def confusion_matrix(self) -> Tensor:
         """(10, 10) confusion matrix, rows: true class, columns: predicted class."""
         return self.confusion.compute()
 
-    def numbers(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """The "loss" in nats per example and the "accuracy" in [0, 1]."""
-        counts = self.counts()
+        counts = self.confusion_matrix()
         examples = int(counts.sum())
         return {"loss": float(self.total_loss.compute()) / examples, "accuracy": int(counts.trace()) / examples}
 
@@ -89,7 +89,7 @@ class Classifier(LightningModule):
         self.activation = activation
         self.regularizer = regularizer
         self.make_optimizer = optimizer
-        self.make_schedule = fill_total_steps(schedule, lambda: self.planned_steps)
+        self.make_schedule = fill_total_steps(schedule, lambda: self.total_steps)
         self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
         self.validated_after = 0  # so many of this epoch's steps
@@ -122,7 +122,7 @@ class Classifier(LightningModule):
         return bool(self.trainer.gradient_clip_val)
 
     @property
-    def planned_steps(self) -> float:
+    def total_steps(self) -> float:
         """How many steps the optimizer will take in the whole run, as far as the Trainer's limits tell."""
         return self.trainer.estimated_stepping_batches
 
@@ -135,9 +135,9 @@ class Classifier(LightningModule):
         """The scores of the set "train", "val" or "test"."""
         return {"train": self.train_scores, "val": self.val_scores, "test": self.test_scores}[name]
 
-    def numbers_of(self, names: Iterable[str]) -> dict[str, float]:
+    def metrics_of(self, names: Iterable[str]) -> dict[str, float]:
         """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
-        return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).numbers().items()}
+        return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).compute().items()}
 
     def keep_loss(self, loss: Tensor) -> None:
         """Keep and log a batch's mean cross-entropy () in nats per example, before its step."""
@@ -164,52 +164,52 @@ class Classifier(LightningModule):
         self.log("train/loss", self.mean_train_loss(), sync_dist=True)
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
-            if "val" not in self.validated:
+            if "val" not in self.val_sets:
                 schedule.step(float(self.mean_train_loss()))
-            elif self.freshly_validated:
-                schedule.step(self.scores_of("val").numbers()["loss"])
+            elif self.val_is_fresh:
+                schedule.step(self.scores_of("val").compute()["loss"])
 
     def examples_of(self, y: Tensor) -> int:
         """How many examples a batch has, of which this process was served the targets y (B, 10)."""
         return int(all_reduce(torch.tensor(len(y), device=self.device))) if is_distributed() else len(y)
 
     @property
-    def freshly_validated(self) -> bool:
-        """Whether the `validated` sets have been scored since this epoch's latest step."""
+    def val_is_fresh(self) -> bool:
+        """Whether the validation sets have been scored since this epoch's latest step."""
         return self.validated_after == len(self.step_losses) > 0
 
     @property
-    def validated(self) -> list[str]:
+    def val_sets(self) -> list[str]:
         """Names of the sets that are scored after every epoch, in the loaders' order."""
         return list(self.trainer.val_dataloaders or ())
 
     @property
-    def tested(self) -> list[str]:
+    def test_sets(self) -> list[str]:
         """Names of the sets that are scored at the end, in the loaders' order."""
         return list(self.trainer.test_dataloaders or ())
 
     def on_validation_epoch_start(self) -> None:
-        for name in self.validated:
+        for name in self.val_sets:
             self.scores_of(name).reset()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
-        self.scores_of(self.validated[dataloader_idx]).update(self(x), y)
+        self.scores_of(self.val_sets[dataloader_idx]).update(self(x), y)
 
     def on_validation_epoch_end(self) -> None:
         self.validated_after = len(self.step_losses)
-        self.log_dict(self.numbers_of(self.validated), sync_dist=True)
+        self.log_dict(self.metrics_of(self.val_sets), sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         self.test_logits.clear()
-        for name in self.tested:
+        for name in self.test_sets:
             self.scores_of(name).reset()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
         logits = self(x)
-        self.scores_of(self.tested[dataloader_idx]).update(logits, y)
-        if self.tested[dataloader_idx] == "test":
+        self.scores_of(self.test_sets[dataloader_idx]).update(logits, y)
+        if self.test_sets[dataloader_idx] == "test":
             self.test_logits.append(all_gather_rows(logits))
 
 
