@@ -1,5 +1,6 @@
 """Scripts of `src/` in forked processes, which need not import torch again, and what such a process does to files."""
 
+import atexit
 import gzip
 import itertools
 import multiprocessing
@@ -173,6 +174,7 @@ def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> N
     except BaseException:
         traceback.print_exc()
         status = 1
+    atexit._run_exitfuncs()  # joblib's, which ends its workers
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(status)
