@@ -14,7 +14,7 @@ from handgrad.config import check_monitored, to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
 from handgrad.process import end_with_parent, install_handlers, is_ddp_worker, run
-from handgrad.runs.folder import METRICS, remove_empty_run, run_lock
+from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
 from handgrad.sweep import Sweep, run_config
 from handgrad.text import escape_control
@@ -53,7 +53,7 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true only works with -m")
-    cfg = OmegaConf.masked_copy(cfg, list(config))
+    composed, cfg = cfg, OmegaConf.masked_copy(cfg, list(config))
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
@@ -76,10 +76,20 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
         else:
             from handgrad.training.run import train
 
+            save_composition(folder, composed)
             with track_status(folder, facts) as record:
                 train(cfg, folder, record, show_progress=alone)
             show(record, folder, briefly=not alone)
     return optimized_metric(cfg.optimized_metric, record["metrics"])
+
+
+def save_composition(folder: Path, composed: DictConfig) -> None:
+    """Write `.hydra/`, as Hydra would before it is known whether the folder holds another run."""
+    job = HydraConfig.get()
+    with write_errors(folder):
+        (folder / ".hydra").mkdir(exist_ok=True)
+        for name, part in (("config", composed), ("hydra", {"hydra": job}), ("overrides", job.overrides.task)):
+            write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def optimized_metric(name: str | None, metrics: dict[str, float]) -> float | None:

@@ -20,7 +20,13 @@ def file_name(name: object) -> str:
     return re.sub(r"[^\w.,=+-]", "_", str(name))[:100]
 
 
+def best_is(metric: object) -> str:
+    """Return "max" for an accuracy, "min" for everything else that is logged: losses, seconds, memory."""
+    return "max" if str(metric).endswith("accuracy") else "min"
+
+
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("best_is", best_is, replace=True)
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
@@ -263,21 +269,45 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         raise UserError(describe_invalid(error)) from None
 
 
-def check_monitored(config: dict[str, Any]) -> None:
-    """Check that what a callback chooses by is neither the test set nor something that is not scored.
+def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the key and the node of every callback that monitors a metric."""
+    theirs = config["trainer"].get("callbacks") or []
+    nodes = [(f"callbacks.{name}", node) for name, node in (config.get("callbacks") or {}).items()]
+    nodes += [("trainer.callbacks", node) for node in (theirs if isinstance(theirs, list) else [theirs])]
+    yield from ((key, node) for key, node in nodes if isinstance(node, dict) and node.get("monitor"))
+
+
+def check_direction(key: str, value: Any, metric: object) -> None:
+    """Check that a direction is the metric's: "max" or "maximize" for accuracies, "min" or "minimize" for losses.
 
     Raises:
-        UserError: names the callback and says what to monitor, or to hold images out.
+        UserError: it is the other one.
     """
-    for name, callback in (config.get("callbacks") or {}).items():
-        monitor = str(callback.get("monitor") or "")
+    if isinstance(value, str) and value[:3] in ("min", "max") and value[:3] != best_is(metric):
+        raise UserError(f"{key}={value} would choose the worst: {metric} is best at its {best_is(metric)}imum")
+
+
+def check_monitored(config: dict[str, Any]) -> None:
+    """Check that callbacks and schedule choose by a set that is scored, is not the test set, and in its direction.
+
+    Raises:
+        UserError: names the option and says what to set instead.
+    """
+    if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
+        check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
+    for key, callback in monitors(config):
+        monitor = str(callback["monitor"])
+        check_direction(f"{key}.mode", callback.get("mode"), monitor)
+        for name in ("stopping_threshold", "divergence_threshold"):
+            if best_is(monitor) == "max" and not 0 <= (callback.get(name) or 0) <= 1:
+                raise UserError(f"invalid value {key}.{name}={callback[name]}: an accuracy is between 0 and 1")
         if monitor.startswith("test/"):
             raise UserError(
-                f"callbacks.{name}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
+                f"{key}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
                 f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
             )
         if monitor.startswith("val/") and not config["data"]["val_size"]:
-            raise UserError(f"callbacks.{name}.monitor={monitor} needs images held out: data.val_size=6000")
+            raise UserError(f"{key}.monitor={monitor} needs images held out: data.val_size=6000")
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import TrainConfig, check, to_dict
+from handgrad.config import TrainConfig, check, check_direction, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS
@@ -38,6 +38,12 @@ class Sweep(Callback):
                 print(f"dry_run=true: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
             raise SystemExit(0)
+        if direction := config.hydra.sweeper.get("direction"):
+            try:
+                check_direction("hydra.sweeper.direction", direction, config.get("optimized_metric"))
+            except UserError as error:
+                print(error, file=sys.stderr)
+                raise SystemExit(1) from None
         Sweep.folder.mkdir(parents=True, exist_ok=True)  # a search begins its study there before its first job
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

@@ -3,10 +3,12 @@
 import csv
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+import pandas as pd
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -14,9 +16,10 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import ROOT, RunScript, record_of
+from conftest import ROOT, RunScript, ended_at_scoring, record_of
 
 RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
+BY_ACCURACY = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"]
 
 
 def well(run_script: RunScript, *options: str) -> str:
@@ -363,13 +366,91 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_script: RunScript
     assert len(history()) == 2
 
 
-def test_best_checkpoint_is_of_the_epoch_with_the_lowest_loss(run_script: RunScript) -> None:
-    options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4"]
-    well(run_script, *RUN, *options)
-    losses = [float(row["val/loss"]) for row in history()]
-    best = torch.load(Path("run", "checkpoints", "best.ckpt"), weights_only=True)
-    assert best["epoch"] == losses.index(min(losses))
+@pytest.mark.parametrize(("monitor", "best"), [("val/loss", min), ("val/accuracy", max)])
+def test_best_checkpoint_follows_the_direction_of_its_metric(
+    run_script: RunScript, monitor: str, best: Callable[[list[float]], float]
+) -> None:
+    """A rate that rises and then falls gives an epoch that is neither first nor last."""
+    options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4", "seed=2"]
+    well(run_script, *RUN, *options, f"callbacks.best_checkpoint.monitor={monitor}")
+    values = [float(row[monitor]) for row in history()]
+    saved = torch.load(Path("run", "checkpoints", "best.ckpt"), weights_only=True)
+    assert values.index(min(values)) != values.index(max(values))
+    assert saved["epoch"] == values.index(best(values))
     assert {path.name for path in Path("run", "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize("given", ["callbacks=early_stopping", "+trainer.callbacks={_target_: X, monitor: train/loss}"])
+def test_early_stopping_by_accuracy_goes_on_while_it_rises(run_script: RunScript, given: str) -> None:
+    target = "lightning.pytorch.callbacks.EarlyStopping"
+    options = [given.replace("X", target).replace("train/loss", "val/accuracy"), "data.val_size=200"]
+    if given.startswith("callbacks"):
+        options += ["callbacks.early_stopping.monitor=val/accuracy", "callbacks.early_stopping.patience=1"]
+    well(run_script, *RUN, "trainer.max_epochs=4", *options, "optimizer.lr=0.001")
+    values = [float(row["val/accuracy"]) for row in history()]
+    assert len(values) == 4
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (
+            ["callbacks=best_checkpoint", "callbacks.best_checkpoint.mode=max"],
+            "callbacks.best_checkpoint.mode=max would choose the worst: val/loss is best at its minimum",
+        ),
+        (
+            [*BY_ACCURACY, "+callbacks.early_stopping.mode=min"],
+            "callbacks.early_stopping.mode=min would choose the worst: val/accuracy is best at its maximum",
+        ),
+        (
+            [*BY_ACCURACY, "+callbacks.early_stopping.stopping_threshold=98"],
+            "callbacks.early_stopping.stopping_threshold=98: an accuracy is between 0 and 1",
+        ),
+        (
+            ["~schedule", "+schedule={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, mode: max}"],
+            "schedule.mode=max would choose the worst: its loss is best at its minimum",
+        ),
+        (
+            ["-m", "hydra/sweeper=search", "optimized_metric=val/accuracy", "hydra.sweeper.direction=minimize"],
+            "hydra.sweeper.direction=minimize would choose the worst: val/accuracy is best at its maximum",
+        ),
+    ],
+    ids=["checkpoint", "stopping", "threshold", "plateau", "search"],
+)
+def test_direction_that_contradicts_the_metric_is_refused(
+    run_script: RunScript, options: list[str], answer: str, tmp_path: Path
+) -> None:
+    status, said = run_script(*options, "data.val_size=100", "hydra.run.dir=run", "hydra.sweep.dir=sweep")
+    assert status == 1
+    assert answer in said
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+@pytest.mark.parametrize("logger", ["csv", "many"])
+def test_csv_logger_of_a_run_that_goes_on_has_every_row_once(run_script: RunScript, logger: str) -> None:
+    options = [f"logger={logger}", "trainer.max_epochs=3", "network.hidden_sizes=[16]"]
+    with ended_at_scoring(3):
+        assert run_script(*options, "hydra.run.dir=run")[0] == 143
+    well(run_script, *options, "hydra.run.dir=run")
+    well(run_script, *options, "hydra.run.dir=whole")
+    resumed, whole = (pd.read_csv(Path(folder, "csv", "metrics.csv")) for folder in ("run", "whole"))
+    assert len(whole) > 12
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["debug=fast"], ["activation=tanh", "seed=7"], ["seed=-1"], ["trainer.devices=0"], ["dry_run=true"], RUN],
+    ids=" ".join,
+)
+def test_folder_of_a_finished_run_is_left_as_it_is(run_script: RunScript, options: list[str]) -> None:
+    well(run_script, *RUN)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.is_file()}
+    assert Path("run", ".hydra", "config.yaml") in before
+    run_script("hydra.run.dir=run", *[option for option in options if "run.dir" not in option])
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.is_file()}
+    assert after == before
 
 
 @pytest.mark.parametrize(("logger", "folders"), [("csv", {"csv"}), ("many", {"csv", "tensorboard"}), ("none", set())])

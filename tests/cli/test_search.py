@@ -53,3 +53,12 @@ def test_search_of_which_no_trial_is_completed_is_one_sentence(run_script: RunSc
     assert status == 1
     assert "Traceback" not in printed
     assert "the search has no result" in printed.splitlines()[-1]
+
+
+def test_search_for_an_accuracy_maximises_it(run_script: RunScript) -> None:
+    search = [word.replace("test/loss", "test/accuracy") for word in SEARCH]
+    status, printed = run_script(*search, *SHORT, "optimizer.lr=0.0001,0.02", "hydra.sweeper.n_trials=2")
+    assert status == 0, printed
+    (study,) = trials()
+    values = [trial.value or 0.0 for trial in study]
+    assert OmegaConf.load("sweep/optimization_results.yaml").best_value == max(values) > min(values)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from handgrad.config import best_is
 from handgrad.errors import UserError
 
 
@@ -77,7 +78,7 @@ def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric
     known = {"gap": gap} | {other.column: other for other in others}
     for column in columns:
         part, _, kind = column.partition("/")
-        if kind == "accuracy":
+        if best_is(column) == "max":
             known[column] = Metric(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
         elif kind == "loss":
             known[column] = Metric(column, f"{part} loss", "nats", " nats", digits=4)

@@ -7,7 +7,6 @@ import csv
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,8 +35,7 @@ HALF = ".part"  # ends the name of a file that is being written
 
 
 def remove_empty_run(folder: Path) -> None:
-    """Take away a folder in which Hydra has only written down its configuration."""
-    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    """Remove the folder that Hydra has made for a run that leaves nothing in it."""
     with suppress(OSError):  # not empty: not ours to take away
         folder.rmdir()
 

@@ -1,6 +1,7 @@
 """Build data, module and Trainer from a configuration; every command and benchmark uses this."""
 
 import copy
+import csv
 import logging
 import warnings
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from filelock import FileLock
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch import callbacks as kinds
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
-from handgrad.config import build, to_dict
+from handgrad.config import best_is, build, to_dict
 from handgrad.errors import UserError, as_user_error
 from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
@@ -25,6 +26,19 @@ from handgrad.training.data import MNISTDataModule
 from handgrad.training.matmul import set_matmul_precision
 from handgrad.training.modules import Classifier
 
+# Lightning's callbacks that cannot be used, and what to use instead; docs/trainer-options.md lists all of them.
+REFUSED: dict[type[lightning.Callback], str] = {
+    kinds.BackboneFinetuning: "freezes a module's `backbone`, which this network does not have",
+    kinds.BatchSizeFinder: "changes the batch size after it is recorded: set or sweep data.batch_size",
+    kinds.LearningRateFinder: "changes the rate after it is recorded: sweep optimizer.lr, or use hydra/sweeper=search",
+    kinds.ModelPruning: "prunes the network while it is being saved, so that the scored one is another",
+    kinds.StochasticWeightAveraging: "averages after the last checkpoint is saved, so that the average is in no file: "
+    "use lightning.pytorch.callbacks.WeightAveraging or EMAWeightAveraging",
+}
+REFUSED_BY_HAND: dict[type[lightning.Callback], str] = {
+    kinds.GradientAccumulationScheduler: "needs engine=autograd: by hand use trainer.accumulate_grad_batches",
+    kinds.SpikeDetection: "needs engine=autograd, whose training_step returns the loss",
+}
 STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
@@ -75,6 +89,7 @@ def assemble(
         use_distributed_sampler=False,  # ours serves each process its share
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
+    check_callbacks(trainer.callbacks, module)
     set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
     return Assembly(trainer, module, data, history)
 
@@ -110,14 +125,26 @@ def prepare_process(cfg: DictConfig) -> None:
 
 def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History, logged: bool) -> list[Any]:
     """The callbacks that not every run has: learning rate, diagnostics, `conf/callbacks/`, several processes."""
-    built: list[Any] = [LearningRateMonitor("step")] if logged else []
+    built: list[Any] = [kinds.LearningRateMonitor("step")] if logged else []
     if cfg.get("diagnostics"):
         built.append(build(cfg.diagnostics, folder=folder, history=history))
     if cfg.trainer.devices != 1:
         built.append(callbacks.OwnSignals())
     place = {"dirpath": folder / CHECKPOINTS}  # what one saves goes beside the run's checkpoint
     nodes = (cfg.get("callbacks") or {}).values()
-    return built + [build(node, **(place if node._target_.endswith("ModelCheckpoint") else {})) for node in nodes]
+    return built + [
+        built_callback(node, dict(place) if node._target_.endswith("ModelCheckpoint") else {}) for node in nodes
+    ]
+
+
+def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
+    """Build a callback, its checkpoints in a folder; what it monitors tells the direction."""
+    given: dict[str, Any] = {}
+    if node._target_.endswith(("ModelCheckpoint", "EarlyStopping")) and node.get("monitor") and "mode" not in node:
+        given["mode"] = best_is(node.monitor)
+    if checkpoints and node._target_.endswith("ModelCheckpoint"):
+        given["dirpath"] = checkpoints
+    return build(node, **given)
 
 
 def data_of(cfg: DictConfig) -> MNISTDataModule:
@@ -171,6 +198,18 @@ def check_strategy(strategy: Strategy, name: str) -> None:
         raise UserError(f"trainer.strategy={name} leaves the trained network elsewhere or in parts: use ddp")
 
 
+def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> None:
+    """Check that no callback trains, scores or saves another network than the checkpoint's.
+
+    Raises:
+        UserError: names the callback, why it is refused, and what does the same.
+    """
+    for callback in used:
+        for kind, reason in (REFUSED if module.automatic_optimization else REFUSED | REFUSED_BY_HAND).items():
+            if isinstance(callback, kind):
+                raise UserError(f"callbacks: {type(callback).__name__} {reason}")
+
+
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
     """The loggers of `conf/logger/`, each writing to the run's folder, MLflow's to its store."""
     purge = {"purge_step": resumed_at}  # what was logged after the checkpoint is logged again
@@ -182,7 +221,20 @@ def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
             loggers.append(
                 build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
             )
+        if isinstance(loggers[-1], CSVLogger):
+            keep_rows(loggers[-1], resumed_at)
     return loggers
+
+
+def keep_rows(logger: CSVLogger, resumed_at: int) -> None:
+    """Log again what a CSV logger has logged before the step that a run goes on from: it deletes its file."""
+    path = Path(logger.log_dir, "metrics.csv")
+    if resumed_at and path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            if (step := int(row.pop("step"))) < resumed_at:
+                logger.log_metrics({name: value for name, value in row.items() if value}, step)  # type: ignore[misc]
 
 
 def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
@@ -209,5 +261,5 @@ def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
 def built_alone(node: Any) -> list[Any]:
     """Build loggers, callbacks or plugins of the user's own; one alone may stand without a list."""
     if OmegaConf.is_list(node):
-        return list(build(node))
-    return [build(node)] if OmegaConf.is_dict(node) else []
+        return [built_callback(each) for each in node]
+    return [built_callback(node)] if OmegaConf.is_dict(node) else []

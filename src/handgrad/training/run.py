@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from handgrad.errors import UserError, as_user_error, is_peer_failure
 from handgrad.process import silence_ddp_worker
-from handgrad.runs.checkpoint import logged_step, resumable, resume_errors
+from handgrad.runs.checkpoint import logged_step, read_checkpoint, resumable, resume_errors
 from handgrad.runs.folder import CHECKPOINTS, LAST, remove_empty_run
 from handgrad.runs.record import summarize
 from handgrad.text import flatten
@@ -51,12 +51,14 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer.precision_plugin.convert_module(module)
     saver = next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
     unhurt = resume_errors(last, lambda: saver.best_model_path or not resumed)
-    with unhurt, as_user_error("trainer", MisconfigurationException):
+    with unhurt, as_user_error("trainer", MisconfigurationException, ModuleNotFoundError):
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if not history.rows:
         raise UserError("trainer: training ended before its first step, by max_time or a callback: nothing to score")
-    # Scored from the file, as the notebook does: what is reported is what was saved.
-    trainer.test(module, data, last, verbose=False, weights_only=True)
+    # Scored with the file's weights: what is reported is what was saved. Not `ckpt_path=last`, with which a callback
+    # that averages weights would put those of the last step in their place.
+    module.load_state_dict(read_checkpoint(last)[0]["state_dict"])
+    trainer.test(module, data, verbose=False)
     settings = record["choices"] | flatten(record["config"])
     metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
     record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
