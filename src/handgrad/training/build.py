@@ -130,11 +130,7 @@ def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History
         built.append(build(cfg.diagnostics, folder=folder, history=history))
     if cfg.trainer.devices != 1:
         built.append(callbacks.OwnSignals())
-    place = {"dirpath": folder / CHECKPOINTS}  # what one saves goes beside the run's checkpoint
-    nodes = (cfg.get("callbacks") or {}).values()
-    return built + [
-        built_callback(node, dict(place) if node._target_.endswith("ModelCheckpoint") else {}) for node in nodes
-    ]
+    return built + [built_callback(node, folder / CHECKPOINTS) for node in (cfg.get("callbacks") or {}).values()]
 
 
 def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
