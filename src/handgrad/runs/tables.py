@@ -82,7 +82,7 @@ def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray
     """Parse and validate the columns of a history.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     names, *rows = [line.split(",") for line in lines]
     if "epoch" not in names or len(set(names)) < len(names):
@@ -121,7 +121,7 @@ def counts_in(lines: Sequence[str]) -> np.ndarray:
     """Parse and validate the (10, 10) counts of a confusion matrix.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     rows = [line.split(",") for line in lines]
     if len(rows) != CLASSES or any(len(row) != CLASSES for row in rows):
@@ -135,7 +135,7 @@ def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
     """Parse and validate predictions: true class of each image, and whether the prediction is correct.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     if lines[0] != PREDICTION:
         raise ValueError(f"its first line is not {PREDICTION}")
