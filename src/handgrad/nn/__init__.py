@@ -1,1 +1,1 @@
-"""The mathematics; read this first: activations, losses, backprop, mlp, optimizers, gradcheck. Needs torch alone."""
+"""The mathematics, read this first: activations, losses, backprop, mlp, optimizers, gradcheck. Needs only torch."""

@@ -1,12 +1,12 @@
-"""Activation functions, each beside its derivative derived by hand.
+"""Activation functions with derivatives derived by hand.
 
-Every class is one function phi, applied to each number on its own:
+Each class is one elementwise function phi:
 
-- `phi(z)` is the activation a, of the shape and dtype of z;
-- `phi.derivative(z, a)` is phi'(z), likewise; a = phi(z) is passed in because several derivatives are shorter in it;
-- `phi.reference()` is PyTorch's own module for the same function: what the autograd engine uses, and the tests' oracle.
+- `phi(z)` returns the activation a, same shape and dtype as z.
+- `phi.derivative(z, a)` returns phi'(z), same shape and dtype; passing a = phi(z) shortens several derivatives.
+- `phi.reference()` returns PyTorch's module for phi: the autograd engine uses it, and the tests compare with it.
 
-All of them are free of overflow for every finite z. Equation numbers: docs/derivation.md.
+None overflows for any finite z. Equation numbers: docs/derivation.md.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 class Activation(Protocol):
-    """What the engines ask of an activation; see the module's docstring."""
+    """Interface of an activation function; see the module docstring."""
 
     def __call__(self, z: Tensor) -> Tensor: ...
     def derivative(self, z: Tensor, a: Tensor) -> Tensor: ...
@@ -70,7 +70,7 @@ class ReLU:
 
 @dataclass(frozen=True)
 class LeakyReLU:
-    """a = z where z > 0, else s z; phi' = 1 where z > 0, else the negative slope s.   (14)"""
+    """a = z if z > 0, else s z; phi' = 1 if z > 0, else the negative slope s.   (14)"""
 
     negative_slope: float = 0.01
 
@@ -101,9 +101,9 @@ class SiLU:
 
 @dataclass(frozen=True)
 class GELU:
-    """a = z Phi(z); phi' = Phi(z) + z N(z), Phi and N the standard normal's distribution and density.   (16)
+    """a = z Phi(z); phi' = Phi(z) + z N(z), with Phi and N the standard normal CDF and density.   (16)
 
-    Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016 (the exact form, not the tanh approximation).
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016 (exact form, not the tanh approximation).
     """
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class GELU:
 
 
 def normal_distribution(z: Tensor) -> Tensor:
-    """Phi(z) = erfc(-z / sqrt(2)) / 2; by erf, as in torch.special.ndtr, 1 - 1 is left of it below -5.75 in float32."""
+    """Phi(z) = erfc(-z / sqrt(2)) / 2; the erf form of torch.special.ndtr cancels to 0 below z = -5.75 in float32."""
     return 0.5 * torch.erfc(z * -math.sqrt(0.5))
 
 
@@ -133,5 +133,5 @@ class Softplus:
         return torch.sigmoid(z)
 
     def reference(self) -> nn.Module:
-        # PyTorch returns z itself above the threshold; at its default, 20, that is off by 2e-9.
+        # PyTorch returns z above the threshold; the default of 20 gives an error of 2e-9.
         return nn.Softplus(threshold=40)

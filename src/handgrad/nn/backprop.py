@@ -1,6 +1,6 @@
 """Forward and backward pass of a multilayer perceptron, derived by hand.
 
-Pure functions of tensors. With a_0 = x and layers l = 1 ... L:
+Pure functions of tensors. For a_0 = x and layers l = 1 ... L:
 
     z_l      = a_(l-1) @ W_l.T + b_l                                (1)
     a_l      = phi(z_l)              for l < L                      (2)
@@ -9,12 +9,11 @@ Pure functions of tensors. With a_0 = x and layers l = 1 ... L:
     dLoss/db_l = sum of delta_l over the batch                      (BP3, 7)
     dLoss/dW_l = delta_l.T @ a_(l-1)                                (BP4, 8)
 
-All of it broadcasts over a dimension in front: inputs (S, B, I) of S networks with weights (S, O, I) and biases (S, O)
-give (S, B, O), each network's numbers what they would be alone.
+Both passes broadcast over a leading dimension of S independent networks: inputs (S, B, I), weights (S, O, I) and
+biases (S, O) give (S, B, O).
 
-No autograd graph is recorded anywhere. Products are computed as their transposes, `(W @ a.mT).mT` for `a @ W.T`: then a
-unit's B values lie side by side in memory, which a CPU multiplies faster (docs/scaling.md). Equation numbers:
-docs/derivation.md.
+No autograd graph is recorded. Products are computed transposed, `(W @ a.mT).mT` for `a @ W.T`: this makes the B values
+of a unit contiguous in memory, which is faster on a CPU (docs/scaling.md). Equation numbers: docs/derivation.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ from handgrad.nn.losses import cross_entropy, cross_entropy_delta, log_softmax
 
 
 class ForwardPass(NamedTuple):
-    """What the backward pass needs to remember, from the input on.
+    """Intermediate values of a forward pass, in layer order.
 
-    zs: L pre-activations, z_1 ... z_L, each (B, O); the last are the logits.
-    inputs: L inputs of the layers, a_0 = x ... a_(L-1), each (B, I).
-    slopes: L - 1 derivatives of the activation, phi'(z_1) ... phi'(z_(L-1)), each (B, O); none unless asked for.
+    zs: L pre-activations, z_1 ... z_L, each (B, O); the last one holds the logits.
+    inputs: L layer inputs, a_0 = x ... a_(L-1), each (B, I).
+    slopes: L - 1 activation derivatives, phi'(z_1) ... phi'(z_(L-1)), each (B, O); empty if not requested.
     """
 
     zs: list[Tensor]
@@ -41,15 +40,15 @@ class ForwardPass(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """(B, C) pre-activations of the output layer."""
+        """(B, C) pre-activations z_L of the output layer."""
         return self.zs[-1]
 
 
 class FactoredGradient(NamedTuple):
-    """A layer's gradient in factored form: the weight gradient is delta.T @ input, not multiplied out.
+    """Gradient of one layer in factored form: the two factors of the weight gradient delta.T @ input.
 
     delta: (B, O) dLoss/dz of the layer.
-    input: (B, I) the layer's input.
+    input: (B, I) input of the layer.
     """
 
     delta: Tensor
@@ -64,13 +63,13 @@ class FactoredGradient(NamedTuple):
         return self.delta.sum(dim=-2)
 
     def squared_norm(self, weight: Tensor, decay: float) -> Tensor:
-        """() squared length of the layer's gradient, bias and the penalty's decay * W included.   (22, 23)
+        """() squared Euclidean norm of the layer's gradient, including the bias and the penalty's decay * W.   (22, 23)
 
-        The weight gradient is not multiplied out: two (B, B) products take its place.
+        Computed from two (B, B) products, without forming the weight gradient.
 
         Args:
-            weight: (O, I) the layer's weights.
-            decay: c where the penalty's gradient is c * W.
+            weight: (O, I) weights of the layer.
+            decay: factor c of the penalty's gradient c * W.
         """
         squares = ((self.delta @ self.delta.T) * (self.input @ self.input.T)).sum()
         if decay:
@@ -80,11 +79,11 @@ class FactoredGradient(NamedTuple):
 
 
 class LossAndGradients(NamedTuple):
-    """What a batch gives a training step.
+    """Loss and gradients of one batch.
 
     loss: () mean cross-entropy in nats per example, without the penalty.
-    forward: pass that led to it.
-    gradients: L gradients in factored form, from the input on; a penalty's gradient is not in them.
+    forward: the forward pass.
+    gradients: L gradients in factored form, in layer order, without the penalty's gradient.
     """
 
     loss: Tensor
@@ -103,16 +102,16 @@ def loss_and_gradients(
     examples: int | None = None,
     scale: Callable[[Tensor], Tensor] | None = None,
 ) -> LossAndGradients:
-    """Run a batch forward and backward: one step of the algorithm, all four equations.   (1 to 8)
+    """Run the forward and backward pass on a batch.   (1 to 8)
 
     Args:
         x: (B, I) inputs.
-        y: (B, C) targets, each row with sum 1.
+        y: (B, C) targets; each row sums to 1.
         weights: L matrices, each (O, I).
         biases: L vectors, each (O,).
         phi: activation of every layer but the last.
-        examples: of the whole batch, where these are a part of it; None for B.
-        scale: multiplies the output delta, so that small numbers survive float16; the gradients are scaled likewise.
+        examples: size of the whole batch if x is only a part of it; None for B.
+        scale: loss scaling for float16, applied to the output delta; the returned gradients stay scaled.
 
     Returns:
         loss, forward pass and gradients.
@@ -128,14 +127,14 @@ def loss_and_gradients(
 
 
 def accumulate(batches: Sequence[Sequence[FactoredGradient]], divisor: int) -> list[FactoredGradient]:
-    """Sum the gradients of several batches over a divisor: the product of the stacked factors.   (24)
+    """Accumulate gradients over several batches by concatenating their factors along the batch dimension.   (24)
 
     Args:
-        batches: of every batch, its layers' gradients from the input on.
-        divisor: how many batches a step is meant to have.
+        batches: for each batch, the gradients of its layers in layer order.
+        divisor: divides the sum: the number of batches in a full step.
 
     Returns:
-        L gradients, from the input on, of (sum of B) examples each.
+        L gradients in layer order, each with the examples of all batches.
     """
     return [
         FactoredGradient(torch.cat([each.delta for each in layer]) / divisor, torch.cat([each.input for each in layer]))
@@ -154,10 +153,10 @@ def forward(
         weights: L matrices, each (O, I).
         biases: L vectors, each (O,).
         phi: activation of every layer but the last.
-        slopes: keep phi'(z) of every layer beside phi(z), for a backward pass.
+        slopes: also compute phi'(z), which the backward pass needs.
 
     Returns:
-        pre-activations and inputs of every layer.
+        pre-activations and inputs of every layer, and the slopes if requested.
     """
     passed = ForwardPass([], [x], [])
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
@@ -172,24 +171,24 @@ def forward(
 
 
 def pre_activation(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Weigh and shift a layer's input.
+    """Compute the pre-activation of a layer.
 
         z = a @ W.T + b                                             (1)
 
     Args:
-        a: (B, I) the layer's input.
-        weight: (O, I) its weights.
-        bias: (O,) its biases.
+        a: (B, I) input of the layer.
+        weight: (O, I) weights.
+        bias: (O,) biases.
 
     Returns:
         (B, O) pre-activations.
     """
-    shifted_product = torch.addmm if weight.dim() == 2 else torch.baddbmm  # rounded once, of one network or of several
+    shifted_product = torch.addmm if weight.dim() == 2 else torch.baddbmm  # fused: rounds once; baddbmm for S networks
     return shifted_product(bias[..., None], weight, a.mT).mT
 
 
 def hidden_delta(delta_next: Tensor, weight_next: Tensor, derivative: Tensor) -> Tensor:
-    """Propagate the error one layer back.
+    """Propagate delta one layer back.
 
         delta = (delta_next @ W_next) * phi'(z)                     (BP2, 6)
 
@@ -211,12 +210,12 @@ def backward(output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor
     """Propagate the output layer's delta back to the first layer.   (6, 7, 8)
 
     Args:
-        output_delta: (B, C) dLoss/dz of the output layer, e.g. `loss.cross_entropy_delta`.
-        passed: what `forward` returned for the same weights, slopes included.
+        output_delta: (B, C) dLoss/dz of the output layer, e.g. from `losses.cross_entropy_delta`.
+        passed: result of `forward` for the same weights, with slopes.
         weights: L matrices, each (O, I).
 
     Returns:
-        L gradients in factored form, from the input on; a penalty's gradient is not in them.
+        L gradients in factored form, in layer order, without the penalty's gradient.
     """
     delta = output_delta
     gradients = [FactoredGradient(delta, passed.inputs[-1])]

@@ -1,7 +1,7 @@
-"""Gradients by hand held against autograd's and against central finite differences; spoiled on purpose, to see it show.
+"""Gradient check: gradients by hand against autograd and central finite differences, with injected bugs on request.
 
-Every figure is the largest difference of an entry over the largest entry of the other side's gradient: a share, which
-does not grow where single entries happen to be near zero.
+Errors are relative to the largest entry of the reference gradient, max |ours - reference| / max |reference|, so that
+entries near zero do not inflate them.
 """
 
 import copy
@@ -19,14 +19,14 @@ from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-STEPS = {"float64": 1e-6, "float32": 3e-3}  # larger ones step over more of relu's kinks, smaller ones lose in rounding
+STEPS = {"float64": 1e-6, "float32": 3e-3}  # larger: crosses more kinks of ReLU; smaller: more rounding error
 TOLERANCES = {
     ("autograd", "float64"): 1e-9,
     ("differences", "float64"): 1e-4,
     ("autograd", "float32"): 1e-4,
     ("differences", "float32"): 0.2,
 }
-Key = tuple[str, str]  # of TOLERANCES: reference and precision
+Key = tuple[str, str]  # (reference, precision), as in TOLERANCES
 BROKEN = {
     "BP1": "delta_L = p - y, the division by B left out",
     "BP2": "delta_l without the factor phi'(z_l)",
@@ -38,11 +38,11 @@ BROKEN = {
 
 
 class Objective(NamedTuple):
-    """What is differentiated: the mean loss of a network on a batch, penalty included.
+    """Objective to differentiate: mean loss of a network on a batch, including the penalty.
 
     network: L layers.
-    phi: the activation.
-    regularizer: the penalty.
+    phi: activation.
+    regularizer: penalty.
     x: (B, 784) images.
     y: (B, 10) targets.
     """
@@ -55,13 +55,13 @@ class Objective(NamedTuple):
 
 
 class Row(NamedTuple):
-    """How far one parameter's gradient by hand is from each reference in each precision.
+    """Relative errors of one parameter's gradient by hand, per reference and precision.
 
-    layer: from 1.
+    layer: number of the layer, from 1.
     parameter: "weight" or "bias".
-    shape: of the parameter.
-    apart: shares of the reference's largest entry.
-    bounds: what they may be: the tolerance and, for differences, what rounding alone makes of them.
+    shape: shape of the parameter.
+    apart: relative errors.
+    bounds: largest errors allowed: the tolerance plus, for finite differences, the rounding error.
     """
 
     layer: int
@@ -71,22 +71,22 @@ class Row(NamedTuple):
     bounds: dict[Key, float]
 
     def right(self, key: Key) -> bool:
-        """Whether one difference is within its bound; a gradient that is not finite is not."""
+        """Tell whether one error is within its bound; False for NaN."""
         return self.apart[key] <= self.bounds[key]
 
     @property
     def verdict(self) -> str:
-        """Either "right" or "wrong"."""
+        """Verdict on all errors: "right" or "wrong"."""
         return "right" if all(map(self.right, self.apart)) else "wrong"
 
 
 @dataclass(frozen=True)
 class WrongDerivative:
-    """An activation whose derivative is not its own.
+    """Activation with an injected wrong derivative.
 
     Args:
-        phi: the activation.
-        wrong: what stands for phi'(z), from (z, a).
+        phi: activation.
+        wrong: function of (z, a) that replaces phi'(z).
     """
 
     phi: Activation
@@ -104,14 +104,14 @@ class WrongDerivative:
 
 @torch.no_grad()
 def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
-    """Weight and bias gradients of every layer, from the input on, penalty included.
+    """Compute the weight and bias gradients of every layer by hand, including the penalty.
 
     Args:
-        objective: what is differentiated.
-        broken: a key of `BROKEN`: the equation that is spoiled.
+        objective: objective to differentiate.
+        broken: bug to inject, a key of `BROKEN`.
 
     Returns:
-        2 L tensors: (O, I), (O,), (O, I), ...
+        2 L tensors in layer order: (O, I), (O,), (O, I), ...
     """
     network, phi, regularizer, x, y = objective
     used: Activation = phi
@@ -132,13 +132,13 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
 
 
 def unactivated(gradients: Sequence[FactoredGradient], passed: ForwardPass) -> list[FactoredGradient]:
-    """Gradients that take a layer's input as it was before the activation."""
+    """Replace each layer's input a_(l-1) by the pre-activation z_(l-1): the bug "BP4"."""
     inputs = [passed.inputs[0], *passed.zs[:-1]]
     return [FactoredGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
 
 
 def by_autograd(objective: Objective) -> list[Tensor]:
-    """The same gradients by PyTorch's layers, loss and graph."""
+    """Compute the same gradients with autograd, from PyTorch's own layers and loss."""
     network, phi, regularizer, x, y = objective
     with torch.enable_grad():
         mean_loss = torch.nn.functional.cross_entropy(network(x, phi.reference()), y)
@@ -147,14 +147,14 @@ def by_autograd(objective: Objective) -> list[Tensor]:
 
 @torch.no_grad()
 def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> list[Tensor]:
-    """Central finite differences of the objective, by the forward pass alone; its loss is summed in float64.
+    """Estimate gradient entries by central finite differences of the forward pass; the loss is summed in float64.
 
         dLoss/dw ~ (Loss(w + h) - Loss(w - h)) / 2h
 
     Args:
-        objective: what is differentiated.
-        at: for each parameter, the flat indices of the entries to be moved.
-        step: h.
+        objective: objective to differentiate.
+        at: for each parameter, flat indices of the entries to perturb.
+        step: step size h.
 
     Returns:
         for each parameter, the derivatives at its indices.
@@ -176,7 +176,7 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
             flat[index] = entry - step
             down, below = value(), float(flat[index])
             flat[index] = entry
-            derivatives.append((up - down) / (above - below))  # the step that was really taken
+            derivatives.append((up - down) / (above - below))  # actual 2h after rounding
         found.append(torch.stack(derivatives))
     return found
 
@@ -184,19 +184,19 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 def check(
     network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor, entries: int = 20, broken: str | None = None
 ) -> list[Row]:
-    """Hold every parameter's gradient by hand against both references in both precisions.
+    """Compare every parameter's gradient by hand with both references in both precisions.
 
     Args:
-        network: of any precision; it is not changed.
-        phi: the activation.
-        regularizer: the penalty.
+        network: network of any precision; not modified.
+        phi: activation.
+        regularizer: penalty.
         x: (B, 784) images.
         y: (B, 10) targets.
-        entries: of each parameter, how many are moved for the finite differences: those of the largest gradients.
-        broken: a key of `BROKEN`: the equation that is spoiled in the gradient by hand.
+        entries: number of entries per parameter to check by finite differences: those with the largest gradients.
+        broken: bug to inject into the gradient by hand, a key of `BROKEN`.
 
     Returns:
-        a row per parameter, from the input on.
+        a row per parameter, in layer order.
     """
     names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
     rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
@@ -217,7 +217,7 @@ def check(
 
 
 def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
-    """What `check.json` holds."""
+    """Return the content of `check.json`."""
     return {
         "broken": broken,
         "tolerances": {" ".join(key): tolerance for key, tolerance in TOLERANCES.items()},
@@ -230,5 +230,5 @@ def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference over the largest of theirs; the difference itself where all of theirs are 0."""
+    """Return max |ours - theirs| / max |theirs|, or the numerator if theirs is all zero."""
     return float((ours - theirs).abs().max()) / (float(theirs.abs().max()) or 1)

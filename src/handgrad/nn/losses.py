@@ -1,4 +1,4 @@
-"""Cross-entropy and the L2 penalty, each beside its gradient; over S networks where tensors have S in front.
+"""Cross-entropy and the L2 penalty with their gradients; cross-entropy also for S networks, as a leading dimension.
 
 Equation numbers: docs/derivation.md.
 """
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Turn the last layer's pre-activations into log-probabilities.
+    """Compute log-probabilities from logits.
 
         log p_c = z_c - log sum_k exp(z_k)                          (3)
 
-    PyTorch's function subtracts the largest z first, so that no exponential overflows. Logits of lower precision are
-    taken as float32.
+    PyTorch subtracts the largest z first, so that no exponential overflows. Logits below float32 precision are cast to
+    float32.
 
     Args:
         logits: (B, C) pre-activations of the output layer.
@@ -28,35 +28,35 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def at_least_float32(numbers: Tensor) -> Tensor:
-    """Numbers in float32 where they were in less; others as they are."""
+    """Cast to float32 if the precision is lower."""
     return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
-    """Mean negative log-likelihood of the true classes, in nats per example.
+    """Compute the mean negative log-likelihood of the true classes, in nats per example.
 
         loss = -1/B sum_b sum_c y_bc log p_bc                       (4)
 
     Args:
         log_p: (B, C) log-probabilities, from `log_softmax`.
-        y: (B, C) targets, each row non-negative with sum 1 (one-hot for MNIST).
-        examples: of the whole batch, where these are a part of it; None for B.
+        y: (B, C) targets; each row is non-negative and sums to 1 (one-hot for MNIST).
+        examples: size of the whole batch if this is only a part of it; None for B.
 
     Returns:
-        () the mean over the batch, or this part's share of it.
+        () mean over the batch; for a part, its contribution to that mean.
     """
     return (y * log_p).sum(dim=(-2, -1)) / -(examples or y.shape[-2])
 
 
 def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tensor:
-    """Derivative of `cross_entropy` with respect to the logits: the delta of the output layer.
+    """Compute the delta of the output layer, the derivative of `cross_entropy` with respect to the logits.
 
         delta = (p - y) / B                                         (BP1, 5)
 
     Args:
         log_p: (B, C) log-probabilities, from `log_softmax`.
-        y: (B, C) targets, each row with sum 1.
-        examples: of the whole batch, where these are a part of it; None for B.
+        y: (B, C) targets; each row sums to 1.
+        examples: size of the whole batch if this is only a part of it; None for B.
 
     Returns:
         (B, C) dLoss/dz of the output layer.
@@ -68,29 +68,29 @@ def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -
 
 @dataclass(frozen=True)
 class L2:
-    """L2 penalty on weight matrices, biases left free.
+    """L2 penalty on the weight matrices, not on the biases.
 
     Args:
-        strength: lambda >= 0. It multiplies the plain sum of squares, without a factor 1/2: PyTorch's
-            `weight_decay` with the same effect in plain SGD is 2 * strength.
+        strength: lambda >= 0. Multiplies the sum of squares without a factor 1/2, so that the equivalent PyTorch
+            `weight_decay` in plain SGD is 2 * strength.
     """
 
     strength: float = 1e-5
 
     def penalty(self, weights: Iterable[Tensor]) -> Tensor:
-        """() strength * sum of w^2 over all weight matrices, to be added to the mean loss.   (9)"""
+        """() penalty strength * sum of w^2 over all weight matrices, to add to the mean loss.   (9)"""
         return self.strength * torch.stack([weight.square().sum() for weight in weights]).sum()
 
     @property
     def weight_decay(self) -> float:
-        """The factor c in the penalty's gradient c * W: 2 * strength.   (10)"""
+        """Factor c = 2 * strength of the penalty's gradient c * W.   (10)"""
         return 2 * self.strength
 
     def gradient(self, weight: Tensor) -> Tensor:
-        """(O, I) derivative of the penalty with respect to one weight matrix: 2 * strength * W.   (10)"""
+        """(O, I) gradient 2 * strength * W of the penalty with respect to one weight matrix.   (10)"""
         return self.weight_decay * weight
 
 
 def no_penalty() -> L2:
-    """The absence of a penalty: L2 of strength 0."""
+    """Make a zero penalty: L2 of strength 0."""
     return L2(strength=0.0)

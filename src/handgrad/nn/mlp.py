@@ -13,12 +13,12 @@ CLASSES = 10
 class MLP(nn.Module):
     """Weights (O, I) and biases (O,) of a multilayer perceptron with 784 inputs and 10 outputs.
 
-    Both engines hold one, so a checkpoint of one loads into the other.
+    Both engines use it, so a checkpoint of one loads into the other.
 
     Args:
-        hidden_sizes: units of each hidden layer, from the input on; may be empty.
+        hidden_sizes: units per hidden layer, in layer order; may be empty.
         init: "xavier_uniform" (uniform in +-sqrt(6 / (I + O)), biases zero; Glorot and Bengio 2010, eq. 16) or
-            "pytorch" (uniform in +-1/sqrt(I), biases too). Both draw from torch's global random state.
+            "pytorch" (uniform in +-1/sqrt(I), biases too). Both draw from torch's global RNG.
 
     Raises:
         ValueError: init is neither of the two.
@@ -28,23 +28,23 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [INPUTS, *hidden_sizes, CLASSES]
         self.linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
-        self.layers = nn.ModuleList(self.linear)  # the same, registered
+        self.layers = nn.ModuleList(self.linear)  # registers the parameters
         if init not in INITIALISATIONS:
             raise ValueError(f"network.init must be one of {', '.join(INITIALISATIONS)}, not {init!r}")
         INITIALISATIONS[init](self)
 
     @property
     def weights(self) -> list[Tensor]:
-        """The weight matrices, each (O, I), from the input on."""
+        """Weight matrices, each (O, I), in layer order."""
         return [layer.weight for layer in self.linear]
 
     @property
     def biases(self) -> list[Tensor]:
-        """The biases, each (O,), from the input on."""
+        """Bias vectors, each (O,), in layer order."""
         return [layer.bias for layer in self.linear]
 
     def forward(self, x: Tensor, phi: nn.Module) -> Tensor:
-        """Map images (B, 784) to logits (B, 10), for autograd to follow; phi goes after every layer but the last."""
+        """Map images (B, 784) to logits (B, 10), tracked by autograd; phi follows every layer but the last."""
         *hidden, output = self.linear
         for layer in hidden:
             x = phi(layer(x))
@@ -59,7 +59,7 @@ def xavier_uniform(network: MLP) -> None:
 
 
 def pytorch(network: MLP) -> None:
-    """Keep what `nn.Linear` drew: weights and biases uniform in +-1/sqrt(I).   (19)"""
+    """Keep the initialisation of `nn.Linear`: weights and biases uniform in +-1/sqrt(I).   (19)"""
 
 
 INITIALISATIONS: dict[str, Callable[[MLP], None]] = {"xavier_uniform": xavier_uniform, "pytorch": pytorch}

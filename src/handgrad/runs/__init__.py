@@ -1,1 +1,1 @@
-"""A run on disk: names and formats of its files, read and written here alone. No Lightning."""
+"""Files of a run: their names and formats, used only in this package. Does not import Lightning."""

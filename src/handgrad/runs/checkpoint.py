@@ -1,4 +1,4 @@
-"""Checkpoints as data: read without running anything, whole or refused, held against the run's configuration."""
+"""Checkpoint reading without code execution, with integrity checks and a comparison of configurations."""
 
 import logging
 import os
@@ -18,27 +18,27 @@ log = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
-    """Read a file of weights without running anything that is in it.
+    """Read a checkpoint or state dict without executing code from it.
 
     Args:
-        path: of what `torch.save` wrote.
+        path: file written by `torch.save`.
 
     Returns:
-        its content, and the configuration of its run, Lightning's `hyper_parameters`, None without any.
+        the content; the run's configuration (Lightning's `hyper_parameters`), None if there is none.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is damaged, or holds more than numbers and texts.
+        FileNotFoundError: the file does not exist.
+        UserError: the file is damaged, or `weights_only=True` rejects its content.
     """
     try:
-        if zipfile.is_zipfile(path):  # else in torch's older format
+        if zipfile.is_zipfile(path):  # torch's older format is not a zip archive
             with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch.load checks no checksum
+                if damaged := archive.testzip():  # torch.load does not verify checksums
                     raise ValueError(f"the checksum of {damaged} does not fit")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # a damaged archive can fail in every way there is
+    except Exception as error:  # a damaged archive can raise anything
         reason = "it holds objects or code" if "weights_only" in str(error) else str(error).partition("\n")[0]
         raise UserError(
             f"{path} is no sound file of weights ({reason}): nothing in it was run; "
@@ -49,17 +49,17 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
 
 
 def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read the checkpoint that a run can go on from; a damaged one is named, and the run begins anew.
+    """Read the checkpoint to resume from; if it is damaged, log a warning and start from scratch.
 
     Args:
-        path: of the checkpoint; it need not exist.
-        config: of the run.
+        path: path of the checkpoint; need not exist.
+        config: configuration of the run.
 
     Returns:
-        the checkpoint's content, None where there is none or a damaged one.
+        the checkpoint's content, None if it is missing or damaged.
 
     Raises:
-        UserError: the checkpoint is whole, but of another configuration; says where they differ.
+        UserError: the configurations differ (names the differences), or a callback has a path outside the folder.
     """
     content: dict[str, Any] | None
     try:
@@ -87,10 +87,10 @@ def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def leads_outside(text: str, folder: Path) -> bool:
-    """Whether a text is a path that Lightning might take for one in a folder, and is not.
+    """Tell whether a string is a path outside a folder that Lightning might take for one inside it.
 
-    `ModelCheckpoint` deletes the paths in its state: any on another file system, and those that begin with its own
-    folder, also where `..` leads out of that again.
+    `ModelCheckpoint` deletes the paths in its state if they are on another file system or start with its own folder,
+    even if `..` leads out of that folder.
     """
     if ".." not in Path(text).parts:
         return "://" in text
@@ -98,10 +98,10 @@ def leads_outside(text: str, folder: Path) -> bool:
 
 
 def logged_step(content: Mapping[str, Any]) -> int:
-    """The step that a logger is at when a run goes on from a checkpoint.
+    """Return the logger's step at which a checkpoint's run resumes.
 
     Raises:
-        ValueError: Lightning's counts are no counts.
+        ValueError: a count in the state of Lightning's loops is not an integer.
     """
     check_counts(content["loops"])
     return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
@@ -111,7 +111,7 @@ def check_counts(loops: Mapping[str, Any]) -> None:
     """Check the counts in the state of Lightning's loops.
 
     Raises:
-        ValueError: one is no number.
+        ValueError: a count is not an integer.
     """
     for name, value in loops.items():
         if name in ("ready", "started", "processed", "completed") and type(value) is not int:
@@ -122,14 +122,14 @@ def check_counts(loops: Mapping[str, Any]) -> None:
 
 @contextmanager
 def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
-    """Turn a failure to go on from a checkpoint into one sentence.
+    """Convert errors from resuming a checkpoint to `UserError`.
 
     Args:
-        path: of the checkpoint.
-        passed: tells whether the run has since saved another, after which a failure is not this one's.
+        path: path of the checkpoint.
+        passed: tells whether the run has already saved a new checkpoint; later errors are not due to the old one.
 
     Raises:
-        UserError: instead of whatever a state raises that does not fit.
+        UserError: in place of any error that an unsuitable state raises.
     """
     try:
         yield

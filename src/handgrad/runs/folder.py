@@ -1,6 +1,6 @@
-"""File names of a run's folder, atomic writes, and its lock. docs/run-folder.md lists the files.
+"""File names in a run's folder, atomic writes, and the folder's lock. docs/run-folder.md lists the files.
 
-Every file is written under a temporary name and renamed, so that a reader never sees half of one.
+Every file is written under a temporary name and renamed, so that no reader sees a partial file.
 """
 
 import csv
@@ -31,30 +31,30 @@ CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 TENSORBOARD = "tensorboard"
 MLFLOW = "mlflow_run_id.txt"
-HALF = ".part"  # ends the name of a file that is being written
+HALF = ".part"  # suffix of a temporary file
 
 
 def remove_empty_run(folder: Path) -> None:
     """Remove the folder that Hydra has made for a run that leaves nothing in it."""
-    with suppress(OSError):  # not empty: not ours to take away
+    with suppress(OSError):  # not empty: keep it
         folder.rmdir()
 
 
 @contextmanager
 def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
-    """Keep every other process out of a folder, and clear away what a killed one left half written.
+    """Lock a run's folder, and delete the temporary files of killed processes.
 
     Args:
-        folder: made if it is not there.
-        patiently: wait for a process that is in it.
+        folder: folder to lock; created if missing.
+        patiently: wait while another process holds the lock.
 
     Raises:
-        UserError: another process is running in the folder at this moment.
+        UserError: another process holds the lock, and `patiently` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
     try:
-        lock.acquire()  # the system lets go of it even if the process is killed
+        lock.acquire()  # the OS releases it even if the process is killed
     except Timeout:
         if not patiently:
             raise UserError(
@@ -67,13 +67,13 @@ def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
             half.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError):  # before the release: after it, another process may hold what is taken away
+        with suppress(OSError):  # before the release: afterwards another process may hold the file
             Path(lock.lock_file).unlink()
         lock.release()
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is running in a folder; one that was killed is not."""
+    """Tell whether a live process holds the lock of a folder."""
     path = folder / ".lock"
     if not path.exists():
         return False
@@ -82,16 +82,16 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a folder that is read-only here
+    except OSError:  # read-only folder
         return False
 
 
 @contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
-    """Turn a failure to write a run's files into one sentence.
+    """Convert errors from writing a run's files to `UserError`.
 
     Raises:
-        UserError: a file of the folder could not be written; says which and why.
+        UserError: a file in the folder could not be written; names it and the reason.
     """
     try:
         yield
@@ -104,35 +104,35 @@ def write_errors(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file for people and programs."""
+    """Write a JSON file, indented."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a row per epoch, an empty cell where a set was not scored."""
+    """Write `history.csv`: a row per epoch, with empty cells for sets that were not scored."""
     columns = max((list(row) for row in rows), key=len)
     write_rows(folder / HISTORY, [columns, *([row.get(column) for column in columns] for row in rows)])
 
 
 def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
-    """Write a set's 10 x 10 counts, rows: true class, columns: predicted class."""
+    """Write the 10 x 10 confusion matrix of a set, rows: true class, columns: predicted class."""
     write_rows(folder / f"confusion_{name}.csv", counts)
 
 
 def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
-    """Write a row per test image, in the set's order: true class, predicted class, probability of the latter."""
+    """Write a row per test image, in dataset order: true class, predicted class, predicted class's probability."""
     cells = ((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
     write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *cells])
 
 
 def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file, None as an empty cell."""
+    """Write a CSV file, with None as an empty cell."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
@@ -145,7 +145,7 @@ def write_figure(folder: Path, name: str, figure: "Figure") -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write; it becomes `path` when the block ends well."""
+    """Yield a temporary path to write; rename it to `path` if the block raises nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
     try:
         yield temporary

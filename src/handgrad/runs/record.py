@@ -1,4 +1,4 @@
-"""The record of a run, `metrics.json`: reading, writing, status, and finding a run by its configuration."""
+"""Record of a run, `metrics.json`: reading, writing, status, and lookup of a run by its configuration."""
 
 import hashlib
 import json
@@ -19,21 +19,21 @@ from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS, write_errors, write_json
 from handgrad.text import canonical, differences, equal_typed, join_names
 
-FINISHED = ("completed", "diverged")  # running the same configuration again would only repeat it
+FINISHED = ("completed", "diverged")  # a rerun would give the same result
 
 
 class DivergedError(UserError):
-    """A loss stopped being finite.
+    """Error for a loss or weight that is not finite.
 
     Args:
-        name: of the loss, e.g. "train/loss".
-        loss: what it was.
-        epoch: of the step, from 0.
-        step: number of steps before it since training began.
+        name: name of the quantity, e.g. "train/loss".
+        loss: its value.
+        epoch: epoch of the step, from 0.
+        step: step since the start of training, from 0.
     """
 
     def __init__(self, name: str, loss: float, epoch: int, step: int) -> None:
-        super().__init__(name, loss, epoch, step)  # as they are, so that a worker's error can be sent to its parent
+        super().__init__(name, loss, epoch, step)  # unformatted, so that a worker's error can be pickled
         self.name, self.loss, self.epoch, self.step = name, loss, epoch, step
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class DivergedError(UserError):
 
 
 class Record(BaseModel):
-    """What `metrics.json` holds, and of which types; docs/run-folder.md says what it means."""
+    """Schema of `metrics.json`; docs/run-folder.md describes the fields."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -67,7 +67,7 @@ class Record(BaseModel):
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the run that a folder holds, None where it holds none.
+    """Read the record of the run in a folder; return None if there is none.
 
     Raises:
         UserError: `metrics.json` is damaged.
@@ -87,26 +87,26 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any] | None]:
-    """Find the run that was already begun with a configuration, or the folder to begin it in.
+    """Find the existing run with a configuration, or the folder for a new one.
 
     Args:
-        folder: where it would be begun.
-        config: the composed configuration.
-        siblings: of a sweep, whose jobs are numbered anew with one more seed: look in the folders beside it as well,
-            and where another run has the folder take one that is named by the configuration.
+        folder: default folder of the run.
+        config: composed configuration.
+        siblings: for sweeps, where adding a seed renumbers the jobs: also search the sibling folders, and if another
+            run occupies the default folder, append a hash of the configuration to its name.
 
     Returns:
-        the run's folder and record, None where there is no such run.
+        the run's folder; its record, None for a new run.
 
     Raises:
-        UserError: the folder itself holds a run with another configuration; says where they differ.
+        UserError: the folder holds a run with another configuration (and not `siblings`); names the differences.
     """
     record, config = read_record(folder), normalize(config)
     differ = differences(normalize(record["config"]), config) if record else []
     if record and not differ:
         return folder, record
     for other in sorted(path.parent for path in folder.parent.glob(f"*/{METRICS}")) if siblings else ():
-        with suppress(UserError):  # a damaged neighbour is not this run
+        with suppress(UserError):  # skip a damaged record
             beside = read_record(other)
             if beside and equal_typed(normalize(beside["config"]), config):
                 return other, beside
@@ -121,16 +121,16 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
 
 
 def newest_run(outputs: Path) -> Path:
-    """The folder of the run that was completed last, a sweep's runs among them.
+    """Return the folder of the most recently completed run, including runs of sweeps.
 
     Args:
-        outputs: holds `runs/` and `sweeps/`.
+        outputs: folder of `runs/` and `sweeps/`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no completed run.
     """
     for path in newest_records(outputs):
-        with suppress(UserError):  # a damaged one is passed over
+        with suppress(UserError):  # skip a damaged record
             record = read_record(path.parent)
             if record and record["status"] == "completed":
                 return path.parent
@@ -138,26 +138,26 @@ def newest_run(outputs: Path) -> Path:
 
 
 def newest_records(outputs: Path) -> list[Path]:
-    """The records of all runs, a sweep's among them, the last written first."""
+    """List the paths of all records, including those of sweeps, newest first."""
     records = [*outputs.glob(f"runs/*/{METRICS}"), *outputs.glob(f"sweeps/*/*/{METRICS}")]
     return sorted(records, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 @contextmanager
 def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Record the run's status in `metrics.json`: running, then completed, diverged or failed.
+    """Record the run's status in `metrics.json`: "running" on entry, "completed", "diverged" or "failed" on exit.
 
-    A run that was interrupted, by a signal or a crash, stays "running"; nobody holds its folder's lock then.
+    The status of a run interrupted by a signal or a crash stays "running", but its folder is no longer locked.
 
     Args:
         folder: the run's folder.
         facts: name, seed, choices and config of the run.
 
     Yields:
-        the record; what is added to it while the run goes on is written when the run ends.
+        the record; entries added to it during the run are written at the end.
 
     Raises:
-        UserError: the folder cannot be written (any more).
+        UserError: the folder is not writable at the start or the end.
     """
     record = {"status": "running", "reason": None, **facts, "metrics": {}}
     record |= {
@@ -177,7 +177,7 @@ def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, A
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        if record["status"] != "running":  # else a signal ended it: "running" in a folder that nobody holds
+        if record["status"] != "running":  # else interrupted by a signal: keep "running"
             record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
             with write_errors(folder) if record["status"] == "completed" else suppress(OSError):
                 write_record(folder, record)
@@ -189,7 +189,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """Peak resident size of this process so far in MB (in a serial sweep, of all its runs); None on Windows."""
+    """Return this process's peak resident memory in MB (over all runs of a serial sweep); None on Windows."""
     try:
         import resource
     except ImportError:
@@ -199,14 +199,14 @@ def peak_memory_mb() -> float | None:
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Epochs trained and the median seconds of the whole ones (of the cut one where there is no other)."""
+    """Return epochs trained and median seconds per full epoch, one with the maximum number of batches."""
     most = max((row["batches"] for row in rows), default=0)
     whole = [row["seconds"] for row in rows if row["batches"] == most]
     return {"epochs": len(rows), "seconds_per_epoch": statistics.median(whole) if whole else None}
 
 
 def git_commit() -> str | None:
-    """The git commit of this code, None where there is no git or no repository."""
+    """Return the git commit of this code, None without git or a repository."""
     try:
         command = ["git", "rev-parse", "HEAD"]
         return subprocess.check_output(command, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL).strip()

@@ -1,4 +1,4 @@
-"""The tables that a run leaves beside its record: each read once, and checked before a number of it is used."""
+"""CSV tables of a run, validated on reading: history, confusion matrix, predictions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ PREDICTION = "true,predicted,probability"
 
 @dataclass(frozen=True)
 class RunTables:
-    """What a run has left; None where a file is missing or was left out because it is damaged.
+    """Tables of a run; None if the file is missing or damaged.
 
-    history: of each column of `history.csv` its values, a value per epoch, NaN where a cell is empty.
+    history: columns of `history.csv` by name, a value per epoch, NaN for an empty cell.
     confusion: (10, 10) counts on the scored set, rows: true class.
     truth: (N,) true class of each test image.
-    right: (N,) whether it was classified rightly.
+    right: (N,) whether each test image was classified correctly.
     """
 
     history: dict[str, np.ndarray] | None = None
@@ -33,12 +33,12 @@ def read_run_tables(folder: Path, scored: str, epochs: int | None) -> tuple[RunT
     """Read the tables of a run.
 
     Args:
-        folder: the run's.
-        scored: the set whose confusion matrix counts, "test" or "val".
-        epochs: how many the run's record speaks of, None where it does not.
+        folder: the run's folder.
+        scored: set whose confusion matrix to read, "test" or "val".
+        epochs: number of epochs in the run's record, None if unknown.
 
     Returns:
-        the tables; a sentence for each file that is damaged.
+        the tables; a sentence for each unreadable or damaged file.
     """
     found: dict[str, Any] = {}
     remarks = []
@@ -64,11 +64,11 @@ def read_run_tables(folder: Path, scored: str, epochs: int | None) -> tuple[RunT
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text.
+    """Read the lines of a text file.
 
     Raises:
-        OSError: it is not there, or cannot be read.
-        ValueError: it is no UTF-8, is empty, or ends in the middle of a line: a number there may have lost digits.
+        OSError: the file is missing or unreadable.
+        ValueError: it is not UTF-8, is empty, or its last line is incomplete, so that a number may have lost digits.
     """
     text = path.read_text(encoding="utf-8")
     if not text.strip():
@@ -79,10 +79,10 @@ def lines_of(path: Path) -> list[str]:
 
 
 def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray]:
-    """Columns of a history, checked.
+    """Parse and validate the columns of a history.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     names, *rows = [line.split(",") for line in lines]
     if "epoch" not in names or len(set(names)) < len(names):
@@ -103,10 +103,10 @@ def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray
 
 
 def numbers(cells: Sequence[str]) -> np.ndarray:
-    """Cells as finite numbers, NaN for an empty one.
+    """Parse cells as finite numbers, empty ones as NaN.
 
     Raises:
-        ValueError: one is something else, "nan" among it.
+        ValueError: a cell is anything else, including "nan".
     """
     try:
         values = np.array([float(cell) if cell else 0.0 for cell in cells])
@@ -118,10 +118,10 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def counts_in(lines: Sequence[str]) -> np.ndarray:
-    """(10, 10) counts.
+    """Parse and validate the (10, 10) counts of a confusion matrix.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     rows = [line.split(",") for line in lines]
     if len(rows) != CLASSES or any(len(row) != CLASSES for row in rows):
@@ -132,10 +132,10 @@ def counts_in(lines: Sequence[str]) -> np.ndarray:
 
 
 def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
-    """Truth of each image, and whether it was classified rightly.
+    """Parse and validate predictions: true class of each image, and whether the prediction is correct.
 
     Raises:
-        ValueError: says what is invalid.
+        ValueError: the table is invalid; the message says why.
     """
     if lines[0] != PREDICTION:
         raise ValueError(f"its first line is not {PREDICTION}")

@@ -1,1 +1,1 @@
-"""Training under Lightning: data, the two engines, schedules, callbacks; build.py makes a run of a configuration."""
+"""Training with Lightning: data, both engines, schedules, callbacks; build.py builds a run from a configuration."""

@@ -23,22 +23,22 @@ def write_scores(
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Write what `Trainer.test` found to the run's folder and to the loggers.
+    """Write the results of `Trainer.test` to the run's folder and to the loggers.
 
     Args:
-        trainer: has just tested the module.
-        module: holds the scores of every set.
-        folder: the run's.
-        class_names: of the ten classes.
+        trainer: trainer that has just tested the module.
+        module: module with the scores of every set.
+        folder: the run's folder.
+        class_names: names of the ten classes.
         history: a row per epoch.
-        settings: the run's choices and every value of its configuration, by dotted key.
+        settings: the run's choices and every configuration value, by dotted key.
 
     Returns:
-        `NAME/accuracy` and `NAME/loss` of every set NAME that was scored.
+        `NAME/accuracy` and `NAME/loss` of every scored set NAME.
     """
     assert trainer.test_dataloaders is not None
     metrics = module.metrics_of(module.test_sets)
-    if not trainer.is_global_zero:  # it has helped to count
+    if not trainer.is_global_zero:  # only needed for the collectives above
         return metrics
     final = "test" if "test" in module.test_sets else "val"
     for name in module.test_sets:
@@ -58,7 +58,7 @@ def write_scores(
 def write_confusion_of(
     trainer: Trainer, module: Classifier, folder: Path, name: str, class_names: Sequence[str], drawn: bool
 ) -> None:
-    """Write the confusion matrix of a set, also as a figure into the folder if that is wanted, and log its figure."""
+    """Write the confusion matrix of a set as CSV, log its figure, and if `drawn` save the figure in the folder."""
     counts = module.scores_of(name).confusion_matrix().cpu()
     write_confusion(folder, name, counts.tolist())
     accuracy = module.scores_of(name).compute()["accuracy"]
@@ -71,15 +71,15 @@ def write_confusion_of(
 def log_hyperparameters(
     trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float], losses: Sequence[str]
 ) -> None:
-    """Log a run's settings beside its final accuracies, and close the loggers.
+    """Log a run's settings and final accuracies, and close the loggers.
 
     Args:
-        trainer: of the run.
-        settings: by dotted key.
-        metrics: of every set that was scored.
-        losses: names of the losses of an epoch, shown in one chart.
+        trainer: trainer of the run.
+        settings: settings by dotted key.
+        metrics: metrics of every scored set.
+        losses: names of the per-epoch losses, shown in one chart.
     """
-    # TensorBoard's table shows the first of them unasked: the test set's.
+    # Sorted: TensorBoard's table shows the first by default, the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
     for logger in trainer.loggers:
@@ -93,7 +93,7 @@ def log_hyperparameters(
 
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Show a figure in every logger that can."""
+    """Log a figure to TensorBoard and MLflow; other loggers take none."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
@@ -102,9 +102,9 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as TensorBoard takes them: numbers and texts (it would make 1 of true).
+    """Convert settings to the numbers and strings that TensorBoard logs (it would turn true into 1).
 
-    Without classes, for which the choices stand, and empty groups.
+    Class names (`_target_`) and empty groups are dropped: the choices already name the classes.
     """
     classes = ("_target_", "_partial_")
     told = {key: value for key, value in settings.items() if not key.endswith(classes) and value != {}}
@@ -112,7 +112,7 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
-    """Draw the first ten images of a set with their actual and predicted classes."""
+    """Draw the first ten images of a set with actual and predicted classes."""
     assert trainer.test_dataloaders is not None
     images = trainer.test_dataloaders[name].dataset
     x = images.images[:10] / 255

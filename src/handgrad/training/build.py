@@ -1,4 +1,4 @@
-"""Build data, module and Trainer from a configuration; every command and benchmark uses this."""
+"""Build data, module and Trainer from a configuration, for every command and benchmark."""
 
 import copy
 import csv
@@ -43,7 +43,7 @@ STEPPING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algor
 
 
 class Assembly(NamedTuple):
-    """Everything that a training run is made of."""
+    """Components of a training run."""
 
     trainer: lightning.Trainer
     module: Classifier
@@ -54,17 +54,17 @@ class Assembly(NamedTuple):
 def assemble(
     cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False, resumed_at: int = 0
 ) -> Assembly:
-    """Build data, module and Trainer with all that watches it, from the seed on.
+    """Seed the process and build data, module and Trainer with loggers and callbacks.
 
     Args:
-        cfg: a checked configuration.
-        folder: where the results go.
-        show_progress: a bar on a terminal, a line per epoch elsewhere.
-        terminal: whether the output is one.
-        resumed_at: the logged step that a run goes on from; a logger forgets what it knows of later ones.
+        cfg: validated configuration.
+        folder: folder for the results.
+        show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
+        terminal: whether stdout is a terminal.
+        resumed_at: logged step at which a run resumes; TensorBoard purges later ones.
 
     Raises:
-        UserError: the data, or a value that only a library can judge, cannot be used.
+        UserError: the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
     data = data_of(cfg)
@@ -86,7 +86,7 @@ def assemble(
         callbacks=[*watching, callbacks.LastCheckpoint(folder)],
         plugins=[AtomicCheckpointIO(), *theirs["plugins"]],
         default_root_dir=root,
-        use_distributed_sampler=False,  # ours serves each process its share
+        use_distributed_sampler=False,  # EpochBatches already shards
     )
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     check_callbacks(trainer.callbacks, module)
@@ -95,36 +95,36 @@ def assemble(
 
 
 def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
-    """Build the engine with its parts; what it does in the Trainer's place is taken out of the Trainer's options."""
+    """Build the engine; with manual optimization, move the `STEPPING` options from the Trainer's options to it."""
     parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
     engine = build(cfg.engine)
-    if not engine.func.automatic_optimization:  # then Lightning leaves these to the module
+    if not engine.func.automatic_optimization:  # then Lightning rejects these options
         with open_dict(options):
             parts |= {key: options.pop(key) for key in STEPPING if key in options}
     module: Classifier = engine(**parts)
-    module.save_hyperparameters(to_dict(cfg), logger=False)  # into every checkpoint; loggers get them with the scores
+    module.save_hyperparameters(to_dict(cfg), logger=False)  # for checkpoints; loggers get them with the scores
     return module
 
 
 def prepare_process(cfg: DictConfig) -> None:
-    """Set what holds for the whole process: threads, denormals, and which of Lightning's warnings are shown."""
+    """Set process-wide state: thread count, flushing of denormals, filters for Lightning's warnings."""
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     for message in (
-        ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.14 calls deprecated, at every run
+        ".*LeafSpec.*",  # Lightning 2.6 uses an API that torch 2.14 deprecates
         ".*does not have many workers.*",  # the images are in memory
-        ".*exists and is not empty.*",  # a run goes on
+        ".*exists and is not empty.*",  # a resumed run
     ):
         warnings.filterwarnings("ignore", message, module="lightning")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    # A dead unit's weights decay to numbers below 1e-38, with which an Intel CPU computes ten times as slowly.
-    # A thread takes this from the one that starts it, so it comes before the first product.
+    # Denormals (below 1e-38), to which a dead unit's weights decay, are ten times slower on an Intel CPU.
+    # Threads inherit the flag from the thread that starts them, so set it before the first matmul.
     torch.set_flush_denormal(True)
 
 
 def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History, logged: bool) -> list[Any]:
-    """The callbacks that not every run has: learning rate, diagnostics, `conf/callbacks/`, several processes."""
+    """Build the optional callbacks: learning-rate monitor, diagnostics, `conf/callbacks/`, signals under DDP."""
     built: list[Any] = [kinds.LearningRateMonitor("step")] if logged else []
     if cfg.get("diagnostics"):
         built.append(build(cfg.diagnostics, folder=folder, history=history))
@@ -134,7 +134,7 @@ def optional_callbacks(cfg: DictConfig, folder: Path, history: callbacks.History
 
 
 def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
-    """Build a callback, its checkpoints in a folder; what it monitors tells the direction."""
+    """Build a callback, with `mode` from the monitored metric and `dirpath` for its checkpoints."""
     given: dict[str, Any] = {}
     if node._target_.endswith(("ModelCheckpoint", "EarlyStopping")) and node.get("monitor") and "mode" not in node:
         given["mode"] = best_is(node.monitor)
@@ -144,10 +144,10 @@ def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
 
 
 def data_of(cfg: DictConfig) -> MNISTDataModule:
-    """Build a configuration's data and read it.
+    """Build the data module of a configuration and read the data.
 
     Raises:
-        UserError: the data cannot be used.
+        UserError: the data are unusable.
     """
     data: MNISTDataModule = build(cfg.data, seed=cfg.seed)
     data.prepare_data()
@@ -156,14 +156,14 @@ def data_of(cfg: DictConfig) -> MNISTDataModule:
 
 
 def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:
-    """Build a run for scoring, with trained weights: on one device, without loggers or callbacks.
+    """Build a run with trained weights for scoring: on one device, without loggers and optional callbacks.
 
     Args:
-        cfg: the run's configuration, of its Trainer only what decides how a network is scored.
-        layers: (weight, bias) of every layer, from the input on.
+        cfg: the run's configuration; of the Trainer's options, only those that affect scoring.
+        layers: (weight, bias) of every layer, in layer order.
 
     Raises:
-        UserError: the data cannot be used.
+        UserError: the data are unusable.
     """
     cfg = copy.deepcopy(cfg)
     cfg.trainer.devices = 1
@@ -179,14 +179,14 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
 
 
 def check_strategy(strategy: Strategy, name: str) -> None:
-    """Check that every process has all of the network, and that the first one keeps what was trained.
+    """Check that the strategy replicates the whole network and leaves the trained one in this process.
 
     Args:
-        strategy: what Lightning has made of the name.
-        name: as it was typed.
+        strategy: Lightning's strategy object.
+        name: its name in the configuration.
 
     Raises:
-        UserError: Lightning would split the network, or train it in processes that take it away with them.
+        UserError: the strategy shards the network, or trains it only in child processes (spawn, fork, notebook).
     """
     one_device = isinstance(strategy, SingleDeviceStrategy)
     elsewhere = any(method in name for method in ("spawn", "fork", "notebook"))
@@ -207,8 +207,8 @@ def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> N
 
 
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
-    """The loggers of `conf/logger/`, each writing to the run's folder, MLflow's to its store."""
-    purge = {"purge_step": resumed_at}  # what was logged after the checkpoint is logged again
+    """Build the loggers of `conf/logger/`; they write to the run's folder, MLflow to its tracking store."""
+    purge = {"purge_step": resumed_at}  # steps after the checkpoint are logged again
     loggers = []
     for node in (cfg.get("logger") or {}).values():
         if node._target_.endswith("MLFlowLogger"):
@@ -223,7 +223,7 @@ def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
 
 
 def keep_rows(logger: CSVLogger, resumed_at: int) -> None:
-    """Log again what a CSV logger has logged before the step that a run goes on from: it deletes its file."""
+    """Log the rows before a resumed step again: Lightning's CSVLogger deletes an existing file."""
     path = Path(logger.log_dir, "metrics.csv")
     if resumed_at and path.exists():
         with path.open(encoding="utf-8", newline="") as file:
@@ -234,28 +234,28 @@ def keep_rows(logger: CSVLogger, resumed_at: int) -> None:
 
 
 def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
-    """MLflow's logger; its store is begun by one process at a time, and a run that goes on goes on there too.
+    """Build MLflow's logger: create its store under a lock, and resume the MLflow run of a resumed run.
 
     Args:
-        node: of `conf/logger/mlflow.yaml`.
-        name: the run's.
-        known: the file that keeps what MLflow calls the run.
+        node: configuration from `conf/logger/mlflow.yaml`.
+        name: name of the run.
+        known: file with the MLflow run ID.
 
     Raises:
-        UserError: MLflow is not installed, or its store cannot be used.
+        UserError: MLflow is not installed, or its store is unusable.
     """
     uri = str(node.get("tracking_uri"))
     store = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else known
     store.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{store}.lock"), as_user_error("logger.mlflow", Exception):
         logger: MLFlowLogger = build(node, run_name=name, run_id=known.read_text() if known.exists() else None)
-        if logger.run_id:  # None in all but the first of several processes
+        if logger.run_id:  # None except on rank 0
             write_text(known, logger.run_id)
     return logger
 
 
 def built_alone(node: Any) -> list[Any]:
-    """Build loggers, callbacks or plugins of the user's own; one alone may stand without a list."""
+    """Build the user's own loggers, callbacks or plugins, given as a list or as a single node."""
     if OmegaConf.is_list(node):
         return [built_callback(each) for each in node]
     return [built_callback(node)] if OmegaConf.is_dict(node) else []

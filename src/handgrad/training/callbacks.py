@@ -1,4 +1,4 @@
-"""Callbacks of every run: divergence guard, history, checkpoint, progress bar; and a profiler that does nothing."""
+"""Callbacks: divergence guard, history, last checkpoint, SIGTERM handler, progress bar; and a no-op profiler."""
 
 import logging
 import math
@@ -21,20 +21,20 @@ from handgrad.training.modules import Classifier
 log = logging.getLogger(__name__)
 
 
-CHECK_EVERY = 50  # steps between looks at the loss on an accelerator
+CHECK_EVERY = 50  # steps between checks of the loss on an accelerator
 
 
 class DivergenceGuard(Callback):
-    """Stops the run at the step whose loss is not finite.
+    """Stops training when the loss is not finite, and reports the first step where it was not.
 
-    On a CPU it looks at every step, which costs 0.2 microseconds there; on an accelerator, where a look makes the
-    processor wait, after 50 of them and at the end of the epoch. It names the first step whose loss was not finite.
+    On a CPU every step is checked, at 0.2 microseconds each. On an accelerator a check forces a device
+    synchronisation, so it happens every 50 steps and at the end of the epoch.
 
     Raises:
-        DivergedError: out of `Trainer.fit`.
+        DivergedError: from `Trainer.fit`.
     """
 
-    looked_at = 0  # so many of this epoch's steps
+    looked_at = 0  # number of this epoch's steps checked so far
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.looked_at = 0
@@ -59,11 +59,11 @@ class DivergenceGuard(Callback):
         if not math.isfinite(pl_module.step_losses[-1]):
             self._stop(trainer, pl_module)
         for name, number in pl_module.metrics_of(pl_module.val_sets).items():
-            if not math.isfinite(number):  # the last step spoiled the weights
+            if not math.isfinite(number):  # the last step made the weights non-finite
                 raise DivergedError(name, number, trainer.current_epoch, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        """Let no weight be saved that is not finite, whether the epoch was scored or not."""
+        """Raise before non-finite weights are saved, even if the epoch was not scored."""
         for parameter in pl_module.parameters():
             if not parameter.isfinite().all():
                 raise DivergedError("a weight", math.nan, trainer.current_epoch, trainer.global_step)
@@ -77,16 +77,16 @@ class DivergenceGuard(Callback):
 
 
 class History(Checkpoint):
-    """Keeps a row of numbers per epoch, in every checkpoint too, and writes them to the run's folder.
+    """Records metrics per epoch, writes them to `history.csv` and stores them in every checkpoint.
 
-    The epoch's `seconds` are those of the training loop alone, scoring left out; `batches` is how many it had. A set's
-    scores are None unless it was scored after the epoch's last step.
+    `seconds` is the time of the training loop without scoring, `batches` the number of batches. The scores of a set are
+    None unless it was scored after the epoch's last step.
 
     Subclasses `Checkpoint` so that Lightning calls it last at the end of an epoch.
 
     Args:
-        folder: the run's.
-        lines: log a line per epoch, for an output that is a file.
+        folder: the run's folder.
+        lines: log a line per epoch, for output without a progress bar.
     """
 
     def __init__(self, folder: Path, lines: bool = False) -> None:
@@ -100,7 +100,7 @@ class History(Checkpoint):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let what another callback does within an epoch not count as the epoch's time."""
+        """Exclude the enclosed work of another callback from the epoch's time."""
         began = time.perf_counter()
         yield
         self.started += time.perf_counter() - began
@@ -136,10 +136,10 @@ class History(Checkpoint):
 
 
 def checked_row(row: Any) -> dict[str, Any]:
-    """An epoch's row, as a checkpoint has it.
+    """Validate and copy an epoch's row from a checkpoint.
 
     Raises:
-        ValueError: it lacks a number, or has something else in its place.
+        ValueError: a number is missing, not finite or of another type.
     """
     needed = {"epoch", "train/loss", "lr", "seconds", "batches"}
     if not needed <= row.keys() or any(type(row[name]) not in (int, float) for name in needed):
@@ -154,7 +154,7 @@ def checked_row(row: Any) -> dict[str, Any]:
 class LastCheckpoint(ModelCheckpoint):
     """Saves `checkpoints/last.ckpt` after every epoch.
 
-    It keeps nothing from run to run: its state is apart from that of a user's own `ModelCheckpoint`, and empty.
+    Its state is empty, under a key separate from that of a user's own `ModelCheckpoint`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -169,14 +169,13 @@ class LastCheckpoint(ModelCheckpoint):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
+        """Load nothing: the state is empty."""
 
 
 class OwnSignals(Callback):
-    """Keeps this process's own answer to SIGTERM while several train together.
+    """Restores this process's SIGTERM handler in distributed training.
 
-    Lightning puts another before it, which waits for the other processes in the middle of whatever this one is at: both
-    wait for ever.
+    Lightning's handler runs a broadcast at an arbitrary point of the program, which deadlocks with the other processes.
     """
 
     def __init__(self) -> None:
@@ -187,7 +186,7 @@ class OwnSignals(Callback):
 
 
 class EpochBar(TQDMProgressBar):
-    """Lightning's progress bar with the latest loss and the latest accuracy, fetched only when it is redrawn."""
+    """Lightning's progress bar with latest loss and accuracy, fetched only when the bar is redrawn."""
 
     def __init__(self, history: History) -> None:
         super().__init__(refresh_rate=50)
@@ -202,9 +201,9 @@ class EpochBar(TQDMProgressBar):
 
 
 class NoProfiler(PassThroughProfiler):
-    """Measures nothing, with one context for all of a step's hooks; Lightning's default makes a new one for each.
+    """No-op profiler with one shared context; Lightning's default creates one per hook.
 
-    That is 30 to 70 microseconds of a step (docs/scaling.md).
+    Saves 30 to 70 microseconds per step (docs/scaling.md).
     """
 
     nothing: AbstractContextManager[None] = nullcontext()

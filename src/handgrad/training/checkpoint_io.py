@@ -1,4 +1,4 @@
-"""Lightning plugin that writes checkpoints whole or not at all."""
+"""Lightning plugin that writes checkpoints atomically."""
 
 import io
 from pathlib import Path
@@ -11,10 +11,10 @@ from handgrad.runs.folder import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames.
+    """Writes to a temporary file in the target folder and renames it.
 
-    Lightning's own writes to the system's temporary folder and moves that, which across file systems is a copy that can
-    be cut short.
+    Lightning's plugin moves the file from the system's temporary folder; across file systems that is a copy, which can
+    be interrupted.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""One-hot MNIST, and its drop-in cousins, as a LightningDataModule that keeps every image in memory."""
+"""MNIST and its drop-in replacements with one-hot labels, as a LightningDataModule that keeps all images in memory."""
 
 import logging
 from collections.abc import Iterator
@@ -23,26 +23,26 @@ SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
 
 
-PURPOSES = {"order": ()}  # of random numbers, each with words of its own for the seed; none keeps older runs' order
+PURPOSES = {"order": ()}  # purpose of random numbers: extra seed words; () keeps the order of older runs
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    """Make the generator of an epoch's random numbers for one purpose: the same in every process, after every resume.
+    """Make an epoch's random generator for one purpose, the same in every process and after a resume.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         purpose: a key of `PURPOSES`.
-        epoch: from 0.
+        epoch: epoch, from 0.
     """
     mixed = np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class Images(Dataset[Batch]):
-    """Images and targets in memory, indexed by whole batches.
+    """In-memory dataset of images and targets, indexed by whole batches.
 
     Args:
-        images: (N, 784) bytes; served as float in [0, 1].
+        images: (N, 784) bytes; returned as float in [0, 1].
         targets: (N, 10) one-hot float.
     """
 
@@ -58,18 +58,18 @@ class Images(Dataset[Batch]):
 
 
 class EpochBatches(SequentialSampler):
-    """Indices of whole batches, in an order that is a function of (seed, epoch) alone.
+    """Batch sampler that yields index tensors, shuffled by (seed, epoch) only.
 
-    Lightning calls `set_epoch` before every epoch, also after resuming from a checkpoint. With `overfit_batches` it
-    replaces every sampler that is not a `SequentialSampler` by one of single examples.
+    Lightning calls `set_epoch` before every epoch, also after a resume. Subclasses `SequentialSampler` because with
+    `overfit_batches` Lightning replaces any other sampler by one of single examples.
 
     Args:
-        examples: N, so many there are.
-        batch_size: examples per batch; the last batch may be smaller.
+        examples: number of examples N.
+        batch_size: examples per batch and process; the last batch may be smaller.
         seed: shuffles by (seed, epoch); None keeps the order.
-        processes: so many train together; their shares joined are the batches of `processes * batch_size` that one
-            process would serve.
-        process: which of them this is, from 0.
+        processes: world size; the concatenated shares of all ranks are the batches of `processes * batch_size` that a
+            single process would get.
+        process: rank of this process.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class EpochBatches(SequentialSampler):
         self.epoch = epoch
 
     def order(self) -> Tensor:
-        """(N,) indices of the examples in this epoch's order."""
+        """Return the (N,) example indices in this epoch's order."""
         if self.seed is None:
             return torch.arange(self.examples)
         return torch.randperm(self.examples, generator=make_generator(self.seed, "order", self.epoch))
@@ -99,25 +99,25 @@ class EpochBatches(SequentialSampler):
 def make_loader(
     images: Images, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
 ) -> DataLoader[Batch]:
-    """Make a loader of whole batches, without per-sample collation; the arguments are those of `EpochBatches`."""
+    """Make a loader of whole batches, without per-sample collation; arguments as for `EpochBatches`."""
     sampler = EpochBatches(len(images), batch_size, seed, processes, process)
     return DataLoader(images, batch_size=None, sampler=sampler, collate_fn=tuple)
 
 
 class MNISTDataModule(LightningDataModule):
-    """Serves batches (x: (B, 784) float in [0, 1], y: (B, 10) one-hot float).
+    """Data module with batches (x: (B, 784) float in [0, 1], y: (B, 10) one-hot float).
 
     Args:
-        dataset: name of a class of `torchvision.datasets` that keeps MNIST's four files, e.g. "FashionMNIST".
-        root: folder that holds `<dataset>/raw/` with the four archives; what is missing is downloaded there.
-        batch_size: examples per training batch, in each of the processes that train together.
-        val_size: training images held out for validation, in the classes' proportions; 0 for none.
-        score_test: whether the test set is scored at all; false while validation still chooses something.
-        seed: orders the epochs and draws the validation split.
+        dataset: class of `torchvision.datasets` with MNIST's four files, e.g. "FashionMNIST".
+        root: folder of `<dataset>/raw/` with the four archives; missing ones are downloaded there.
+        batch_size: examples per training batch and process.
+        val_size: number of training images held out for validation, stratified by class; 0 for none.
+        score_test: whether to score the test set; false during model selection on the validation set.
+        seed: seed of the shuffling and the validation split.
 
     Raises:
-        UserError: from `prepare_data` and `setup`, when a file is missing, damaged or not what it should be, or
-            val_size leaves no image per class on either side.
+        UserError: from `prepare_data` and `setup`: a file is missing, damaged or has the wrong content, or val_size
+            leaves fewer images than classes on one side of the split.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class MNISTDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the ten classes: "0" ... "9" for the digits."""
+        """Names of the ten classes; "0" ... "9" for the digits."""
         return [name.split(" - ")[0] for name in self.dataset_class.classes]
 
     def prepare_data(self) -> None:
-        """Verify, unpack and, where an archive is missing, download the four files; a second call does nothing."""
+        """Verify and unpack the four files and download missing archives; a second call does nothing."""
         if self.prepared:
             return
         raw = Path(self.root, self.dataset_class.__name__, "raw").absolute()
@@ -153,7 +153,7 @@ class MNISTDataModule(LightningDataModule):
         for archive, md5 in archives.items():
             if archive.exists() and not check_integrity(archive, md5):
                 log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
-        left = [*raw.glob(f"{SCRATCH}*"), *raw.glob(LOCK)]  # by a process that was killed, or is at it
+        left = [*raw.glob(f"{SCRATCH}*"), *raw.glob(LOCK)]  # of a killed or running process
         if left or not all(is_complete(path.with_suffix(""), path) for path in archives):
             with unpack_lock(raw):
                 for archive, md5 in archives.items():
@@ -176,7 +176,7 @@ class MNISTDataModule(LightningDataModule):
             self.sets["test"] = Images(*self._read(train=False))
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot floats."""
+        """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot float."""
         dataset = self.dataset_class(self.root, train=train)
         folder = Path(dataset.raw_folder).absolute()
         if len(dataset.data) != len(dataset.targets):
@@ -192,8 +192,8 @@ class MNISTDataModule(LightningDataModule):
         return dataset.data.view(-1, INPUTS), torch.nn.functional.one_hot(dataset.targets, CLASSES).float()
 
     def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the indices to train on and to hold out, in the classes' proportions."""
-        from sklearn.model_selection import train_test_split  # a second to import, and rarely needed
+        """Draw the indices of the training and validation images, stratified by class."""
+        from sklearn.model_selection import train_test_split  # takes a second to import
 
         labels = targets.argmax(dim=1)
         if not CLASSES <= self.val_size <= len(labels) - CLASSES:
@@ -207,25 +207,25 @@ class MNISTDataModule(LightningDataModule):
         return torch.from_numpy(kept), torch.from_numpy(held_out)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches in the epoch's order; with `overfit_batches`, the same ones in every epoch."""
+        """Make the shuffled training loader; with `overfit_batches`, the same batches in every epoch."""
         overfit = getattr(self.trainer, "overfit_batches", 0)
         return self._loader("train", self.batch_size, None if overfit else self.seed)
 
     def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
-        """The set that is scored after every epoch, by its name: "val" where one is held out, else "test"."""
+        """Make the loader of the set scored after every epoch: "val" if one is held out, else "test"."""
         name = "val" if self.val_size else "test"
         return {name: self._loader(name)}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch without Lightning's search for tensors in it, which takes longer than the move."""
+        """Move a batch directly: Lightning's search for tensors takes longer than the move."""
         x, y = batch
         return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
     def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
-        """Every set, for the final scoring, in its own order and large batches."""
+        """Make an unshuffled large-batch loader of every set, for the final scoring."""
         return {name: self._loader(name) for name in self.sets}
 
     def _loader(self, name: str, batch_size: int = SCORING_BATCH_SIZE, seed: int | None = None) -> DataLoader[Batch]:
-        """Make a loader of a set, serving this process's share where several train together."""
+        """Make a loader of a set, with this process's share in distributed training."""
         together = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return make_loader(self.sets[name], batch_size, seed, *together)

@@ -10,19 +10,19 @@ from handgrad.nn.backprop import FactoredGradient
 
 
 def is_distributed() -> bool:
-    """Whether this process trains along with others."""
+    """Tell whether this process is one of several in distributed training."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def all_reduce(numbers: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place; every process gets the same sum, to the last digit."""
+    """Sum a tensor over all processes, in place; the result is bitwise equal in every process."""
     if is_distributed():
         distributed.all_reduce(numbers)
     return numbers
 
 
 def all_reduce_list(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Sum each of several tensors over all processes, in one message.   (25)"""
+    """Sum each of several tensors over all processes, with a single all-reduce.   (25)"""
     if not is_distributed():
         return list(tensors)
     joined = all_reduce(torch.cat([tensor.flatten() for tensor in tensors]))
@@ -31,27 +31,27 @@ def all_reduce_list(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """Concatenate the rows of all processes, in the order of ranks.
+    """Concatenate the rows of all processes, in rank order.
 
     Args:
-        rows: (B, N), of this process; B may be another in every process, and 0.
+        rows: (B, N) rows of this process; B may differ between processes and may be 0.
 
     Returns:
-        (sum of B, N), in every process the same.
+        (sum of B, N), the same in every process.
     """
     return torch.cat(gather_all_tensors(rows.contiguous())) if is_distributed() else rows
 
 
 def all_gather_factors(gradients: Sequence[FactoredGradient]) -> list[FactoredGradient]:
-    """Gather the factored gradient of the whole batch from every process's share of it: factors, stacked.   (25)
+    """All-gather the factored gradient of the whole batch by concatenating the factors of all processes.   (25)
 
-    The factors of all layers go over in one piece, sum over layers of (O + I) numbers per example.
+    The factors of all layers are sent as one tensor, sum over layers of (O + I) numbers per example.
 
     Args:
-        gradients: of this process's examples, from the input on; the deltas are those of the mean over the whole batch.
+        gradients: gradients of this process's examples in layer order; deltas are divided by the whole batch's size.
 
     Returns:
-        L gradients, from the input on, of the whole batch.
+        L gradients of the whole batch, in layer order.
     """
     if not is_distributed():
         return list(gradients)

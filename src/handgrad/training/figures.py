@@ -1,4 +1,4 @@
-"""Figures of one run, drawn without pyplot, so that none of them stays in memory."""
+"""Figures of one run, drawn without pyplot, which would keep them in memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     axes = figure.subplots()
     epochs = [row["epoch"] + 1 for row in rows]
     for name in (name for name in max(rows, key=len) if name.endswith("/loss")):
-        losses = [math.nan if row.get(name) is None else row[name] for row in rows]  # a gap where nothing was scored
+        losses = [math.nan if row.get(name) is None else row[name] for row in rows]  # gap where a set was not scored
         axes.plot(epochs, losses, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats per example)", title="Loss per epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -26,7 +26,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """Draw images (N, 784) in a row, each under its actual and predicted class; a wrong one in red."""
+    """Draw images (N, 784) in a row, titled with actual and predicted class; errors in red."""
     figure = Figure(figsize=(1.3 * len(images), 2), layout="constrained")
     for axes, image, truth, guess in zip(
         figure.subplots(1, len(images)), images.view(-1, 28, 28), actual, predicted, strict=True
@@ -38,11 +38,11 @@ def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str])
 
 
 def confusion(counts: Tensor, names: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix (C, C), rows: true class, coloured by the share of the row."""
+    """Draw a confusion matrix (C, C), rows: true class, coloured by the row-normalised counts."""
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.subplots()
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    # Nearly all counts are on the diagonal; a square root lets the few errors show.
+    # Nearly all counts are on the diagonal; the square root makes the few errors visible.
     axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.4 else "black"
@@ -53,7 +53,7 @@ def confusion(counts: Tensor, names: Sequence[str], title: str) -> Figure:
     return figure
 
 
-PANELS = {  # of `layers.png`: column of `layers.csv`, title, scale
+PANELS = {  # panels of `layers.png`: column of `layers.csv`: (title, y scale)
     "activation_std": ("spread of the activations", "linear"),
     "saturated": ("share of saturated units", "linear"),
     "dead": ("share of dead units", "linear"),
@@ -64,7 +64,7 @@ PANELS = {  # of `layers.png`: column of `layers.csv`, title, scale
 
 
 def layers(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw what happened inside every layer, over the epochs; a gap where there is no number."""
+    """Draw the diagnostics of every layer over the epochs; gaps where values are missing."""
     figure = Figure(figsize=(11, 6), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True)
     numbers = sorted({row["layer"] for row in rows})

@@ -1,4 +1,4 @@
-"""IDX files of MNIST and its cousins: verified, unpacked and downloaded; no file of the user is overwritten."""
+"""IDX files of MNIST and its drop-in replacements: verify, unpack, download; user files are never overwritten."""
 
 import gzip
 import logging
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 
 LOCK = ".lock"
-SCRATCH = ".unpacking."  # begins the name of a folder that is gone when its work is done
+SCRATCH = ".unpacking."  # prefix of temporary folders
 
 
 @contextmanager
 def unpack_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes that unpack out of a folder, and clear away what a killed one left half unpacked.
+    """Lock a folder for unpacking, and delete the temporary folders of killed processes.
 
     Args:
-        folder: made if it is not there; not left behind if nothing comes of it.
+        folder: folder to lock; created if missing, and removed again if it stays empty.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder is not writable.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -45,7 +45,7 @@ def unpack_lock(folder: Path) -> Iterator[None]:
                     shutil.rmtree(left, ignore_errors=True)
                 yield
             finally:
-                with suppress(OSError):  # before the release, as in `results.claimed`
+                with suppress(OSError):  # before the release, as in `run_lock`
                     Path(lock.lock_file).unlink()
     except OSError as error:
         raise UserError(
@@ -54,23 +54,23 @@ def unpack_lock(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         for path in missing:
-            with suppress(OSError):  # not empty, or never made
+            with suppress(OSError):  # not empty, or never created
                 path.rmdir()
 
 
 def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
-    """Make sure that the file beside an archive, without .gz, is whole; unpack or download where it is not.
+    """Ensure that the unpacked file of an archive is complete; unpack, and download if the archive is missing.
 
-    No file that is there is ever overwritten: an archive is used as it is, whoever packed it, and an unpacked file that
-    is not its content is set aside. Whatever is written appears under its final name only when complete.
+    Existing files are never overwritten: an archive is used even if its checksum differs, and an unpacked file that
+    does not match it is renamed. Writes are atomic.
 
     Args:
-        archive: path of the .gz file; it need not exist.
-        md5: the original archive's checksum.
-        mirrors: web folders that hold the archive.
+        archive: path of the .gz file; need not exist.
+        md5: checksum of the original archive, for the download.
+        mirrors: base URLs of the archive.
 
     Raises:
-        UserError: the file is neither there nor to be had, or is damaged.
+        UserError: the archive is damaged, or missing and cannot be downloaded.
     """
     unpacked = archive.with_suffix("")
     if is_complete(unpacked, archive):
@@ -87,10 +87,10 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
 
 
 def unpack(archive: Path, scratch: Path) -> Path:
-    """Unpack an archive into a scratch folder.
+    """Unpack an archive into a temporary folder.
 
     Raises:
-        UserError: it is not a whole gzip file that holds a whole IDX file of the right kind.
+        UserError: the archive is not a complete gzip file with a complete IDX file of the right kind.
     """
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
@@ -106,10 +106,10 @@ def unpack(archive: Path, scratch: Path) -> Path:
 
 
 def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
-    """Fetch a missing archive from the first mirror that has it, by way of a scratch folder on the same disk.
+    """Download a missing archive from the first mirror that has it, via a temporary folder on the same disk.
 
     Raises:
-        UserError: no mirror has it.
+        UserError: no mirror delivers the archive.
     """
     for mirror in mirrors:
         try:
@@ -125,7 +125,7 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
 
 
 def is_complete(unpacked: Path, archive: Path) -> bool:
-    """Tell whether an unpacked IDX file has the magic number and size it should have, and its archive's checksum.
+    """Tell whether an unpacked IDX file has the right magic number and size, and the CRC of its archive if that exists.
 
     IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
     """
@@ -139,12 +139,12 @@ def is_complete(unpacked: Path, archive: Path) -> bool:
     expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
     if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1] * shape[2] != INPUTS):
         return False
-    # gzip ends with the checksum and the length of what was packed (RFC 1952, 2.3.1)
+    # A gzip file ends with the CRC and the length of its content (RFC 1952, 2.3.1).
     return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
 
 
 def last_bytes(path: Path, count: int) -> bytes:
-    """The end of a file, without reading the rest."""
+    """Read the last bytes of a file."""
     with path.open("rb") as file:
         file.seek(-count, os.SEEK_END)
         return file.read()

@@ -1,4 +1,4 @@
-"""What happens inside the layers while a network trains: saturation, dead units, deltas, gradients, updates."""
+"""Layer diagnostics during training: saturation, dead units, deltas, gradients, updates."""
 
 import copy
 import logging
@@ -31,17 +31,17 @@ from handgrad.training.modules import Classifier
 log = logging.getLogger(__name__)
 
 
-CHECKED = 64  # images of the sample whose gradient is held against autograd's
-SATURATED = 0.01  # share of the largest |phi'| below which a unit hardly learns
-SHOWN = 64  # units of the first layer, as images
+CHECKED = 64  # sample images for the gradient check and the histograms
+SATURATED = 0.01  # saturation threshold on |phi'|, relative to its maximum
+SHOWN = 64  # first-layer units shown as images
 
 
 class Layer(NamedTuple):
-    """One layer on a sample of B images.
+    """One layer's values on a sample of B images.
 
-    activation: (B, O) what it hands on; of the last layer, the logits.
-    slope: (B, O) phi'(z), None for the last layer, which has no phi.
-    gradient: of the mean loss over the sample, in factored form.
+    activation: (B, O) output of the layer; the logits for the last layer.
+    slope: (B, O) phi'(z); None for the last layer, which has no phi.
+    gradient: gradient of the sample's mean loss, in factored form.
     """
 
     activation: Tensor
@@ -50,32 +50,32 @@ class Layer(NamedTuple):
 
 
 def run_layers(network: MLP, phi: Activation, x: Tensor, y: Tensor) -> list[Layer]:
-    """Run a sample forward and backward and keep what each layer did, from the input on."""
+    """Run the forward and backward pass on a sample; return every layer's values, in layer order."""
     _, passed, gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     outputs = [*passed.inputs[1:], passed.logits]
     return [Layer(*parts) for parts in zip(outputs, [*passed.slopes, None], gradients, strict=True)]
 
 
 def max_slope(phi: Activation) -> float:
-    """The largest |phi'(z)| there is, to four digits."""
+    """Return the maximum of |phi'(z)| over z, to four digits."""
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)
     return float(phi.derivative(z, phi(z)).abs().max())
 
 
 @torch.no_grad()
 def layer_stats(layer: Layer, weight: Tensor, decay: float, most: float) -> dict[str, float | None]:
-    """A layer in numbers, under the names that `layers.csv` and the loggers have.
+    """Compute a layer's statistics, named as in `layers.csv` and the loggers.
 
     Args:
-        layer: on a sample.
-        weight: (O, I) its weights.
-        decay: c where the penalty's gradient is c * W.
-        most: the largest |phi'| there is.
+        layer: the layer's values on a sample.
+        weight: (O, I) weights.
+        decay: factor c of the penalty's gradient c * W.
+        most: maximum of |phi'|.
 
     Returns:
-        mean and standard deviation of the activation; over units and images, the share that is saturated (|phi'| below
-        1 % of its maximum); over units, the share that is dead (phi' zero on the whole sample), both None for the last
-        layer; Euclidean norms of delta and of the weight gradient, penalty included.
+        mean and standard deviation of the activation; saturated share of units and images (|phi'| below 1 % of its
+        maximum) and dead share of units (phi' zero on the whole sample), both None for the last layer; Euclidean norms
+        of delta and of the weight gradient including the penalty.
     """
     saturated = dead = None
     if layer.slope is not None:
@@ -92,15 +92,15 @@ def layer_stats(layer: Layer, weight: Tensor, decay: float, most: float) -> dict
 
 
 class LayerDiagnostics(Callback):
-    """Looks into the layers before training and after every epoch; the look does not count as the epoch's time.
+    """Records layer statistics before training and after every epoch, excluded from the epoch's time.
 
-    Leaves `layers.csv` and `layers.png` in the run's folder; numbers, histograms, the first layer's weights and the
-    confusion matrix in TensorBoard, numbers and the figure in every other logger.
+    Writes `layers.csv` and `layers.png` to the run's folder. TensorBoard also gets scalars, histograms, the first
+    layer's weights, the confusion matrix and the figure; MLflow scalars and the figure; other loggers scalars.
 
     Args:
-        folder: the run's.
-        history: takes the epochs' times.
-        examples: of the sample, the first of the training set.
+        folder: the run's folder.
+        history: callback that times the epochs.
+        examples: sample size; the sample is the start of the training set.
     """
 
     def __init__(self, folder: Path, history: History, examples: int = 256) -> None:
@@ -108,10 +108,10 @@ class LayerDiagnostics(Callback):
         self.history = history
         self.examples = examples
         self.rows: list[dict[str, Any]] = []
-        self.before: list[Tensor] = []  # weights, as they are before an epoch's last step
-        self.updates: list[float | None] = []  # of every layer, log10 of that step's share of the weights
-        self.most = math.nan  # the activation's largest slope, known when training starts
-        self.looks: list[float] = []  # seconds that each took
+        self.before: list[Tensor] = []  # weights before the epoch's last step
+        self.updates: list[float | None] = []  # per layer: log10 of |step| / |weights| at the last step
+        self.most = math.nan  # maximum of |phi'|, set when training starts
+        self.looks: list[float] = []  # seconds per measurement
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -121,7 +121,7 @@ class LayerDiagnostics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.most = max_slope(pl_module.activation)
-        if not self.rows:  # else the run goes on
+        if not self.rows:  # empty unless resumed
             self.look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
@@ -154,14 +154,14 @@ class LayerDiagnostics(Callback):
         log.info("diagnostics=layers took %.3f s per epoch, %.1f %% of its training", look, 100 * look / epoch)
 
     def look(self, trainer: Trainer, module: Classifier, epoch: int) -> None:
-        """Measure every layer, write and log what was found.
+        """Compute, write and log the statistics of every layer.
 
         Args:
-            trainer: of the run.
-            module: after so many epochs.
-            epoch: how many.
+            trainer: trainer of the run.
+            module: module to measure.
+            epoch: number of epochs trained so far.
         """
-        # Of the set that was just scored; every process asks, for the answer may need them all.
+        # Before the return of other ranks: the confusion matrix may need a collective.
         counts = {name: module.scores_of(name).confusion_matrix() for name in module.val_sets if module.val_is_fresh}
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
@@ -183,7 +183,7 @@ class LayerDiagnostics(Callback):
         ]
         self.rows += rows
         write_rows(self.folder / LAYERS, [list(rows[0]), *(row.values() for row in self.rows)])
-        # As Lightning has it for what is logged at an epoch's end: the last step, by hand the last batch.
+        # Lightning's step for epoch-end logs: the last step, or the last batch under manual optimization.
         step = max(module.logged_step - module.automatic_optimization, 0)
         for logger in trainer.loggers:
             logger.log_metrics(scalars(rows), step)
@@ -193,14 +193,14 @@ class LayerDiagnostics(Callback):
 
 
 def checked(objective: gradcheck.Objective) -> list[float]:
-    """Of every layer, how far its gradients by hand are from autograd's, as a share of autograd's largest entry."""
+    """Return every layer's largest relative error of the gradients by hand against autograd's."""
     ours, theirs = gradcheck.by_hand(objective), gradcheck.by_autograd(objective)
     shares = [gradcheck.relative_error(mine, other) for mine, other in zip(ours, theirs, strict=True)]
     return [max(pair) for pair in zip(shares[::2], shares[1::2], strict=True)]
 
 
 def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Rows of one epoch as a logger takes them: "layer_1/saturated" and so on, without what has no number."""
+    """Flatten one epoch's rows to scalars for a logger ("layer_1/saturated", ...), dropping None."""
     return {
         f"layer_{row['layer']}/{name}": value
         for row in rows
@@ -210,14 +210,14 @@ def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def show(board: Any, step: int, layers: Sequence[Layer], first: Tensor, counts: Mapping[str, Tensor]) -> None:
-    """Give TensorBoard what only it can show.
+    """Log histograms and images to TensorBoard.
 
     Args:
         board: TensorBoard's `SummaryWriter`.
-        step: of the run.
-        layers: on the sample.
+        step: step to log at.
+        layers: the layers' values on the sample.
         first: (O, 784) weights of the first layer.
-        counts: (10, 10) confusion matrices of sets by name.
+        counts: (10, 10) confusion matrices, by name of the set.
     """
     for number, layer in enumerate(layers, start=1):
         board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
@@ -228,7 +228,7 @@ def show(board: Any, step: int, layers: Sequence[Layer], first: Tensor, counts: 
 
 
 def tiled(weights: Tensor) -> Tensor:
-    """(H, W) bytes: the weights (U, 784) of units as images side by side, grey for 0, white for the largest."""
+    """Tile the weights (U, 784) as images into (H, W) bytes; grey is 0, white the largest magnitude."""
     images = weights.detach().float().cpu().view(-1, 1, 28, 28)
     grey = (images / (2 * images.abs().max().clamp(min=1e-12)) + 0.5).clamp(0, 1)
     grid: Tensor = make_grid(grey, nrow=8, padding=1)
@@ -236,7 +236,7 @@ def tiled(weights: Tensor) -> Tensor:
 
 
 def pictured(counts: Tensor) -> Tensor:
-    """(3, H, W) bytes: a confusion matrix with its numbers, without matplotlib, which takes 50 times as long."""
+    """Draw a confusion matrix with its counts as (3, H, W) bytes, with Pillow: matplotlib is 50 times slower."""
     side, classes = 30, len(counts)
     lights = 255 - 255 * (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
     picture = Image.new("RGB", (side * classes, side * classes), "white")

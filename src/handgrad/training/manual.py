@@ -1,4 +1,4 @@
-"""ManualModule: the engine whose gradients are derived by hand (nn/backprop.py)."""
+"""ManualModule: the engine with gradients derived by hand (nn/backprop.py)."""
 
 import math
 from typing import Any, Literal, cast
@@ -19,16 +19,16 @@ from handgrad.training.modules import Classifier
 
 
 class ManualModule(Classifier):
-    """Gradients by hand (`backprop.py`); no autograd graph is ever recorded.
+    """Engine with gradients by hand (`backprop.py`); no autograd graph is recorded.
 
-    `FactoredSGD` gets them in factored form; every other optimizer finds the gradient of the whole loss, penalty
-    included, in `.grad`.
+    `FactoredSGD` gets factored gradients. Every other optimizer reads the full gradient, including the penalty, from
+    `.grad`.
 
     Args:
-        accumulate_grad_batches: batches whose gradients are averaged into a step.
-        gradient_clip_val: the most that the gradient may be long ("norm") or an entry of it large ("value").
-        gradient_clip_algorithm: "norm" (the default) or "value".
-        shared: as for every `Classifier`.
+        accumulate_grad_batches: number of batches averaged into one step.
+        gradient_clip_val: maximum norm of the gradient ("norm") or maximum magnitude of an entry ("value").
+        gradient_clip_algorithm: "norm" (default) or "value".
+        shared: arguments of `Classifier`.
     """
 
     automatic_optimization = False
@@ -45,7 +45,7 @@ class ManualModule(Classifier):
         self.batches_per_step = accumulate_grad_batches
         self.clip_val = gradient_clip_val or None  # 0 clips nothing
         self.clip_algorithm = gradient_clip_algorithm or "norm"
-        self.accumulated: list[list[FactoredGradient]] = []  # of the batches since the latest step
+        self.accumulated: list[list[FactoredGradient]] = []  # gradients of the batches since the last step
 
     @property
     def clips(self) -> bool:
@@ -53,14 +53,14 @@ class ManualModule(Classifier):
 
     @property
     def total_steps(self) -> float:
-        steps, trainer = super().total_steps, self.trainer  # which reads the data, and counts batches
+        steps, trainer = super().total_steps, self.trainer  # super() sets up the data; it counts batches, not steps
         if self.batches_per_step == 1:
             return steps
         steps = math.ceil(trainer.num_training_batches / self.batches_per_step) * (trainer.max_epochs or 1)
         return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def configure_optimizers(self) -> Any:
-        """Refuse what only a gradient that is multiplied out allows.
+        """Make optimizer and schedule; reject options that `FactoredSGD` does not support.
 
         Raises:
             UserError: `FactoredSGD` with clipping by value, or with 16-mixed precision's scaled gradients.
@@ -75,7 +75,7 @@ class ManualModule(Classifier):
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """What keeps small deltas from vanishing in float16; Lightning divides it out again before the step."""
+        """Loss scaler of 16-mixed precision, else None; Lightning unscales the gradients before the step."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,14 +100,14 @@ class ManualModule(Classifier):
 
     @torch.no_grad()
     def take_step(self) -> None:
-        """Move the parameters by the gradient of the batches that wait."""
-        share = len(self.accumulated) / self.batches_per_step  # of an epoch's last step, less than one
+        """Step the optimizer on the accumulated gradients."""
+        share = len(self.accumulated) / self.batches_per_step  # below 1 for an incomplete last step of the epoch
         gradients = (
             self.accumulated[0] if self.batches_per_step == 1 else accumulate(self.accumulated, self.batches_per_step)
         )
         self.accumulated.clear()
         decay = self.regularizer.weight_decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
-        optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts steps by this wrapper's step()
+        optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts the wrapper's step() calls
         if isinstance(optimizer.optimizer, FactoredSGD):
             gradients = all_gather_factors(gradients)
             optimizer.step(gradients=gradients, decay=decay, max_norm=self.clip_val)
@@ -121,7 +121,7 @@ class ManualModule(Classifier):
         self.step_schedule()
 
     def step_schedule(self) -> None:
-        """Let the schedule, where there is one, set the next step's rate."""
+        """Step the learning-rate schedule, if there is one that steps per batch."""
         schedule = cast(LRScheduler | None, self.lr_schedulers())
         if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
             schedule.step()

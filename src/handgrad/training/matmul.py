@@ -1,20 +1,20 @@
-"""Float32 matmul precision: PyTorch's default, or a faster setting where it rounds no more."""
+"""Float32 matmul precision: PyTorch's default, or a faster setting if it loses no precision."""
 
 import torch
 
 DEFAULT = "highest"  # PyTorch's name for it
-FASTER = "medium"  # lets a library round to bfloat16; without units for that, take other float32 kernels
+FASTER = "medium"  # allows bfloat16; on CPUs without bfloat16 units it only selects other float32 kernels
 
 
 def set_matmul_precision(matmul: str, device: torch.device) -> str:
-    """Set PyTorch's switch for products in float32, for the whole process.
+    """Set PyTorch's float32 matmul precision for the whole process.
 
     Args:
-        matmul: "default"; "auto": "medium" where that rounds nothing and is faster; or PyTorch's "high" or "medium".
-        device: where the products will be made.
+        matmul: "default"; "auto": "medium" if that is faster without loss of precision; or PyTorch's "high", "medium".
+        device: device of the products.
 
     Returns:
-        what was set: PyTorch's "highest", "high" or "medium".
+        PyTorch's precision as set: "highest", "high" or "medium".
     """
     auto = FASTER if device.type == "cpu" and faster_is_exact() else DEFAULT
     precision = {"default": DEFAULT, "auto": auto}.get(matmul, matmul)
@@ -23,10 +23,10 @@ def set_matmul_precision(matmul: str, device: torch.device) -> str:
 
 
 def faster_is_exact() -> bool:
-    """Whether "medium" makes this CPU multiply in float32 as before, and faster.
+    """Tell whether "medium" is faster on this CPU and still multiplies in float32.
 
-    PyTorch then takes oneDNN's kernels in place of MKL's: they use AVX-512 on any maker's CPU, MKL's on Intel's alone.
-    With units for bfloat16 matrices (AMX, AVX512-BF16, ARM's) they round instead (docs/scaling.md).
+    It makes PyTorch use oneDNN instead of MKL: oneDNN uses AVX-512 on any CPU, MKL only on Intel's. On CPUs with
+    bfloat16 matrix units (AMX, AVX512-BF16, ARM's) oneDNN rounds to bfloat16 instead (docs/scaling.md).
     """
     cpu = torch.cpu.get_capabilities()
     rounds = any(cpu.get(unit) for unit in ("amx_bf16", "amx_fp16", "avx512_bf16"))

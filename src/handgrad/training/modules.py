@@ -1,4 +1,4 @@
-"""Classifier, what both engines share, and AutogradModule, the engine whose gradients come from autograd."""
+"""Classifier, the base class of both engines, and AutogradModule, the engine with gradients from autograd."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -24,11 +24,11 @@ from handgrad.training.schedules import check_optimizer, fill_total_steps
 
 
 class Scores(nn.Module):
-    """Loss, accuracy and confusion matrix over one set of images, batch by batch."""
+    """Running loss, accuracy and confusion matrix of one set of images."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Not MeanMetric: torchmetrics 1.9 forgets the batches' weights with "disable", and batches with NaN without it.
+        # Not MeanMetric: torchmetrics 1.9 ignores the batch weights with "disable", and drops NaN batches without it.
         self.total_loss = SumMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(CLASSES)
 
@@ -39,41 +39,41 @@ class Scores(nn.Module):
         self.confusion.update(logits, y.argmax(dim=1))
 
     def reset(self) -> None:
-        """Forget every batch."""
+        """Discard all batches."""
         self.total_loss.reset()
         self.confusion.reset()
 
     def confusion_matrix(self) -> Tensor:
-        """(10, 10) confusion matrix, rows: true class, columns: predicted class."""
+        """Return the (10, 10) confusion matrix, rows: true class, columns: predicted class."""
         return self.confusion.compute()
 
     def compute(self) -> dict[str, float]:
-        """The "loss" in nats per example and the "accuracy" in [0, 1]."""
+        """Return the "loss" in nats per example and the "accuracy" in [0, 1]."""
         counts = self.confusion_matrix()
         examples = int(counts.sum())
         return {"loss": float(self.total_loss.compute()) / examples, "accuracy": int(counts.trace()) / examples}
 
 
 class Classifier(LightningModule):
-    """What both engines share: parameters, optimizer, schedule, metrics and their logging.
+    """Base class of both engines: parameters, optimizer, schedule, metrics and logging.
 
-    A subclass says how a batch becomes logits (`forward`) and how it becomes a step (`training_step`, which hands the
-    batch's mean cross-entropy, without the penalty, to `keep_loss`).
+    Subclasses implement `forward` (batch to logits) and `training_step`, which passes the batch's mean cross-entropy,
+    without the penalty, to `keep_loss`.
 
-    Where several processes train together, each is served a part of every batch, and all take the step of the whole
-    batch: losses and scores are those that one process would have had.
+    In distributed training every process gets a part of each batch and takes the step of the whole batch, so that
+    losses and scores equal those of a single process.
 
-    Logs the loss of every n-th batch (`trainer.log_every_n_steps`) as `train/step_loss`; once per epoch `train/loss`
-    (nats per example, the mean over the epoch's batches, each before its step) and, of every set NAME that the Trainer
-    validates on, `NAME/loss` and `NAME/accuracy`.
+    Logs the loss of every n-th batch (`trainer.log_every_n_steps`) as `train/step_loss`, and per epoch
+    `train/loss` (nats per example, mean over the epoch's batches, each before its step) and `NAME/loss` and
+    `NAME/accuracy` of every validation set NAME.
 
     Args:
-        network: the parameters.
+        network: network with the parameters.
         activation: phi of every hidden layer.
-        regularizer: the penalty added to the mean loss.
+        regularizer: penalty added to the mean loss.
         optimizer: makes the optimizer from (name, parameter) pairs.
-        schedule: makes the learning-rate schedule from the optimizer, or None; stepped after every batch, or, one that
-            waits for a plateau, after every epoch by `val/loss` where that is scored, by `train/loss` elsewhere.
+        schedule: makes the learning-rate schedule from the optimizer, or None. Stepped after every batch;
+            `ReduceLROnPlateau` after every epoch, on `val/loss` if there is a validation set, else on `train/loss`.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Classifier(LightningModule):
         self.regularizer = regularizer
         self.make_optimizer = optimizer
         self.make_schedule = fill_total_steps(schedule, lambda: self.total_steps)
-        self.test_logits: list[Tensor] = []  # (B, 10) of every batch of the test set, in its order
-        self.step_losses: list[Tensor] = []  # of this epoch; tensors, so that no step waits for a number
-        self.validated_after = 0  # so many of this epoch's steps
+        self.test_logits: list[Tensor] = []  # (B, 10) per test batch, in order
+        self.step_losses: list[Tensor] = []  # of this epoch; tensors, to avoid a device synchronisation per step
+        self.validated_after = 0  # number of this epoch's steps at the last validation
         self.train_scores, self.val_scores, self.test_scores = Scores(), Scores(), Scores()
 
     def configure_optimizers(self) -> Any:
@@ -118,42 +118,42 @@ class Classifier(LightningModule):
 
     @property
     def clips(self) -> bool:
-        """Whether gradients are clipped."""
+        """Tell whether gradients are clipped."""
         return bool(self.trainer.gradient_clip_val)
 
     @property
     def total_steps(self) -> float:
-        """How many steps the optimizer will take in the whole run, as far as the Trainer's limits tell."""
+        """Number of optimizer steps in the whole run, estimated from the Trainer's limits."""
         return self.trainer.estimated_stepping_batches
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Leave a schedule that waits for a plateau alone: Lightning comes to it after the checkpoint is saved."""
+        """Skip `ReduceLROnPlateau`, for `on_train_epoch_end`: Lightning steps it after saving the checkpoint."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def scores_of(self, name: str) -> Scores:
-        """The scores of the set "train", "val" or "test"."""
+        """Return the scores of the set "train", "val" or "test"."""
         return {"train": self.train_scores, "val": self.val_scores, "test": self.test_scores}[name]
 
     def metrics_of(self, names: Iterable[str]) -> dict[str, float]:
-        """`NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] of every set NAME."""
+        """Return `NAME/loss` in nats per example and `NAME/accuracy` in [0, 1] for every set NAME."""
         return {f"{name}/{metric}": value for name in names for metric, value in self.scores_of(name).compute().items()}
 
     def keep_loss(self, loss: Tensor) -> None:
-        """Keep and log a batch's mean cross-entropy () in nats per example, before its step."""
+        """Store and log a batch's mean cross-entropy () in nats per example, before its step."""
         self.step_losses.append(loss)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.logged_step + 1) % every == 0:  # at every step, `log` takes a fifth of an epoch
+        if every and (self.logged_step + 1) % every == 0:  # calling `log` at every step takes a fifth of an epoch
             self.log("train/step_loss", loss)
 
     @property
     def logged_step(self) -> int:
-        """Where Lightning's loggers are: how many steps were taken before this batch; by hand, how many batches."""
+        """Step that Lightning passes to loggers: steps before this batch, or batches under manual optimization."""
         trainer = self.trainer
         return trainer.global_step if self.automatic_optimization else trainer.fit_loop.total_batch_idx
 
     def mean_train_loss(self) -> Tensor:
-        """() mean cross-entropy of this epoch's batches so far, in nats per example."""
+        """Return the () mean cross-entropy of this epoch's batches so far, in nats per example."""
         return torch.stack(self.step_losses).mean()
 
     def on_train_epoch_start(self) -> None:
@@ -170,22 +170,22 @@ class Classifier(LightningModule):
                 schedule.step(self.scores_of("val").compute()["loss"])
 
     def examples_of(self, y: Tensor) -> int:
-        """How many examples a batch has, of which this process was served the targets y (B, 10)."""
+        """Return the size of the whole batch, given this process's part of the targets, y (B, 10)."""
         return int(all_reduce(torch.tensor(len(y), device=self.device))) if is_distributed() else len(y)
 
     @property
     def val_is_fresh(self) -> bool:
-        """Whether the validation sets have been scored since this epoch's latest step."""
+        """Tell whether the validation sets were scored after this epoch's latest step."""
         return self.validated_after == len(self.step_losses) > 0
 
     @property
     def val_sets(self) -> list[str]:
-        """Names of the sets that are scored after every epoch, in the loaders' order."""
+        """Names of the sets scored after every epoch, in the order of the loaders."""
         return list(self.trainer.val_dataloaders or ())
 
     @property
     def test_sets(self) -> list[str]:
-        """Names of the sets that are scored at the end, in the loaders' order."""
+        """Names of the sets scored after training, in the order of the loaders."""
         return list(self.trainer.test_dataloaders or ())
 
     def on_validation_epoch_start(self) -> None:
@@ -214,14 +214,14 @@ class Classifier(LightningModule):
 
 
 class AutogradModule(Classifier):
-    """Gradients by autograd: what a Lightning user would write with `torch.nn`."""
+    """Engine with gradients by autograd: an ordinary `LightningModule` on `torch.nn`."""
 
     def __init__(self, network: MLP, activation: Activation, **shared: Any) -> None:
         super().__init__(network, activation, **shared)
         self.phi = activation.reference()
 
     def configure_optimizers(self) -> Any:
-        """Refuse the one optimizer that autograd has nothing for.
+        """Make optimizer and schedule; reject `FactoredSGD`, which needs factored gradients.
 
         Raises:
             UserError: the optimizer is `FactoredSGD`.
@@ -242,7 +242,7 @@ class AutogradModule(Classifier):
         if is_distributed():
             share = cross_entropy(self(x), y, reduction="sum") / self.examples_of(y)
             self.keep_loss(all_reduce(share.detach().clone()))
-            mean_loss = share * self.trainer.world_size  # Lightning's wrapper takes the mean over the processes
+            mean_loss = share * self.trainer.world_size  # DDP averages gradients over processes
         else:
             mean_loss = cross_entropy(self(x), y)
             self.keep_loss(mean_loss.detach())

@@ -1,4 +1,4 @@
-"""Train and score one run: alone, as a fast_dev_run, or as a DDP worker."""
+"""Train and score one run: in full, as a fast_dev_run, or as a DDP worker."""
 
 import logging
 import sys
@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
-    """Train what a configuration describes, resuming from the folder's checkpoint if there is one, and score it.
+    """Train and score a run; resume from the folder's checkpoint if there is one.
 
     Args:
-        cfg: a checked configuration.
-        folder: where the results go.
-        record: gets the metrics, threads, precision of products, epochs and seconds per epoch.
-        show_progress: a bar on a terminal, a line per epoch elsewhere.
+        cfg: validated configuration.
+        folder: folder for the results.
+        record: updated with metrics, threads, matmul precision, epochs and seconds per epoch.
+        show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
 
     Raises:
-        UserError: the data, or a value that only a library can judge, cannot be used; or no step was taken.
-        DivergedError: the loss stopped being finite.
+        UserError: the data are unusable, a library rejects a value of the configuration, or no step was taken.
+        DivergedError: the loss or a weight is not finite.
     """
     last = folder / CHECKPOINTS / LAST
     last.parent.mkdir(exist_ok=True)  # fail now if the folder cannot be created, not after an epoch
@@ -47,7 +47,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer, module, data, history = assemble(cfg, folder, show_progress, sys.stdout.isatty(), step)
     if trainer.world_size > 1:
         check_not_multirun(trainer.world_size)
-    # Lightning restores first and converts then, which would round what a float64 run has saved.
+    # Lightning converts only after restoring the checkpoint, which would round float64 weights.
     trainer.precision_plugin.convert_module(module)
     saver = next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
     unhurt = resume_errors(last, lambda: saver.best_model_path or not resumed)
@@ -55,8 +55,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if not history.rows:
         raise UserError("trainer: training ended before its first step, by max_time or a callback: nothing to score")
-    # Scored with the file's weights: what is reported is what was saved. Not `ckpt_path=last`, with which a callback
-    # that averages weights would put those of the last step in their place.
+    # Score the saved weights, so that the metrics describe the checkpoint. With `ckpt_path=last` a weight-averaging
+    # callback would replace them by those of the last step.
     module.load_state_dict(read_checkpoint(last)[0]["state_dict"])
     trainer.test(module, data, verbose=False)
     settings = record["choices"] | flatten(record["config"])
@@ -66,7 +66,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
 
 
 def fast_dev_run(cfg: DictConfig, folder: Path) -> None:
-    """Run a batch or a few of everything, as Lightning's `fast_dev_run` has it; nothing is left behind."""
+    """Run a few batches of training, validation and test with Lightning's `fast_dev_run`; keep no files."""
     trainer, module, data, _ = assemble(cfg, folder, show_progress=False)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
@@ -77,7 +77,7 @@ def fast_dev_run(cfg: DictConfig, folder: Path) -> None:
 
 
 def train_as_worker(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
-    """Train as a DDP worker: the same as rank 0, without its output."""
+    """Train as a DDP worker: like rank 0, but without output."""
     silence_ddp_worker()
     try:
         if cfg.trainer.get("fast_dev_run"):
@@ -92,10 +92,10 @@ def train_as_worker(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> No
 
 
 def check_not_multirun(processes: int) -> None:
-    """Check that what Lightning starts the other processes with, this command line and folder, is one run's.
+    """Check that Lightning can start the DDP workers from this command line and folder.
 
     Raises:
-        UserError: it is a sweep's, or the folder's name cannot be handed on.
+        UserError: the command is a sweep, or the folder's name cannot be passed on a command line.
     """
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN:

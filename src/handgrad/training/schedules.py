@@ -21,7 +21,7 @@ def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Cal
         make_schedule: makes a schedule from an optimizer, or None.
 
     Raises:
-        UserError: one of them cannot be made or stepped; says which and why.
+        UserError: the optimizer or the schedule cannot be made or stepped; names it and the reason.
     """
     named = [(name, Parameter(torch.zeros(1, 1))) for name in ("weight", "bias")]
     evaluations = 0
@@ -51,10 +51,10 @@ def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Cal
 
 
 def fill_total_steps(schedule: Callable[..., Any], steps: Callable[[], float]) -> Callable[[Optimizer], Any]:
-    """Fill in a schedule's `total_steps: null` with the steps of the run, known once the Trainer has the data.
+    """Fill in a schedule's `total_steps: null` with the run's steps, known only once the Trainer has the data.
 
     Raises:
-        UserError: when the schedule is made: the run takes more steps than it was given.
+        UserError: when the schedule is made: `total_steps` is less than the steps of the run.
     """
     options = getattr(schedule, "keywords", {})
     if "total_steps" not in options:
@@ -70,20 +70,20 @@ def fill_total_steps(schedule: Callable[..., Any], steps: Callable[[], float]) -
 
 
 def constant(optimizer: Optimizer) -> None:
-    """Make no schedule: the learning rate stays, and no step asks a schedule for what it knows."""
+    """Make no schedule: the learning rate is constant, and no step pays for a scheduler."""
 
 
 def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
     """Rise linearly from `start_factor` times the learning rate, then fall to zero along a half cosine.
 
     Args:
-        optimizer: its learning rates are the peaks.
-        start_factor: the first step's share of the peak.
+        optimizer: optimizer whose learning rates are the peaks.
+        start_factor: learning rate of the first step, relative to the peak.
         warmup_steps: steps until the peak.
         total_steps: steps until zero.
 
     Raises:
-        ValueError: the warm-up leaves no step to fall in.
+        ValueError: warmup_steps is not between 0 and total_steps.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
     """
