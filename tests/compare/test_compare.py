@@ -146,16 +146,17 @@ def test_repeated_run_counts_once(tmp_path: Path) -> None:
     assert comparison.remarks == ["2 of 3 runs repeat a cell and seed: only the last completed one of each counts."]
 
 
-def test_unlike_runs_are_compared_with_a_warning(tmp_path: Path) -> None:
-    leave_run(tmp_path / "0", 0.97)
-    fashion = {"activation": "relu", "engine": "manual", "regularizer": "none", "data": "fashion_mnist"}
-    leave_run(tmp_path / "1", 0.88, choices=fashion, versions={"torch": "2.15"}, commit="def")
+def test_runs_of_other_versions_and_folders_are_compared_with_a_warning(tmp_path: Path) -> None:
+    leave_configured(tmp_path / "0", 0.97, data={"root": "data"})
+    leave_configured(tmp_path / "1", 0.88, 1, data={"root": "other"})
+    path = tmp_path / "1" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"torch": "2.15"}, "commit": "def"}))
     comparison, cells, *_ = everything(tmp_path)
     said = " ".join(comparison.remarks)
-    assert "different data sets (" in said
+    assert "different values of data.root (data and other)" in said
     assert "different versions of torch (" in said
     assert "different commits" in said
-    assert cells.data.tolist() == ["mnist", "fashion_mnist"]
+    assert cells["data.root"].tolist() == ["data", "other"]
 
 
 def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path: Path) -> None:
@@ -555,20 +556,63 @@ def test_number_that_cannot_be_is_left_out_of_the_mean(
     assert str(tmp_path / "1_relu" / "metrics.json") in comparison.remarks[0]
 
 
-def test_runs_on_different_images_are_not_tested_against_each_other(tmp_path: Path) -> None:
-    for number, (activation, truth) in enumerate([("relu", 3), ("tanh", 3), ("sigmoid", 4)]):
+def test_scores_of_different_images_are_not_compared(tmp_path: Path) -> None:
+    """By the true classes in predictions.csv."""
+    for number, (activation, truth) in enumerate([("sigmoid", 4), ("relu", 3), ("tanh", 3)]):
         leave_run(tmp_path / f"{number}_{activation}", 0.9 - number / 100, activation=activation)
         rows = f"{truth},{truth},0.9\n" * 5
         (tmp_path / f"{number}_{activation}" / "predictions.csv").write_text("true,predicted,probability\n" + rows)
-    comparison, _, pairs, _, _ = everything(tmp_path)
+    comparison, cells, pairs, _, said = everything(tmp_path)
     assert comparison.remarks == [
-        "Not tested against each other: the predictions.csv of 0_relu, 1_tanh; 2_sigmoid are of different images."
+        "Left out: 1 of 3 runs were scored on other images, by their predictions.csv: 0_sigmoid. "
+        "Choose them by where=... to compare them with each other."
     ]
-    assert pairs.set_index(["a", "b"]).test.to_dict() == {
-        ("relu", "tanh"): "McNemar",
-        ("relu", "sigmoid"): "none",
-        ("tanh", "sigmoid"): "none",
-    }
+    assert cells.label.tolist() == ["relu", "tanh"]
+    assert pairs.set_index(["a", "b"]).test.to_dict() == {("relu", "tanh"): "McNemar"}
+    assert "sigmoid" not in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "scored"),
+    [
+        ({"trainer": {"limit_test_batches": 5}}, "test"),
+        ({"data": {"dataset": "FashionMNIST"}}, "test"),
+        ({"data": {"val_size": 6000}}, "val"),
+    ],
+    ids=str,
+)
+def test_setting_that_changes_the_scored_images_is_no_factor(
+    tmp_path: Path, setting: dict[str, Any], scored: str
+) -> None:
+    """One run of other images beside three seeds: it is left out, named with its setting, and chosen by where=."""
+    usual: dict[str, Any] = {"trainer": {"limit_test_batches": 1.0}, "data": {"dataset": "MNIST", "val_size": 500}}
+    for seed, noise in enumerate(NOISE):
+        leave_configured(tmp_path / f"{seed}_a", 0.97 + noise, seed, **usual)
+    changed = {group: values | setting.get(group, {}) for group, values in usual.items()}
+    leave_configured(tmp_path / "3_b", 0.99, 3, **changed)
+    if scored == "val":
+        for path in tmp_path.glob("*/metrics.json"):
+            path.write_text(path.read_text().replace("test/", "val/"))
+    ((group, values),) = setting.items()
+    ((name, value),) = values.items()
+    comparison, cells, _, effects, said = everything(tmp_path)
+    assert f"Left out: 1 of 4 runs were scored on other images ({group}.{name}={value}): 3_b." in comparison.remarks[0]
+    assert cells[f"{scored}/accuracy"].tolist() == [pytest.approx(0.97)]
+    assert not len(effects)
+    assert "99.00" not in said
+    alone = everything(tmp_path, where=f"`{group}.{name}` == {value!r}")[1]
+    assert alone[f"{scored}/accuracy"].tolist() == [0.99]
+
+
+def test_null_and_other_words_survive_pandas_with_its_defaults(tmp_path: Path) -> None:
+    values = [None, "NA", "nan", "None", "n/a", "none", 0.5]
+    for number, value in enumerate(values):
+        leave_configured(tmp_path / str(number), 0.9 + number / 1000, optimizer={"momentum": value})
+    folder = written(tmp_path)
+    for name in ("table", "summary"):
+        column = pd.read_csv(folder / f"{name}.csv")["optimizer.momentum"]
+        assert column.nunique() == len(values)
+        assert {"(null)", "(NA)", "(nan)", "(None)", "(n/a)", "none", "0.5"} == set(column)
 
 
 ODD = [

@@ -10,10 +10,11 @@ import pandas as pd
 
 from handgrad.compare.cells import column_for, columns_of, find_factors, settings_of, texts_of
 from handgrad.compare.comparison import CompareOptions, Comparison, gap, short_names
+from handgrad.compare.images import on_same_images, without_predictions
 from handgrad.compare.metrics import find_metric
 from handgrad.compare.reference import match_reference, read_reference
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, PREDICTIONS, is_locked
+from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import read_record
 from handgrad.runs.tables import RunTables, read_run_tables
 from handgrad.text import escape_control, format_value, join_names, shortened
@@ -44,6 +45,9 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     if asked.where is not None:
         every, records = len(records), chosen(records, scored, asked.where)
         remarks.append(f"where={asked.where} chose {len(records)} of {every} runs.")
+    tables, damaged = tables_in(records, scored)
+    kept, others = on_same_images(records, tables, scored)
+    records, tables = [records[number] for number in kept], [tables[number] for number in kept]
     settings = [record["settings"] for record in records]
     columns = columns_of(settings)
     differing, follows = find_factors(columns)
@@ -56,11 +60,11 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         table["reference"], sentence = match_reference(printed, settings, asked.reference)
         remarks.append(sentence)
     table, kept, repeated = without_repeats(table, differing)
-    tables, damaged = tables_in([records[number] for number in kept], scored)
+    tables = [tables[number] for number in kept]
     outcomes = [outcome(row, mine, scored) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
     table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
-    said = [*few(remarks), *few(damaged), *repeated, *pooled_over(table, keys, differing)]
-    said += [*mixed(records), *unlike_truths(table, tables), *unfinished(table)]
+    said = [*few(remarks), *others, *few(damaged), *repeated, *pooled_over(table, keys, differing)]
+    said += [*mixed(records), *without_predictions(table.run, table.status, tables), *unfinished(table)]
     values = {key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys}
     choices = frozenset(column_for(name) for record in records for name in record["choices"])
     said = [shortened(escape_control(remark), 600) for remark in said]
@@ -252,30 +256,12 @@ def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[R
     return tables, remarks
 
 
-def unlike_truths(table: pd.DataFrame, tables: Sequence[RunTables]) -> list[str]:
-    """Say which runs' predictions are of other test images than the others', or are missing where others have them."""
-    by_truth: dict[bytes, list[str]] = {}
-    missing = []
-    for run, status, mine in zip(table.run, table.status, tables, strict=True):
-        if mine.truth is not None:
-            by_truth.setdefault(mine.truth.tobytes(), []).append(run)
-        elif status == "completed":
-            missing.append(run)
-    said = []
-    if len(by_truth) > 1:
-        groups = "; ".join(joined(runs, most=4) for runs in list(by_truth.values())[:4])
-        said.append(f"Not tested against each other: the {PREDICTIONS} of {groups} are of different images.")
-    if by_truth and missing:
-        said.append(f"Not tested image by image: {joined(missing)}, without a usable {PREDICTIONS}.")
-    return said
-
-
 def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say where runs are of different data sets, versions or code."""
+    """Say where runs have data from different folders, or were made by different versions or code."""
     said = []
-    datasets = sorted({str(record["choices"].get("data")) for record in records})
-    if len(datasets) > 1:
-        said.append(f"The runs are of different data sets ({joined(datasets)}): their scores do not mean the same.")
+    roots = sorted({str(record["settings"].get("data.root")) for record in records})
+    if len(roots) > 1:
+        said.append(f"The runs have different values of data.root ({joined(roots)}): their images may differ.")
     for name in sorted({name for record in records for name in record.get("versions", {})}):
         versions = sorted({str(record.get("versions", {}).get(name)) for record in records})
         if len(versions) > 1:

@@ -27,6 +27,9 @@ from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
 
 MOST = 24  # cells that a table shows at a glance
+# Texts that `pandas.read_csv` reads as missing by default, as its documentation lists them.
+READ_AS_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
+READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
         with replacing(folder / f"{name}.csv") as path:
-            escape_formulas(table).to_csv(path, index=False, encoding="utf-8")
+            for_csv(table).to_csv(path, index=False, encoding="utf-8")
     with replacing(folder / "summary.tex") as path:
         path.write_text(in_latex(report), encoding="utf-8")
     pictures = []
@@ -241,10 +244,10 @@ def draw(figure: Figure, path: Path, kind: str) -> None:
         figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
-def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in whose texts and headings a spreadsheet sees no formula."""
-    texts = {name: column.map(no_formula) for name, column in table.items() if not is_numeric(column)}
-    return table.assign(**texts).rename(columns=no_formula)
+def for_csv(table: pd.DataFrame) -> pd.DataFrame:
+    """Escape texts that a spreadsheet would compute, or that `pandas.read_csv` would take for a missing value."""
+    texts = {name: column.map(escape_cell) for name, column in table.items() if not is_numeric(column)}
+    return table.assign(**texts).rename(columns=escape_cell)
 
 
 def is_numeric(column: pd.Series) -> bool:
@@ -252,8 +255,10 @@ def is_numeric(column: pd.Series) -> bool:
     return bool(pd.api.types.is_numeric_dtype(column))
 
 
-def no_formula(cell: Any) -> Any:
-    """A cell, with an apostrophe before a text that a spreadsheet would compute."""
+def escape_cell(cell: Any) -> Any:
+    """Put an apostrophe before a formula, and parentheses around what reads as missing: null becomes (null)."""
+    if isinstance(cell, str) and cell in READ_AS_MISSING:
+        return f"({cell})"
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:

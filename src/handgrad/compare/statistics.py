@@ -156,9 +156,7 @@ def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
 
     Source: statsmodels.stats.contingency_tables.mcnemar.
     """
-    if a.right is None or b.right is None or a.truth is None or b.truth is None:
-        return {"test": "none"}
-    if not np.array_equal(a.truth, b.truth):  # not the same images
+    if a.right is None or b.right is None:
         return {"test": "none"}
     only_a, only_b = int((a.right & ~b.right).sum()), int((~a.right & b.right).sum())
     test = mcnemar([[0, only_a], [only_b, 0]], exact=True)
