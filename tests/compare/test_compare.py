@@ -153,7 +153,7 @@ def test_runs_of_other_versions_and_folders_are_compared_with_a_warning(tmp_path
     path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"torch": "2.15"}, "commit": "def"}))
     comparison, cells, *_ = everything(tmp_path)
     said = " ".join(comparison.remarks)
-    assert "different values of data.root (data and other)" in said
+    assert "different values of data.root (data, other)" in said
     assert "different versions of torch (" in said
     assert "different commits" in said
     assert cells["data.root"].tolist() == ["data", "other"]
