@@ -8,6 +8,8 @@ from handgrad.console import make_console, table_console
 from handgrad.process import run
 from handgrad.text import escape_control
 
+DOUBTFUL = 0.5  # test accuracy of a file below which it is probably read wrongly
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
@@ -20,7 +22,14 @@ def main(cfg: DictConfig) -> None:
     trainer, module, data, _ = opened.assembly
     trainer.test(module, data, verbose=False)
     recorded = opened.record["metrics"] if opened.record else {}
-    show(module.metrics_of(module.test_sets), recorded)
+    metrics = module.metrics_of(module.test_sets)
+    show(metrics, recorded)
+    if not opened.record and config["inputs"] is None and metrics.get("test/accuracy", 1.0) < DOUBTFUL:
+        make_console().print(
+            "Below 50 %: was it trained on normalized inputs? Then add inputs=normalized, or inputs=[mean,deviation]. "
+            "Or with another activation than the one given.",
+            soft_wrap=True,
+        )
     make_console().print(escape_control(str(opened.source)), soft_wrap=True)
 
 

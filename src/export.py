@@ -19,13 +19,13 @@ def main(cfg: DictConfig) -> None:
     check(config, ExportConfig)
     from handgrad.inspection import export, reopen  # nothing heavy before the configuration is checked
 
-    network = reopen.open_network(config)
+    network = reopen.open_network(config, images=False)
     folder = network.source / "exported" if network.record else Path.cwd()
     path = Path(config["output"] or folder / export.FILES[config["format"]]).absolute()
     with output_errors(path, "file"):
-        difference, images = export.write(network.assembly, config["format"], path)
+        difference = export.write(network.assembly, config["format"], path)
     make_console().print(
-        f"{escape_control(str(path))}\nread back, on {images:,} test images: the same predictions, "
+        f"{escape_control(str(path))}\nread back, on {export.IMAGES:,} random images: the same predictions, "
         f"logits apart by {difference:.1e} of the largest at most",
         soft_wrap=True,
     )

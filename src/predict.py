@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     from handgrad.inspection.reopen import open_network
 
     paths = predict.found(config["images"])
-    opened = open_network(config)
+    opened = open_network(config, images=False)
     predicted, refused = predict.predict(opened.assembly, paths)
     for sentence in refused:
         log.error("%s", sentence)

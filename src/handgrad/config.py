@@ -1,6 +1,7 @@
 """Schemas of every configuration, checked before anything heavy is imported; normalization, and building from it."""
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, cast
@@ -192,6 +193,14 @@ class CompareConfig(Group):
     output: Annotated[str, Field(min_length=1)] | None
 
 
+def a_normalization(value: Any) -> Any:
+    """None, "normalized", or a mean and a deviation above 0."""
+    pair = isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    if value in (None, "normalized") or (pair and math.isfinite(value[0]) and 0 < value[1] < math.inf):
+        return value
+    raise PydanticCustomError("inputs", "must be normalized, or [mean,deviation] with a deviation above 0")
+
+
 class OtherData(Group):
     """What may be chosen in place of a run's own data."""
 
@@ -206,6 +215,7 @@ class OpenConfig(Group):
     data: OtherData
     run: Name | None
     checkpoint: Name | None
+    inputs: Annotated[Any, AfterValidator(a_normalization)]
     trust: bool
 
 

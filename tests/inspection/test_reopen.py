@@ -1,6 +1,7 @@
 """Oracle: the run's own metrics.json, its predictions, and the same network in plain torch.nn."""
 
 import csv
+import itertools
 import os
 import re
 import shutil
@@ -8,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from conftest import RunScript, record_of
 from handgrad.errors import UserError
+from handgrad.inspection import export
 from handgrad.inspection.weights import for_notebook, layers_of
 from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
@@ -190,7 +194,7 @@ def test_exported_networks_are_the_trained_one(run_script: RunScript, trained: T
     for kind in ("state_dict", "notebook"):
         status, printed = run_script("run=run", f"format={kind}", script="export.py")
         assert status == 0
-        assert "read back, on 400 test images: the same predictions" in printed
+        assert "read back, on 1,000 random images: the same predictions" in printed
     data = MNISTDataModule(root=str(tiny_mnist))
     data.prepare_data()
     data.setup()
@@ -244,3 +248,108 @@ def test_read_says_that_a_file_is_missing_or_unsound(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="is no sound file of weights"):
         read_checkpoint(tmp_path / "empty")
+
+
+def twelve_layers(names: list[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """A network of eleven hidden layers of 12 units, its layers named and stored in the order of their names."""
+    torch.manual_seed(0)
+    widths = [784, *[12] * (len(names) - 1), 10]
+    layers = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
+    named = {
+        f"{name}.{key}": value
+        for name, layer in zip(names, layers, strict=True)
+        for key, value in layer.state_dict().items()
+    }
+    return {key: named[key] for key in sorted(named, key=lambda key: (key.split(".")[0], key[::-1]))}, names
+
+
+@pytest.mark.parametrize("last", ["out", "fc13"])
+def test_numbered_layers_go_by_their_numbers(last: str) -> None:
+    content, names = twelve_layers([*(f"fc{number}" for number in range(1, 13)), last])
+    assert [key for key in content if key.endswith("weight")][1] == "fc10.weight"
+    found = layers_of(content, "x")
+    assert all(weight.equal(content[f"{name}.weight"]) for (weight, _), name in zip(found, names, strict=True))
+
+
+def test_layers_that_fit_in_two_orders_are_refused() -> None:
+    content, _ = twelve_layers(["first", "second", "third", "out"])
+    with pytest.raises(UserError, match=r"more than one order.*\(first, out, second, third\).*fc1, fc2"):
+        layers_of(content, "x")
+    there_and_back = [(100, 784), (50, 100), (100, 50), (20, 100), (100, 20), (10, 100)]  # no two of one shape
+    layers = {f"{letter}.{key}": value for letter, (o, i) in zip("abcdef", there_and_back, strict=True)
+              for key, value in nn.Linear(i, o).state_dict().items()}  # fmt: skip
+    with pytest.raises(UserError, match="more than one order"):
+        layers_of(layers, "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("script", ["evaluate.py", "predict.py", "export.py"])
+def test_weight_that_is_not_finite_is_refused(run_script: RunScript, value: float, script: str) -> None:
+    content = notebook()
+    content["w2"][3, 4] = value
+    torch.save(content, "weights.pt")
+    Image.new("L", (28, 28)).save("x.png")
+    pictures = ["images=x.png"] if script == "predict.py" else []
+    status, printed = run_script("checkpoint=weights.pt", "activation=relu", *pictures, script=script)
+    assert status == 1
+    assert "weights.pt: 1 of its weights and biases are NaN or infinite" in printed
+    assert not Path("state_dict.pt").exists()
+
+
+def test_model_state_dict_and_normalized_inputs_score_as_the_run(
+    run_script: RunScript, trained: Trained, tiny_mnist: Path
+) -> None:
+    """The run's network, rewritten for inputs (x - mean) / deviation, in the dictionary of PyTorch's tutorial."""
+    metrics = trained("trainer.precision=64-true")["metrics"]
+    layers = layers_of(torch.load(Path("run") / LAST, weights_only=True), "run")
+    for inputs, (mean, deviation) in (("normalized", (0.1307, 0.3081)), ("[0.5,0.25]", (0.5, 0.25))):
+        weight, bias = layers[0]
+        theirs = [(weight * deviation, bias + weight.sum(dim=1) * mean), *layers[1:]]
+        state = {
+            f"fc{n}.{key}": tensor
+            for n, layer in enumerate(theirs)
+            for key, tensor in zip(("weight", "bias"), layer, strict=True)
+        }
+        torch.save({"epoch": 5, "model_state_dict": state}, "theirs.pt")
+        typed = ["checkpoint=theirs.pt", "activation=relu", f"data.root={tiny_mnist}"]
+        assert scored(run_script, *typed, f"inputs={inputs}") == pytest.approx(metrics, rel=1e-9)
+        assert scored(run_script, *typed)["test/loss"] > 1.05 * metrics["test/loss"]
+    status, printed = run_script("run=run", "inputs=normalized", script="evaluate.py")
+    assert (status, "takes pixels from 0 to 1: leave it out" in printed) == (1, True)
+    status, printed = run_script(*typed, "inputs=[0,0]", script="evaluate.py")
+    assert (status, "must be normalized, or [mean,deviation] with a deviation above 0" in printed) == (1, True)
+
+
+def test_hint_where_a_file_scores_badly(run_script: RunScript, tiny_mnist: Path) -> None:
+    torch.save(notebook(), "weights.pt")
+    status, printed = run_script(
+        "checkpoint=weights.pt", "activation=relu", f"data.root={tiny_mnist}", script="evaluate.py"
+    )
+    assert (status, "Below 50 %: was it trained on normalized inputs?" in printed) == (0, True)
+
+
+def test_predict_and_export_need_no_data(
+    run_script: RunScript, trained: Trained, tmp_path: Path, tiny_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_mnist, tmp_path / "images")
+    trained("data.root=images")
+    shutil.rmtree("images")
+    Image.fromarray(np.uint8(np.pad(np.full((14, 3), 255), ((7, 7), (12, 13))))).save("one.png")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for script, options in (("predict.py", [f"images={tmp_path / 'one.png'}"]), ("export.py", [])):
+        status, printed = run_script(f"run={tmp_path / 'run'}", *options, script=script)
+        assert status == 0, printed
+    assert "is no folder here: add data.root=" in run_script(f"run={tmp_path / 'run'}", script="evaluate.py")[1]
+
+
+def test_exported_network_is_compared_with_the_module_itself(
+    run_script: RunScript, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activation after the last layer is written, read back and exactly alike; only the module has none."""
+    trained()
+    sound = export.sequential
+    monkeypatch.setattr(export, "sequential", lambda layers, phi: nn.Sequential(*sound(layers, phi), phi.reference()))
+    for kind in ("state_dict", "notebook", "onnx"):
+        status, printed = run_script("run=run", f"format={kind}", script="export.py")
+        assert (status, "was not written: read back, its logits are off" in printed) == (1, True)

@@ -226,7 +226,7 @@ def test_labels_and_images_must_be_as_many(root: Path) -> None:
 
 def test_wrong_magic_number_without_archive_is_refused(root: Path) -> None:
     unpack_alone(root, IMAGES, lambda content: b"\0\0\x08\x01" + content[4:])
-    with pytest.raises(UserError, match=rf"{IMAGES}.gz is missing and could not be downloaded"):
+    with pytest.raises(UserError, match=rf"{IMAGES} is an IDX file of unsigned bytes, 10000 \("):
         load(root)
 
 
@@ -346,3 +346,68 @@ def test_what_a_killed_process_left_half_unpacked_is_cleared_away(root: Path) ->
     (left / IMAGES).write_bytes(b"half")
     load(root)
     assert len(list((root / "MNIST" / "raw").iterdir())) == 8
+
+
+EMPTY = torch.zeros(40, 28, 28, dtype=torch.uint8)
+
+
+def idx_file(values: Tensor, kind: int) -> bytes:
+    """An IDX file of a tensor."""
+    header = bytes([0, 0, kind, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return header + values.numpy().astype(values.numpy().dtype.newbyteorder(">")).tobytes()
+
+
+def own_data(root: Path, labels: Tensor, brightest: int = 255, kind: int = 8) -> None:
+    """The user's own images, unpacked and without archives; the training labels of an IDX type."""
+    raw = root / "MNIST" / "raw"
+    for archive in raw.glob("*.gz"):
+        archive.unlink()
+    images = torch.full((len(labels), 28, 28), brightest, dtype=torch.uint8)
+    for name in ("train", "t10k"):
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx_file(images, 8))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx_file(labels, kind if name == "train" else 8))
+
+
+def test_idx_file_of_another_type_is_named_with_what_is_expected(root: Path) -> None:
+    own_data(root, torch.arange(40, dtype=torch.int32) % 10, kind=0x0C)
+    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx_file(torch.zeros(40, dtype=torch.uint8), 8))
+    words = r"train-labels-idx1-ubyte is an IDX file of int32, 40 \(unsigned bytes, one per image, are expected\)"
+    with pytest.raises(UserError, match=words):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no", "is no IDX file"),
+        (
+            idx_file(torch.zeros(40, 28, 28), 0x0D),
+            r"is an IDX file of float32, 40 x 28 x 28 \(unsigned bytes, N x 28 x 28",
+        ),
+        (idx_file(torch.zeros(40, 32, 32, dtype=torch.uint8), 8), r"is an IDX file of unsigned bytes, 40 x 32 x 32"),
+        (
+            idx_file(EMPTY, 8)[:-7],
+            "is 7 bytes too short for its shape, 40 x 28 x 28",
+        ),
+    ],
+    ids=["text", "float32", "size", "short"],
+)
+def test_images_that_cannot_be_used_are_described(root: Path, content: bytes, words: str) -> None:
+    own_data(root, torch.arange(40, dtype=torch.uint8) % 10)
+    (root / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(UserError, match=f"train-images-idx3-ubyte {words}"):
+        load(root)
+
+
+def test_class_with_one_image_cannot_be_split(root: Path) -> None:
+    own_data(root, torch.cat([torch.arange(40, dtype=torch.uint8) % 9, torch.tensor([9], dtype=torch.uint8)]))
+    with pytest.raises(UserError, match=r"data.val_size=20 needs two images of every class.*class 9 has one"):
+        load(root, val_size=20)
+    assert len(load(root).sets["train"].images) == 41
+
+
+@pytest.mark.parametrize(("brightest", "said"), [(1, True), (127, True), (200, False)])
+def test_dim_images_are_said(root: Path, caplog: pytest.LogCaptureFixture, brightest: int, said: bool) -> None:
+    own_data(root, torch.arange(40, dtype=torch.uint8) % 10, brightest)
+    load(root)
+    assert (f"is {brightest}: MNIST's is 255" in caplog.text) == said

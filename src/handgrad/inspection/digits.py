@@ -50,6 +50,25 @@ def to_mnist(path: Path) -> tuple[Grey, Tensor]:
     return grey, centred(fit_to_box(strokes(ink))).flatten()
 
 
+def as_it_is(path: Path, dataset: str) -> tuple[Grey, Tensor]:
+    """Read a picture that is prepared as a data set's own images are: 28 x 28, light on black.
+
+    Returns:
+        the picture, (28, 28) from 0 to 1; the same as the network sees it, (784,).
+
+    Raises:
+        UserError: the file is no such picture.
+    """
+    grey = read(path)
+    if grey.shape != (SIDE, SIDE):
+        height, width = grey.shape
+        raise UserError(
+            f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
+            f"give pictures as that set has them, {SIDE} x {SIDE}, light on black"
+        )
+    return grey, torch.from_numpy(grey).float().flatten()
+
+
 def read(path: Path) -> Grey:
     """Read a picture as shades of grey, its transparent parts as paper, upright, at most 400 pixels a side.
 

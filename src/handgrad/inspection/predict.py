@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import SUFFIXES, Grey, to_mnist
+from handgrad.inspection.digits import SUFFIXES, Grey, as_it_is, to_mnist
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 
@@ -71,9 +71,10 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
         a prediction per picture that could be used, and a sentence per picture that could not.
     """
     usable, refused = [], []
+    dataset = assembly.data.dataset_class.__name__
     for path in paths:
         try:
-            usable.append((path, *to_mnist(path)))
+            usable.append((path, *(to_mnist(path) if dataset == "MNIST" else as_it_is(path, dataset))))
         except UserError as error:
             refused.append(str(error))
     if not usable:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from handgrad.config import to_dict
 from handgrad.errors import UserError
 from handgrad.inspection.allowlist import allowed_parts
-from handgrad.inspection.weights import Layer, layers_of
+from handgrad.inspection.weights import Layer, layers_of, take_normalized
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import CHECKPOINTS, LAST, METRICS
 from handgrad.runs.record import newest_run, read_record
@@ -32,11 +32,12 @@ class TrainedNetwork(NamedTuple):
     record: dict[str, Any] | None
 
 
-def open_network(wanted: Mapping[str, Any]) -> TrainedNetwork:
+def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwork:
     """Open the network that a command was asked for.
 
     Args:
         wanted: the command's configuration: `conf/trained.yaml` and what is chosen beside it.
+        images: read the data set too.
 
     Raises:
         UserError: there is no such run, or its weights cannot be used; says why.
@@ -59,16 +60,17 @@ def open_network(wanted: Mapping[str, Any]) -> TrainedNetwork:
     config = to_dict(hydra.compose("train", ["name=file"]))
     if record:
         recorded = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
-        config |= as_recorded(config, recorded, wanted, source / METRICS)
+        config |= as_recorded(config, recorded, wanted, source / METRICS, images)
     elif saved is not None:
-        config |= as_recorded(config, saved, wanted, path)
+        config |= as_recorded(config, saved, wanted, path, images)
     else:
+        layers = layers if wanted["inputs"] is None else take_normalized(layers, wanted["inputs"])
         config |= for_weights(config, layers, wanted.get("activation"), path)
     hidden = [len(bias) for _, bias in layers[:-1]]
     if (known := config["network"].get("hidden_sizes")) != hidden:
         raise UserError(f"{path} has hidden layers of {hidden} units, its run {format_value(known)}")
     config["data"] |= chosen_data(wanted)
-    assembly = assemble_for_scoring(OmegaConf.create(config), layers)
+    assembly = assemble_for_scoring(OmegaConf.create(config), layers, images)
     return TrainedNetwork(assembly, source, record)
 
 
@@ -91,7 +93,7 @@ def for_weights(
 
 
 def as_recorded(
-    config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path
+    config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, images: bool
 ) -> dict[str, Any]:
     """What a recorded configuration changes in the composed one.
 
@@ -100,6 +102,7 @@ def as_recorded(
         recorded: by a run or in a checkpoint.
         wanted: the command's configuration.
         where: the file that it stands in.
+        images: the data set will be read.
 
     Raises:
         UserError: it has what the allow list does not let through, another activation than the one that was typed, or
@@ -112,8 +115,11 @@ def as_recorded(
             f"activation={format_value(typed['_target_'])} is not the one that {where} records, "
             f"{format_value(parts['activation']['_target_'])}: leave it out"
         )
+    if wanted["inputs"] is not None:
+        raise UserError(f"inputs=...: the network of {where} takes pixels from 0 to 1: leave it out")
     root = parts["data"].get("root")
-    if "root" not in chosen_data(wanted) and not Path(str(root)).is_dir():  # nothing is fetched to where a file says
+    # A file must not choose where data are downloaded to.
+    if images and "root" not in chosen_data(wanted) and not Path(str(root)).is_dir():
         raise UserError(
             f"data.root={root}, recorded in {where}, is no folder here: add data.root=<where the images are>"
         )

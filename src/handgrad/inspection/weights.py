@@ -1,8 +1,8 @@
 """The formats in which a network's weights come and go: checkpoint, state_dict, the notebook's dictionary."""
 
 import re
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from handgrad.errors import UserError
 from handgrad.nn.mlp import CLASSES, INPUTS, MLP
 
 NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (500, 784) ... "w4" (10, 100), "b1" (500, 1) ... "b4" (10, 1)
+NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as PyTorch's example has them
 Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
 
 
@@ -28,8 +29,9 @@ def layers_of(content: Any, source: object) -> list[Layer]:
     Raises:
         UserError: there are no layers in it, or they do not fit each other, 784 inputs and 10 classes.
     """
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for name in ("state_dict", "model_state_dict"):  # Lightning's key, and that of PyTorch's tutorial
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if is_named(content) else {}
     if tensors and all(NOTEBOOK.fullmatch(key) for key in tensors):
         tensors = dict(sorted(tensors.items(), key=lambda item: int(item[0][1:])))
@@ -41,6 +43,7 @@ def layers_of(content: Any, source: object) -> list[Layer]:
             f"{source} does not hold a weight and a bias for every layer of a perceptron: "
             "it should be a checkpoint of this project, a state_dict of linear layers, or the notebook's w1, b1, ..."
         )
+    prefixes = in_order(prefixes, [tuple(tensors[f"{prefix}weight"].shape) for prefix in prefixes], source)
     layers = [(tensors[f"{prefix}weight"], tensors[f"{prefix}bias"]) for prefix in prefixes]
     shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
     fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
@@ -53,7 +56,65 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         )
     if not all(tensor.is_floating_point() for layer in layers for tensor in layer):
         raise UserError(f"{source}: weights should be floating-point numbers")
+    if not_finite := sum(int((~tensor.isfinite()).sum()) for layer in layers for tensor in layer):
+        raise UserError(f"{source}: {not_finite:,} of its weights and biases are NaN or infinite")
     return layers
+
+
+def in_order(prefixes: list[str], shapes: Sequence[tuple[int, ...]], source: object) -> list[str]:
+    """Sort layers from the input on: by the numbers in their names, or else as the file has them.
+
+    Args:
+        prefixes: names of the layers, in the order of the file.
+        shapes: (O, I) of their weights.
+        source: the file, for the error.
+
+    Raises:
+        UserError: the names have no numbers, and the layers fit each other in more than one order.
+    """
+    numbers = {prefix: tuple(map(int, re.findall(r"\d+", prefix))) for prefix in prefixes}
+    numbered = sorted((prefix for prefix in prefixes if numbers[prefix]), key=numbers.__getitem__)
+    by_number = iter(numbered)
+    sorted_by_number = [next(by_number) if numbers[prefix] else prefix for prefix in prefixes]
+    fits = dict(zip(prefixes, shapes, strict=True))
+    told_apart = len(set(numbers.values())) == len(prefixes)  # one may have none, "out"
+    if told_apart and chained(fits[prefix] for prefix in sorted_by_number):
+        return sorted_by_number
+    if all(len(shape) == 2 for shape in shapes) and len(list(islice(orders(tuple(shapes), INPUTS), 2))) > 1:
+        raise UserError(
+            f"{source}: its layers fit each other in more than one order, and their names do not say which "
+            f"({', '.join(prefix.rstrip('.') for prefix in prefixes)}): rename them with numbers, fc1, fc2, ..."
+        )
+    return prefixes
+
+
+def chained(shapes: Iterable[tuple[int, ...]]) -> bool:
+    """Tell whether the inputs of each layer are the outputs of the one before."""
+    return all(above[-1] == below[0] for below, above in pairwise(shapes))
+
+
+def orders(shapes: tuple[tuple[int, ...], ...], inputs: int) -> Iterator[tuple[int, ...]]:
+    """Yield the orders in which layers make a network; layers of one shape are told apart."""
+    if not shapes:
+        yield ()
+    for number, shape in enumerate(shapes):
+        if shape[1] == inputs:
+            yield from ((number, *rest) for rest in orders(shapes[:number] + shapes[number + 1 :], shape[0]))
+
+
+def take_normalized(layers: list[Layer], inputs: Any) -> list[Layer]:
+    """Fold the normalization of its inputs into a network's first layer, which then takes pixels from 0 to 1.
+
+        W (x - mean) / deviation + b  =  (W / deviation) x + (b - W mean / deviation)
+
+    Args:
+        layers: (weight, bias) of every layer.
+        inputs: "normalized" for MNIST's mean 0.1307 and deviation 0.3081, or [mean, deviation].
+    """
+    mean, deviation = NORMALIZED if inputs == "normalized" else inputs
+    weight, bias = (tensor.double() for tensor in layers[0])
+    folded = weight / deviation, bias - weight.sum(dim=1) * mean / deviation
+    return [(folded[0].to(layers[0][0]), folded[1].to(layers[0][1])), *layers[1:]]
 
 
 def is_named(content: Any) -> bool:

@@ -52,7 +52,12 @@ class Assembly(NamedTuple):
 
 
 def assemble(
-    cfg: DictConfig, folder: Path, show_progress: bool = True, terminal: bool = False, resumed_at: int = 0
+    cfg: DictConfig,
+    folder: Path,
+    show_progress: bool = True,
+    terminal: bool = False,
+    resumed_at: int = 0,
+    images: bool = True,
 ) -> Assembly:
     """Seed the process and build data, module and Trainer with loggers and callbacks.
 
@@ -62,12 +67,13 @@ def assemble(
         show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
         terminal: whether stdout is a terminal.
         resumed_at: logged step at which a run resumes; TensorBoard purges later ones.
+        images: read the data set.
 
     Raises:
         UserError: the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
-    data = data_of(cfg)
+    data = data_of(cfg, images)
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
     module = build_module(cfg, options)
@@ -143,24 +149,26 @@ def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
     return build(node, **given)
 
 
-def data_of(cfg: DictConfig) -> MNISTDataModule:
-    """Build the data module of a configuration and read the data.
+def data_of(cfg: DictConfig, images: bool = True) -> MNISTDataModule:
+    """Build the data module of a configuration and read its images.
 
     Raises:
         UserError: the data are unusable.
     """
     data: MNISTDataModule = build(cfg.data, seed=cfg.seed)
-    data.prepare_data()
-    data.setup()
+    if images:
+        data.prepare_data()
+        data.setup()
     return data
 
 
-def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]]) -> Assembly:
+def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]], images: bool = True) -> Assembly:
     """Build a run with trained weights for scoring: on one device, without loggers and optional callbacks.
 
     Args:
         cfg: the run's configuration; of the Trainer's options, only those that affect scoring.
         layers: (weight, bias) of every layer, in layer order.
+        images: read the data set too.
 
     Raises:
         UserError: the data are unusable.
@@ -168,7 +176,7 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
     cfg = copy.deepcopy(cfg)
     cfg.trainer.devices = 1
     cfg.logger = cfg.callbacks = cfg.diagnostics = None
-    assembly = assemble(cfg, Path.cwd(), show_progress=False)
+    assembly = assemble(cfg, Path.cwd(), show_progress=False, images=images)
     module = assembly.module
     assembly.trainer.precision_plugin.convert_module(module)
     with torch.no_grad():

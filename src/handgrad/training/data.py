@@ -18,6 +18,7 @@ from handgrad.training.idx_files import LOCK, SCRATCH, ensure_unpacked, is_compl
 
 log = logging.getLogger(__name__)
 
+DIM = 128  # a brightest pixel below this is not that of images from 0 to 255
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
 Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
@@ -189,6 +190,12 @@ class MNISTDataModule(LightningDataModule):
                 f"the {'training' if train else 'test'} labels in {folder} are not all between 0 and 9: "
                 "delete the folder's unpacked files (those without .gz) and put the original archives there"
             )
+        if (brightest := int(dataset.data.max())) < DIM:
+            log.warning(
+                "the brightest pixel in %s is %d: MNIST's is 255, by which pixels are divided",
+                folder,
+                brightest,
+            )
         return dataset.data.view(-1, INPUTS), torch.nn.functional.one_hot(dataset.targets, CLASSES).float()
 
     def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,6 +207,12 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(
                 f"data.val_size must be 0 or between {CLASSES} and {len(labels) - CLASSES} "
                 f"({len(labels)} training images in {CLASSES} classes), not {self.val_size}"
+            )
+        counts = torch.bincount(labels, minlength=CLASSES)
+        if rare := [str(number) for number in range(CLASSES) if counts[number] == 1]:
+            raise UserError(
+                f"data.val_size={self.val_size} needs two images of every class, one to train on and one to hold out: "
+                f"class {', '.join(rare)} has one; add images of it or use data.val_size=0"
             )
         kept, held_out = train_test_split(
             torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import math
 import os
 import shutil
 import struct
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 
 LOCK = ".lock"
+UNSIGNED, SIDE = 0x08, 28
+IDX_TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32"}
+IDX_TYPES |= {0x0D: "float32", 0x0E: "float64"}
 SCRATCH = ".unpacking."  # prefix of temporary folders
 
 
@@ -94,7 +98,7 @@ def unpack(archive: Path, scratch: Path) -> Path:
     """
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
-        reason = None if is_complete(extracted, archive) else "it does not hold an IDX file of the right kind and size"
+        reason = None if is_complete(extracted, archive) else f"what it holds {describe_idx(extracted)}"
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error)
     if reason is None:
@@ -118,10 +122,34 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
             continue
         Path(scratch, archive.name).replace(archive)
         return
+    if archive.with_suffix("").exists():
+        raise UserError(
+            f"{archive.with_suffix('')} {describe_idx(archive.with_suffix(''))}, and {archive.name}, from which it "
+            "could be made anew, is not there and could not be downloaded: put one of the two there"
+        )
     raise UserError(
         f"{archive} is missing and could not be downloaded: put the original there (for MNIST, "
         "`git checkout -- data` restores the repository's), or point data.root to a folder that has it"
     )
+
+
+def describe_idx(path: Path) -> str:
+    """Say what an IDX file holds instead of the type and shape that are expected of its name."""
+    axes = 3 if "images" in path.name else 1
+    expected = f"unsigned bytes, {f'N x {SIDE} x {SIDE}' if axes == 3 else 'one per image'}, are expected"
+    try:
+        content = path.read_bytes()
+        kind, count = content[2], content[3]
+        shape = struct.unpack_from(f">{count}I", content, 4)
+    except (OSError, IndexError, struct.error):
+        return f"is no IDX file ({expected})"
+    if content[:2] != b"\0\0" or kind not in IDX_TYPES:
+        return f"is no IDX file ({expected})"
+    sizes = " x ".join(map(str, shape))
+    missing = 4 + 4 * count + math.prod(shape) - len(content)
+    if (kind, count) == (UNSIGNED, axes) and missing:
+        return f"is {abs(missing):,} bytes too {'short' if missing > 0 else 'long'} for its shape, {sizes}"
+    return f"is an IDX file of {IDX_TYPES[kind]}, {sizes} ({expected})"
 
 
 def is_complete(unpacked: Path, archive: Path) -> bool:
