@@ -70,7 +70,7 @@ def command_for_more_seeds(
         seeds: number of seeds, counted from 0.
 
     Returns:
-        one line per command; empty for a search, which seeds would lead elsewhere, or if a path cannot be typed.
+        one line per command; empty for a search, which more seeds would change, or if a path cannot be typed.
     """
     commands, known = [], False
     for source in sources:
@@ -127,7 +127,7 @@ def start_of(source: Path, alone: bool) -> SweepCommand | None:
 
 
 def searches(start: SweepCommand) -> bool:
-    """Tell whether a search chose the values of a sweep; more seeds would lead it elsewhere."""
+    """Tell whether a search chose the values of a sweep; more seeds would change its course."""
     sweepers = [word.split("=", 1)[1] for word in start.overrides.hydra if re.match(r"\+{0,2}hydra/sweeper=", word)]
     return str([*sweepers, start.runtime.choices.get("hydra/sweeper", "basic")][0]) != "basic"
 

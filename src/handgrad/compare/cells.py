@@ -8,7 +8,7 @@ from handgrad.identity import normalize
 from handgrad.text import canonical, escape_control, flatten, format_value
 
 ALWAYS = ("activation", "engine", "regularizer")  # keys of every cell, even if they do not vary
-# Settings without effect on the computation; what an experiment overrides is a setting of its own.
+# Settings without effect on the computation; an experiment's overrides count as settings.
 NOT_A_CELL = {"seed", "name", "optimized_metric", "experiment", "debug", "logger", "diagnostics"}
 UNSET = "unset"  # placeholder for a setting that a run lacks; null is a value
 # Reserved columns of the tables: a setting of the same name gets the prefix "config.".
@@ -61,8 +61,8 @@ def find_factors(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[
 
     Returns:
         the keys: activation, engine, regularizer, and every varying setting that the keys before it do not determine;
-        and, for the smallest set of keys that determines a setting, all settings that it determines. Options of a
-        group that is listed there are left out.
+        and a map from sets of keys to the settings that they determine, each setting at its smallest set. Options of
+        a group that is listed there are left out.
     """
     keys = list(ALWAYS)
     decided_later = []
@@ -82,7 +82,7 @@ def find_factors(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[
 
 
 def deciding(name: str, keys: Sequence[str], columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the smallest set of keys that determines a setting; empty if its group does or it takes over TOGETHER."""
+    """Return the smallest set of keys that determines a setting; empty if its group does, or beyond TOGETHER keys."""
     group = name.split(".")[0]
     varying = [key for key in keys if len(set(columns[key])) > 1]
     for size in range(1, TOGETHER + 1):

@@ -26,9 +26,9 @@ MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
 def main_effects(comparison: Comparison) -> pd.DataFrame:
     """Compare the values of every varying key in pairs, averaged over all other factors.
 
-    Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
-    over the cells. If a key has more than MOST_VALUES values, only the best is compared with every other. Holm's
-    correction covers all pairs of values, compared or not. If finished runs did not learn, shares are compared as well.
+    A comparison uses the cells that both values have, and the seeds that all of these cells have; a seed's difference
+    is its mean over the cells. Beyond MOST_VALUES values of a key, only the best is compared with every other; Holm's
+    correction still covers all pairs. If finished runs did not learn, the shares that did are compared as well.
 
     Returns:
         one row per comparison, the better value first: key, cells, and the columns of `compare_cells`; the smallest

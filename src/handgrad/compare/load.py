@@ -228,7 +228,7 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, list[int], list[str]]:
-    """Keep the last of several runs with equal cell and seed, completed ones first: one experiment must count once.
+    """Keep one run per cell and seed, the last completed one if any: an experiment must count only once.
 
     Returns:
         the table; the row numbers that it kept; a remark if there were repeats.

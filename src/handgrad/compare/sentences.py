@@ -34,7 +34,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         said += [one_sentence(comparison, row, row.a, row.b) for _, row in telling.head(MOST_CELLS).iterrows()]
         said += [f"{more} more comparisons are in pairs.csv."] if (more := len(telling) - MOST_CELLS) > 0 else []
     elif len(with_runs) > 1:
-        if not (many and len(comparison.varying) == 1 and len(by_key)):  # else a main effect
+        if not (many and len(comparison.varying) == 1 and len(by_key)):  # else it is among the main effects
             best = compared[compared.a.isin(with_runs.label[:2]) & compared.b.isin(with_runs.label[:2])]
             said += [one_sentence(comparison, row, row.a, row.b) for _, row in worth_saying(best).iterrows()]
         if len(with_runs) > MOST_CELLS:
@@ -137,7 +137,7 @@ def named_of(comparison: Comparison, key: str, values: Iterable[str]) -> str:
 
 
 def who_learned(cells: pd.DataFrame) -> list[str]:
-    """Return a sentence for each cell with a run that did not learn; beyond MOST_CELLS, only their number."""
+    """Return a sentence for each cell with a run that did not learn; beyond MOST_CELLS, the number of others."""
     failing = cells[cells.mixed]
     said = [how_many_learned(row) for _, row in failing.head(MOST_CELLS).iterrows()]
     if further := len(failing) - len(said):
@@ -269,7 +269,7 @@ def p_value(row: Any) -> str:
 def with_interval(row: Any, metric: Metric) -> str:
     """Format a cell's mean, with half the width of its 95 % interval if there is one; or its median and range.
 
-    Median and range if runs did not learn or the interval exceeds the metric's bounds: these are not normal samples.
+    Median and range if runs did not learn or the interval exceeds the metric's bounds: neither is normally distributed.
     """
     mean, low, high = (row[f"{metric.column}{end}"] for end in ("", ".low", ".high"))
     if pd.isna(mean):

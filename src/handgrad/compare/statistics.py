@@ -34,7 +34,7 @@ MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the be
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95 % confidence interval (Student's t), NaN without spread or a second value.
+    """Return mean and 95 % confidence interval (Student's t); its ends are NaN without spread or a second value.
 
     Source: scipy.stats.ttest_1samp.
     """

@@ -76,7 +76,7 @@ def read(path: Path) -> Grey:
 
 
 def on_paper(picture: Image.Image) -> Image.Image:
-    """Convert to greyscale from 0 to 1 in mode "F"; transparent parts become white or black, unlike the opaque ones."""
+    """Convert to greyscale from 0 to 1 in mode "F"; transparent parts become black or white, unlike the rest."""
     light = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float32) / 255
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
