@@ -1,4 +1,4 @@
-"""Hold the gradients by hand against autograd's and finite differences, layer by layer; spoil one to see it show."""
+"""Check the gradients by hand against autograd and finite differences, layer by layer, optionally with a bug."""
 
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
-    """Build or open a network, check it on a batch, write, show; status 1 if a gradient is wrong."""
+    """Build or open a network, check its gradients on a batch, write and print them; status 1 if one is wrong."""
     config = to_dict(cfg)
     check(config, CheckConfig)
     from handgrad.nn import gradcheck  # nothing heavy before the configuration is checked
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def fresh(cfg: DictConfig) -> tuple[Any, ...]:
-    """A network as it is before training, its activation, its penalty, its data, and a folder of its own."""
+    """Build an untrained network, its activation, penalty and data; return them and an output folder."""
     import torch
 
     from handgrad.training.build import data_of
@@ -54,10 +54,10 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
-    """A run's network, activation, penalty (or the one that was typed), data and folder.
+    """Open a run; return its network, activation, penalty (or the one that was typed), data and folder.
 
     Raises:
-        UserError: something was typed that the run decides.
+        UserError: a setting was typed that the run determines.
     """
     from handgrad.inspection.reopen import open_network
 
@@ -72,7 +72,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
-    """Print a row per parameter, what is wrong in red, and where the figures are."""
+    """Print a row per parameter, with errors in red, and the path of check.json."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Compare the runs of a sweep, or of several: a table here, the whole report in the folder comparison/."""
+"""Compare the runs of one or more sweeps: print a table, write a report to the folder comparison/."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ ASKED = ("metric", "margin", "where", "group", "baseline")
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
-    """Compare, once or, with `refresh_seconds`, again and again until the sweep has no job left."""
+    """Compare once or, with `refresh_seconds`, repeatedly until the sweep has no job left."""
     config = to_dict(cfg)
     check(config, CompareConfig)
     start = Path(HydraConfig.get().runtime.cwd)  # Hydra may have changed the working directory
@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def compared(config: dict[str, Any], start: Path) -> bool:
-    """Collect, pool, test, draw, write, show; tell whether a sweep is still to go on."""
+    """Build, write and print the report; tell whether the sweep has jobs left."""
     # Nothing heavy before the configuration is checked.
     from handgrad.compare import progress, sources
     from handgrad.compare.comparison import CompareOptions
@@ -47,7 +47,7 @@ def compared(config: dict[str, Any], start: Path) -> bool:
 
 
 def destination(output: str | None, sources: list[Path], start: Path) -> Path:
-    """Where the report goes: what `output` says, the sweep's own folder, or, of several, a folder with today's date."""
+    """Return the report's folder: `output`, the only source's own, or for several sources a dated one."""
     if output is not None:
         return start / output
     if len(sources) == 1:
@@ -56,7 +56,7 @@ def destination(output: str | None, sources: list[Path], start: Path) -> Path:
 
 
 def in_quotes(word: str) -> str:
-    """An argument whose value is a condition or a cell, as Hydra reads it: its signs are no grammar of Hydra's."""
+    """Quote the value of `where` or `baseline` if Hydra's grammar cannot parse it."""
     key, _, text = word.partition("=")
     if key not in ("where", "baseline"):
         return word

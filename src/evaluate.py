@@ -1,4 +1,4 @@
-"""Score a trained network again, a run's or a file's, on the images it had or on others."""
+"""Evaluate a trained network, from a run or a file, on its own images or on others."""
 
 import hydra
 from omegaconf import DictConfig
@@ -13,7 +13,7 @@ DOUBTFUL = 0.5  # test accuracy of a file below which it is probably read wrongl
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Open, score every set, and say whether that is what the run had recorded."""
+    """Open a network, score every set, and compare with the recorded metrics."""
     config = to_dict(cfg)
     check(config, OpenConfig)
     from handgrad.inspection.reopen import open_network  # nothing heavy before the configuration is checked
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
-    """Print a row per metric, beside what was recorded of the same name."""
+    """Print a row per metric, beside its recorded value."""
     from rich.table import Table
 
     table = Table("metric", "value", *(["recorded", ""] if recorded else []))

@@ -1,4 +1,4 @@
-"""Make a page of a trained network: draw a digit, go forward and backward, take a step, all in the browser."""
+"""Write a lesson page of a trained network: draw a digit, go forward and backward, take a step in the browser."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from handgrad.text import escape_control
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="explain")
 def main(cfg: DictConfig) -> None:
-    """Open, write, say where the page is."""
+    """Open a network, write its page, print the path."""
     config = to_dict(cfg)
     check(config, ExplainConfig)
     from handgrad.inspection import explain, reopen  # nothing heavy before the configuration is checked

@@ -1,4 +1,4 @@
-"""Write a trained network as a state_dict, as the notebook's dictionary, or as ONNX, and check what was written."""
+"""Export a trained network as a state_dict, the notebook's dictionary or ONNX, and verify the file."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from handgrad.text import escape_control
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
 def main(cfg: DictConfig) -> None:
-    """Open, write, read back, compare on the test set."""
+    """Open a network, export it, read it back, compare on the test set."""
     config = to_dict(cfg)
     check(config, ExportConfig)
     from handgrad.inspection import export, reopen  # nothing heavy before the configuration is checked

@@ -1,4 +1,4 @@
-"""Show pictures of digits, drawn or photographed, to a trained network."""
+"""Classify pictures of digits, drawn or photographed, with a trained network."""
 
 import logging
 from datetime import datetime
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
-    """Find the pictures, prepare them as MNIST was, predict, write, show; what is no picture is named."""
+    """Find the pictures, preprocess them as MNIST was, predict, write, print; name unusable files."""
     config = to_dict(cfg)
     check(config, PredictConfig)
     from handgrad.inspection import predict
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def show(predicted: "list[Prediction]", folder: Path) -> None:
-    """Print a row per picture, and where the rest is."""
+    """Print a row per picture, and the path of the figure."""
     from rich.table import Table
 
     from handgrad.inspection.predict import HEADINGS, MOST, cells

@@ -1,4 +1,4 @@
-"""Train one network, score it, and leave the results in its folder; with -m, a sweep of them."""
+"""Train one network, score it, and write the results to its folder; with -m, run a sweep."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Compose, check, train, show; a run that was finished before is skipped, an interrupted one goes on.
+    """Check the configuration, train, print; skip a run that is finished, resume one that was interrupted.
 
     Returns:
         the metric that `optimized_metric` names, for a search.
@@ -34,17 +34,17 @@ def main(cfg: DictConfig) -> float | None:
     sweep = job.mode == RunMode.MULTIRUN
     if sweep and "joblib" in job.launcher._target_:
         end_with_parent()
-    os.chdir(job.runtime.cwd)  # whatever hydra.job.chdir says, a relative path means the directory of the start
+    os.chdir(job.runtime.cwd)  # relative paths refer to the directory of the start, whatever hydra.job.chdir is
     try:
         return found_or_trained(cfg, Path(job.runtime.output_dir), sweep)
     except UserError as error:
-        if sweep:  # Hydra goes on, and in the end shows only the first job's error
+        if sweep:  # Hydra continues, and at the end shows only the first job's error
             log.error("%s: %s", cfg.get("name"), error)
         raise
 
 
 def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
-    """See that the run of a configuration is finished, here or beside, and return its `optimized_metric`.
+    """Find the finished run of a configuration, here or in a sibling folder, or train it; return `optimized_metric`.
 
     Raises:
         UserError: the configuration is invalid; the run diverged, now or before; or it could not be finished.
@@ -58,11 +58,11 @@ def found_or_trained(cfg: DictConfig, own: Path, sweep: bool) -> float | None:
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
     if is_ddp_worker() or config["trainer"].get("fast_dev_run"):
-        from handgrad.training import run as training  # torch comes with it: not before there is something to train
+        from handgrad.training import run as training  # imports torch: only if there is something to train
 
         training.train_as_worker(cfg, own, facts) if is_ddp_worker() else training.fast_dev_run(cfg, own)
         return None
-    # Elsewhere the launcher shows the progress of all its runs.
+    # Other launchers show the progress of all their runs.
     alone = not sweep or job.launcher._target_.endswith("BasicLauncher")
     folder, _ = find_existing_run(own, config, siblings=sweep)
     if folder != own and not (own / METRICS).exists():
@@ -93,10 +93,10 @@ def save_composition(folder: Path, composed: DictConfig) -> None:
 
 
 def optimized_metric(name: str | None, metrics: dict[str, float]) -> float | None:
-    """The metric that a search asked for.
+    """Return the metric that a search optimizes; None without a name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no metric has that name.
     """
     if name is not None and name not in metrics:
         raise UserError(f"optimized_metric={name} is not among this run's metrics: {', '.join(metrics) or 'none'}")
@@ -104,7 +104,7 @@ def optimized_metric(name: str | None, metrics: dict[str, float]) -> float | Non
 
 
 def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
-    """Print a finished run: choices, accuracies, seconds, folder; briefly, a line with the accuracies."""
+    """Print a finished run: choices, scores, seconds, folder; or, `briefly`, one line with the accuracies."""
     scores = {
         name: f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f} nats"
         for name, value in record["metrics"].items()
@@ -117,7 +117,7 @@ def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
 
     table = Table(title=record["name"], show_header=False, title_justify="left")
     table.add_column()
-    table.add_column(overflow="fold")  # a folder cut short could not be copied
+    table.add_column(overflow="fold")  # a truncated path could not be copied
     table.add_row("choices", ", ".join(f"{group}={choice}" for group, choice in record["choices"].items() if choice))
     for name, score in scores.items():
         table.add_row(name, score)
@@ -128,4 +128,4 @@ def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(main, on_error=Sweep.report)  # at a job that failed, Hydra ends a sweep without a word to its callbacks
+    run(main, on_error=Sweep.report)  # if a job fails, Hydra ends a sweep without calling its callbacks

@@ -1,1 +1,1 @@
-"""Backpropagation derived by hand, proved right, and raced against autograd."""
+"""Backpropagation derived by hand, proved correct, and benchmarked against autograd."""

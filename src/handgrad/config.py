@@ -1,4 +1,4 @@
-"""Schemas of every configuration, checked before anything heavy is imported; normalization, and building from it."""
+"""Configuration schemas, checked before any heavy import; instantiation of config groups."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ from handgrad.errors import UserError, describe_invalid
 
 
 def file_name(name: object) -> str:
-    """A run's name as part of its folder's: no sign in it that could lead elsewhere, and not too long."""
+    """Return a run's name for use in a folder name: no path separators, at most 100 characters."""
     return re.sub(r"[^\w.,=+-]", "_", str(name))[:100]
 
 
@@ -34,14 +34,14 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def some_batches(value: Any) -> Any:
-    """A number of batches above 0, or a part of them above 0.0 and up to 1.0."""
+    """Validate a number of batches above 0, or a fraction above 0.0 and up to 1.0."""
     if (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1):
         return value
     raise PydanticCustomError("batches", "must be a number of batches from 1 on or a part of them up to 1.0")
 
 
 def some_steps(value: int) -> int:
-    """A number of steps above 0, or -1 for as many as the epochs have."""
+    """Validate a number of steps above 0, or -1 for no limit."""
     if value > 0 or value == -1:
         return value
     raise PydanticCustomError("steps", "must be a number of steps from 1 on, or -1 for no limit")
@@ -58,9 +58,9 @@ Name = Annotated[
 
 
 class Group(BaseModel):
-    """A config group: the values checked here, and whatever else its target takes.
+    """Config group: checks its fields, and accepts any other argument of its target.
 
-    A default here is the one that the target has; None stands where options of the group have different ones.
+    A field's default is the target's; None if the group's options have different defaults.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -86,7 +86,7 @@ class Network(Group):
 class Optimizer(Group):
     """`conf/optimizer/`."""
 
-    lr: Annotated[float, Field(gt=0, le=1e30)]  # more overflows before a step is taken
+    lr: Annotated[float, Field(gt=0, le=1e30)]  # higher rates overflow before the first step
     weight_reduction: Literal["mean", "sum"] = "mean"
     fused: bool | None = None
 
@@ -112,7 +112,7 @@ class Trainer(Group):
     max_epochs: Positive
     max_steps: Annotated[int, AfterValidator(some_steps)] = -1
     devices: int | str | list[int]
-    num_nodes: Literal[1] = 1  # nothing here starts processes on another machine
+    num_nodes: Literal[1] = 1  # there is no multi-node launcher
     limit_train_batches: Batches = 1.0
     limit_test_batches: Batches = 1.0
     check_val_every_n_epoch: Positive | None = 1
@@ -121,7 +121,7 @@ class Trainer(Group):
     accumulate_grad_batches: Positive = 1
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
     fast_dev_run: bool | Count = False
-    enable_checkpointing: Literal[True] = True  # a run is scored from its checkpoint, and goes on from it
+    enable_checkpointing: Literal[True] = True  # scoring and resuming need the checkpoint
 
 
 class Diagnostics(Group):
@@ -131,7 +131,7 @@ class Diagnostics(Group):
 
 
 def require_target(node: dict[str, Any]) -> dict[str, Any]:
-    """A node that names the class it is made of."""
+    """Validate that a node names its class."""
     if isinstance(node.get("_target_"), str):
         return node
     raise PydanticCustomError("target", "must have a _target_, a class by its full name")
@@ -144,7 +144,7 @@ class Targets(Group):
 
 
 class RunConfig(Group):
-    """A run, as `conf/train.yaml` has it."""
+    """Configuration of a run, as in `conf/train.yaml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     name: Name
@@ -165,7 +165,7 @@ class RunConfig(Group):
 
 
 def some_names(value: Any) -> Any:
-    """Names or patterns of files or folders: one, several, or none."""
+    """Validate names or glob patterns of files or folders: one, several, or None."""
     several = value if isinstance(value, list) else [value]
     if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
         raise PydanticCustomError("names", "must be a name, a pattern of names, or a list of these")
@@ -173,7 +173,7 @@ def some_names(value: Any) -> Any:
 
 
 class TrainConfig(RunConfig):
-    """The whole of `conf/train.yaml`: a run, and what concerns the sweep that it is part of."""
+    """The whole of `conf/train.yaml`: a run's configuration, and settings of its sweep."""
 
     report: bool
     dry_run: bool
@@ -202,14 +202,14 @@ def a_normalization(value: Any) -> Any:
 
 
 class OtherData(Group):
-    """What may be chosen in place of a run's own data."""
+    """Data options that replace a run's own."""
 
     dataset: DATASET | None
     root: Annotated[str, Field(min_length=1)] | None
 
 
 class OpenConfig(Group):
-    """What `conf/trained.yaml` gives to every command that opens a trained network."""
+    """Settings of every command that opens a trained network, from `conf/trained.yaml`."""
 
     activation: Group | None = None
     data: OtherData
@@ -256,10 +256,10 @@ class CheckConfig(Group):
 
 
 def to_dict(cfg: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, nothing left to look up.
+    """Convert a configuration to plain values, with interpolations resolved.
 
     Raises:
-        UserError: it refers to something that is not there.
+        UserError: an interpolation cannot be resolved.
     """
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
@@ -324,9 +324,9 @@ def build(node: DictConfig, **objects: Any) -> Any:
     """Instantiate a config group; `objects` are arguments that YAML cannot express.
 
     Raises:
-        UserError: the target does not take the group's values; says which group and why.
+        UserError: the target rejects the group's values; says which group and why.
     """
-    # Hydra 1.4 builds what it is told to expect; what a file names was held against the allow list before.
+    # Hydra 1.4 instantiates only listed targets; those from files were checked against the allow list before.
     if "_execution_whitelist_" in inspect.signature(hydra.utils.instantiate).parameters:
         objects["_execution_whitelist_"] = list(targets_in(OmegaConf.to_container(node, resolve=True)))
     try:
@@ -336,7 +336,7 @@ def build(node: DictConfig, **objects: Any) -> Any:
 
 
 def targets_in(value: Any) -> Iterator[Any]:
-    """Every `_target_` in a nested value, its own first."""
+    """Yield every `_target_` in a nested value, the outermost first."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             yield value["_target_"]

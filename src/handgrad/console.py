@@ -15,22 +15,22 @@ HYDRAS_LINE = "Error executing job with overrides"
 
 @contextmanager
 def without_hydras_line() -> Iterator[None]:
-    """Leave out the line with all that was typed that Hydra prints before an error; our sentence says what is wrong."""
+    """Suppress the line of overrides that Hydra prints before an error; our own message says what is wrong."""
     stream, write = sys.stderr, sys.stderr.write
     stream.write = lambda text: len(text) if text.startswith(HYDRAS_LINE) else write(text)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del stream.write  # the class's own is there again
+        del stream.write  # uncovers the class's own method
 
 
 def detach_stdout() -> None:
-    """Send what is still printed nowhere: its reader is gone, which is no reason to lose work."""
+    """Redirect stdout to the null device, so that a reader that closed the pipe does not end the command."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_console(**options: Any) -> "Console":
-    """Rich's console, where brackets are text and a reader that has gone away is no error."""
+    """Return a Rich console without markup that survives a closed pipe."""
     from rich.console import Console
 
     class Patient(Console):
@@ -42,5 +42,5 @@ def make_console(**options: Any) -> "Console":
 
 
 def table_console() -> "Console":
-    """A console as wide as the terminal, or 120 columns where the output is a file."""
+    """Return a console as wide as the terminal, or 120 columns if stdout is a file or pipe."""
     return make_console(width=None if sys.stdout.isatty() else 120)

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, each worded as one sentence."""
+"""Errors that the user can fix, each worded as one sentence."""
 
 import difflib
 import os
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from handgrad.text import escape_control, format_value, shortened
 
-RENAMED = {  # keys under the names that they had before
+RENAMED = {  # former name: present key
     "against": "baseline",
     "break": "inject_bug",
     "entries": "fd_entries",
@@ -27,7 +27,7 @@ RENAMED = {  # keys under the names that they had before
 
 
 class UserError(CompactHydraException):
-    """Something the user can mend: its message, one sentence, is printed without a traceback."""
+    """Error that the user can fix; its message, one sentence, is printed without a traceback."""
 
     def __str__(self) -> str:
         return shortened(escape_control(super().__str__()), 2000)
@@ -54,13 +54,13 @@ def _about(problem: Any) -> str:
     must = re.sub(r"^(Input|String) should", "must", problem["msg"])
     for words, sign in COMPARISONS.items():
         must = must.replace(words, sign)
-    if value.startswith('"'):  # a number from the environment, say
+    if value.startswith('"'):  # e.g. a number from an environment variable
         must += ", not a text (${oc.decode:...} makes one of it)"
     return f"invalid value {key}={value}: {must}"
 
 
 def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
-    """Which file could not be used and why: "cannot use /a/b (No space left on device)"."""
+    """Say which file could not be used and why: "cannot use /a/b (No space left on device)"."""
     name = error.filename
     where = os.fsdecode(name) if isinstance(name, str | bytes) else otherwise
     return f"cannot use {where} ({error.strerror or error})"
@@ -68,11 +68,11 @@ def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
 
 @contextmanager
 def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
-    """Turn a failure to write what a command was asked for into one sentence.
+    """Turn a failure to write a command's output into one sentence.
 
     Args:
-        place: where it was to go.
-        kind: what that is, "folder" or "file".
+        place: the output path.
+        kind: "folder" or "file".
 
     Raises:
         UserError: instead of an OSError; says which file and why.
@@ -85,10 +85,10 @@ def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
 
 @contextmanager
 def as_user_error(group: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn a library's complaint about a config group's values into one sentence.
+    """Turn a library's error about a config group's values into one sentence.
 
     Raises:
-        UserError: instead of an exception of one of the kinds; names the group and repeats the complaint.
+        UserError: instead of an exception of one of the kinds; names the group and repeats the message.
     """
     try:
         yield
@@ -99,12 +99,12 @@ def as_user_error(group: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def is_peer_failure(error: Exception) -> bool:
-    """Tell whether an error says that another of the processes that train together has ended."""
+    """Tell whether an error says that another process of a distributed training has ended."""
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ("by peer", "NCCL"))
 
 
 def describe_error(error: Exception) -> str | None:
-    """What is wrong and what to do, None where the user cannot mend it."""
+    """Say what is wrong and what to do; None if the user cannot fix it."""
     if isinstance(error, OverrideParseException):
         return (
             f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "
@@ -129,13 +129,13 @@ def describe_error(error: Exception) -> str | None:
 
 
 def raising_package(error: Exception) -> str:
-    """The package that raised an error: Hydra's own are about what was typed, and not out of a run."""
+    """Return the package that raised an error: one from Hydra concerns the overrides, not the run."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def blame_null(error: Exception) -> str:
-    """Hydra's complaint; where something was set to null, that is the likeliest cause."""
+    """Return Hydra's message; if something was set to null, name that as the likeliest cause."""
     nulls = [word for word in sys.argv[1:] if word.endswith("=null")]
     if not nulls:
         return str(error)
@@ -143,7 +143,7 @@ def blame_null(error: Exception) -> str:
 
 
 def known_keys(error: OmegaConfBaseException) -> list[str]:
-    """For a key that is not there, a line with those that are, beginning with the likeliest."""
+    """Return, for an unknown key, a line with the known ones, the closest match first."""
     if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
         return []
     known = [str(key) for key in error.parent_node if not str(key).startswith("_")]

@@ -1,4 +1,4 @@
-"""Identity of a run: two configurations that are equal after normalization are of the same run."""
+"""Run identity: configurations that are equal after normalization describe the same run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from handgrad.config import RunConfig
 
-RETIRED = ("block",)  # keys of older runs' data that changed no number
-MOVED = {  # classes and functions by the names that older runs have recorded
+RETIRED = ("block",)  # removed keys of `data`, which never changed a result
+MOVED = {  # former name of a class or function: present name
     **{
         f"handgrad.activation.{name}": f"handgrad.nn.activations.{name}"
         for name in ("GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh")
@@ -29,11 +29,11 @@ MOVED = {  # classes and functions by the names that older runs have recorded
 
 
 def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the schema's defaults and give every number the type of its field.
+    """Fill in the schema's defaults and convert every number to its field's type.
 
-    Two configurations are of the same run if they are equal after this: a key that was added later has its default, one
-    that was taken away is left out, a class has today's name, and 0 is 0.0 where a float is expected. One that does not
-    fit the schema, a foreign run's perhaps, stays as it is.
+    Two configurations describe the same run if they are equal after this: keys added later get their defaults, removed
+    keys are dropped, classes get their present names, and 0 becomes 0.0 where a float is expected. A configuration that
+    does not fit the schema, e.g. a foreign run's, only gets the present names.
     """
     config = in_todays_names(config)
     try:
@@ -43,7 +43,7 @@ def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_todays_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration with keys and classes under today's names, without keys that were taken away."""
+    """Rename a recorded configuration's keys and classes to their present names; drop removed keys."""
     found: dict[str, Any] = renamed(config)
     if "objective" in found:
         found["optimized_metric"] = found.pop("objective")
@@ -56,7 +56,7 @@ def in_todays_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(value: Any) -> Any:
-    """A nested value with every `_target_` under today's name."""
+    """Rename every `_target_` in a nested value to its present name."""
     if isinstance(value, Mapping):
         moved = {key: renamed(each) for key, each in value.items()}
         target = moved.get("_target_")

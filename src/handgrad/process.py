@@ -17,23 +17,23 @@ from handgrad.console import detach_stdout, without_hydras_line
 from handgrad.errors import describe_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # the signals that end a command
-SIGNALLED = 128  # plus a signal's number: the exit status that shells know
-FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: "1" gives every error with its traceback
+SIGNALLED = 128  # plus a signal's number: the exit status by shell convention
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's environment variable: "1" prints every traceback
 
 
 def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None) -> None:
-    """Run a Hydra command to an exit status; what the user can mend is answered by one sentence.
+    """Run a Hydra command and set the exit status; errors that the user can fix print one sentence.
 
     Args:
-        command: of a script.
+        command: a script's main function.
         on_error: called before an error is printed.
     """
     install_handlers()
-    if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse takes a flag's beginning for the flag
+    if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse accepts abbreviated flags
         print("--experimental-rerun reads a pickle, which can run any code: type its overrides again", file=sys.stderr)
         sys.exit(2)
     everything = os.environ.get(FULL_ERROR) == "1"
-    os.environ[FULL_ERROR] = "1"  # Hydra hands its errors on instead of printing them
+    os.environ[FULL_ERROR] = "1"  # makes Hydra re-raise its errors instead of printing them
     try:
         with without_hydras_line():
             command()
@@ -52,7 +52,7 @@ def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None
         print(sentence, file=sys.stderr)
         sys.exit(1)
     finally:
-        for number in ENDING:  # whatever ends the process from here on interrupts nothing
+        for number in ENDING:  # a signal from here on interrupts no work
             if signal.getsignal(number) == exit_on_signal:
                 signal.signal(number, signal.SIG_DFL)
         try:
@@ -62,9 +62,9 @@ def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None
 
 
 def install_handlers() -> None:
-    """Let this process print whatever there is to print, and end on a signal as on Ctrl-C."""
+    """Make printing robust against closed streams and unencodable text; exit on signals as on Ctrl-C."""
     threading.excepthook = ignore_thread_oserror
-    logging.raiseExceptions = False  # a closed console is no reason for a traceback
+    logging.raiseExceptions = False  # no traceback if the console is closed
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before we were started
@@ -78,13 +78,13 @@ def install_handlers() -> None:
 
 
 def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
-    """Leave with the exit status that a shell expects after a signal."""
+    """Exit with the status that a shell expects after a signal."""
     raise SystemExit(SIGNALLED + number)
 
 
 @functools.cache
 def watched_parent() -> int:
-    """Start a thread that ends this process, as if by SIGTERM, when its parent is gone; return the parent's number."""
+    """Start a thread that ends this process by SIGTERM when its parent exits; return the parent's PID."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -99,27 +99,27 @@ def watched_parent() -> int:
 
 
 def is_ddp_worker() -> bool:
-    """Whether Lightning has started this process to train along with a first one, which alone writes and reports."""
+    """Tell whether this is a DDP worker of rank 1 or above; only rank 0 writes and reports."""
     return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def silence_ddp_worker() -> None:
-    """Let a process that trains along leave the talking, and what becomes of a signal, to the first one."""
+    """Silence a DDP worker's logging and ignore signals: rank 0 handles both."""
     logging.disable(logging.WARNING)
-    for number in ENDING:  # it ends when the first one does
+    for number in ENDING:  # it ends when rank 0 does
         signal.signal(number, signal.SIG_IGN)
     watched_parent()
 
 
 def end_with_parent() -> None:
-    """Let a worker of a parallel sweep end when the sweep's own process is killed, and begin no further run."""
+    """End a parallel sweep's worker, before it starts another run, if the sweep's own process was killed."""
     if os.getppid() != watched_parent():
         exit_on_signal(signal.SIGTERM)
 
 
 def say_interrupted(name: str) -> None:
-    """Say in one line what ended the command and how to go on."""
-    with suppress(OSError):  # the terminal may be what has gone
+    """Print which signal ended the command and how to resume."""
+    with suppress(OSError):  # the terminal may be closed
         print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Hydra callback of a sweep: dry run before it, report after it."""
+"""Hydra callback of a sweep: dry run before it, comparison report after it."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ SWEEP_ONLY_KEYS = ("report", "dry_run")  # settings that change no run
 
 
 class Sweep(Callback):
-    """Prints what a sweep would do instead of running it (`dry_run`), and reports at its end (`report`)."""
+    """Callback that prints what a sweep would do instead of running it (`dry_run`), or compares its runs (`report`)."""
 
     folder: Path | None = None
     wanted = False
@@ -34,7 +34,7 @@ class Sweep(Callback):
         if config.get("dry_run"):
             try:
                 print(dry_run_summary(config))
-            except Exception as error:  # Hydra would only warn, and begin the sweep
+            except Exception as error:  # Hydra would only warn, and start the sweep
                 print(f"dry_run=true: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
             raise SystemExit(0)
@@ -44,19 +44,19 @@ class Sweep(Callback):
             except UserError as error:
                 print(error, file=sys.stderr)
                 raise SystemExit(1) from None
-        Sweep.folder.mkdir(parents=True, exist_ok=True)  # a search begins its study there before its first job
+        Sweep.folder.mkdir(parents=True, exist_ok=True)  # a search creates its study there before its first job
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         Sweep.report()
 
     @classmethod
     def report(cls) -> None:
-        """Compare the sweep's runs, once, if there are any; what goes wrong with it is a line: the runs are done."""
+        """Compare the sweep's runs, once, if there are any; a failure is only logged, since the runs are done."""
         if cls.folder is None or not cls.wanted or not any(cls.folder.glob(f"*/{METRICS}")):
             return
         cls.wanted = False
         try:
-            # It takes as long as training a small network.
+            # Imported late: this takes as long as training a small network.
             from handgrad.compare.comparison import CompareOptions
             from handgrad.compare.report import build_report, write_and_print
 
@@ -66,14 +66,14 @@ class Sweep(Callback):
 
 
 def dry_run_summary(config: DictConfig) -> str:
-    """What a sweep would do, in words: its cells and runs, which are done already, and how long the others take.
+    """Describe what a sweep would do: its cells and runs, which are done already, and how long the others take.
 
     Args:
-        config: Hydra's, of the sweep.
+        config: the sweep's configuration, with Hydra's own node.
 
     Raises:
-        UserError: a job's configuration is invalid.
-        HydraException: what was typed cannot be read.
+        UserError: a job's configuration is invalid, or the sweep is a search.
+        HydraException: an override cannot be parsed.
     """
     from handgrad.compare import progress
     from handgrad.compare.cells import settings_of
@@ -107,15 +107,15 @@ def dry_run_summary(config: DictConfig) -> str:
 
 
 def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A job's settings and the choices of its config groups.
+    """Compose a job's settings and its config-group choices.
 
     Args:
-        config: Hydra's, of the sweep.
-        options: of the job.
+        config: the sweep's configuration, with Hydra's own node.
+        options: the job's overrides.
 
     Raises:
         UserError: a setting is invalid.
-        HydraException: what was typed cannot be read.
+        HydraException: an override cannot be parsed.
     """
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(options))
     HydraConfig.instance().set_config(job)
@@ -126,7 +126,7 @@ def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, A
 
 
 def run_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A checked configuration without what concerns the sweep alone, so that it changes no run.
+    """Check a configuration and drop the keys that concern only the sweep, so that they change no run.
 
     Raises:
         UserError: names each invalid value.

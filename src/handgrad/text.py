@@ -1,4 +1,4 @@
-"""Nested configurations as flat keys; values as text that is safe to print."""
+"""Flattening of nested configurations; formatting of values as text that is safe to print."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of a nested configuration by its dotted key: {"optimizer.lr": 0.1, ...}; lists stay whole."""
+    """Flatten a nested configuration to dotted keys: {"optimizer.lr": 0.1, ...}; lists stay whole."""
     settings: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -22,12 +22,12 @@ def equal_typed(a: Any, b: Any) -> bool:
 
 
 def canonical(value: Any) -> str:
-    """A value as text that no other value shares."""
+    """Return a value as text that no other value shares."""
     return json.dumps(value, sort_keys=True)
 
 
 def format_value(value: Any) -> str:
-    """A value in one line; a text stands in quotes only where it would read as something else.
+    """Format a value in one line; quote a text only if it would read as something else.
 
     relu, 0.1, 1e-05, true, null, [500, 250]; "3" for the text 3.
     """
@@ -43,9 +43,9 @@ def format_value(value: Any) -> str:
 
 
 def escape_control(text: str) -> str:
-    """A text with all escaped that could steer a terminal or stop a file from being written.
+    """Escape the characters of a text that could control a terminal or prevent a file from being written.
 
-    That is: control characters, line breaks, invisible signs, lone surrogates.
+    These are control characters, line breaks, invisible characters, lone surrogates.
     """
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
@@ -65,7 +65,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every text in a nested value, keys included."""
+    """Yield every text in a nested value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -76,11 +76,11 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """A text with the middle of a very long one left out."""
+    """Shorten a text of more than `most` characters by cutting out its middle."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"
 
 
 def join_names(parts: Sequence[str], most: int = 5) -> str:
-    """A list in words, the first few of a long one."""
+    """Join names by commas; of a long list, the first few."""
     more = f" and {len(parts) - most} more" if len(parts) > most else ""
     return ", ".join(parts[:most]) + more

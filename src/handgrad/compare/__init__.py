@@ -1,1 +1,1 @@
-"""The comparison of runs: loaded, pooled into cells, tested, drawn, put on a page. Without torch or Lightning."""
+"""Comparison of runs: load, pool into cells, test, plot, report. Imports neither torch nor Lightning."""

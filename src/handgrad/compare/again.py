@@ -1,4 +1,4 @@
-"""The command that adds seeds to a sweep, reconstructed from what Hydra recorded of its start."""
+"""Command that adds seeds to a sweep, reconstructed from the configuration that Hydra saved."""
 
 import re
 import shlex
@@ -15,43 +15,43 @@ from pydantic import BaseModel, ValidationError
 from handgrad.errors import UserError, describe_invalid
 from handgrad.text import escape_control, shortened
 
-FEW = 5  # seeds: enough for an interval
+FEW = 5  # seeds; enough for a confidence interval
 COMMAND = "python src/train.py -m"
-# Options by which a command runs what is neither in conf/ nor in src/: classes, other configuration, Hydra's own keys.
+# Overrides that may run code from outside conf/ and src/: targets, interpolations, config files, Hydra's own keys.
 OWN_CODE = re.compile(
     r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=|\.sweep\.dir=)[./]", re.DOTALL
 )
 
 
 class Overrides(BaseModel):
-    """What was given on the command line: Hydra's own options, and the project's."""
+    """Command-line overrides: Hydra's own, and the project's."""
 
     hydra: list[str] = []
     task: list[str]
 
 
 class Source(BaseModel):
-    """Where configuration came from."""
+    """Entry of Hydra's config search path."""
 
     provider: str
     path: str
 
 
 class Runtime(BaseModel):
-    """What Hydra knew at the start."""
+    """Config-group choices and config sources, from `hydra.runtime`."""
 
     choices: dict[str, Any] = {}
     config_sources: list[Source] = []
 
 
 class Job(BaseModel):
-    """What was run."""
+    """Name of the primary configuration, from `hydra.job`."""
 
     config_name: str | None = None
 
 
 class SweepCommand(BaseModel):
-    """Of Hydra's account of a start, what it takes to repeat it."""
+    """Parts of Hydra's saved configuration that are needed to repeat a command."""
 
     overrides: Overrides
     job: Job = Job()
@@ -61,16 +61,16 @@ class SweepCommand(BaseModel):
 def command_for_more_seeds(
     sources: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None, seeds: int = FEW
 ) -> str:
-    """The command that runs the same with so many seeds; of several sweeps, a command for each.
+    """Return the command that repeats a sweep with `seeds` seeds; for several sweeps, one command each.
 
     Args:
-        sources: the folders that were compared.
-        start: the directory in which the command is to be typed; the working directory if left out.
-        remarks: gets a sentence for each account of Hydra's that is damaged.
-        seeds: from 0 on.
+        sources: the compared folders.
+        start: the directory in which the command will be typed; the working directory if None.
+        remarks: gets a sentence for each damaged Hydra file and for each command that may run foreign code.
+        seeds: number of seeds, counted from 0.
 
     Returns:
-        a line for each command; nothing where there is none, for a search goes its own way or a path cannot be typed.
+        one line per command; empty for a search, which more seeds would change, or if a path cannot be typed.
     """
     commands, known = [], False
     for source in sources:
@@ -98,16 +98,16 @@ def command_for_more_seeds(
 
 
 def start_of(source: Path, alone: bool) -> SweepCommand | None:
-    """How the runs of a folder were started, None where Hydra has left no account.
+    """Read how the runs of a folder were started; None if Hydra saved no configuration there.
 
-    Nothing in it is looked up: it may be a stranger's, and speak of variables of the environment.
+    Interpolations stay unresolved: the file may come from a stranger and refer to environment variables.
 
     Args:
-        source: a sweep's folder, or a single run's.
-        alone: it is the only one; of several single runs, none speaks for the others.
+        source: the folder of a sweep or of a single run.
+        alone: whether it is the only source; one of several single runs does not represent the others.
 
     Raises:
-        UserError: an account is damaged.
+        UserError: Hydra's file is damaged.
     """
     sweep, single, overrides = (
         source / name for name in ("multirun.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
@@ -127,18 +127,18 @@ def start_of(source: Path, alone: bool) -> SweepCommand | None:
 
 
 def searches(start: SweepCommand) -> bool:
-    """Tell whether the values of a sweep were chosen by a search, which more seeds would lead elsewhere."""
+    """Tell whether a search chose the values of a sweep; more seeds would change its course."""
     sweepers = [word.split("=", 1)[1] for word in start.overrides.hydra if re.match(r"\+{0,2}hydra/sweeper=", word)]
     return str([*sweepers, start.runtime.choices.get("hydra/sweeper", "basic")][0]) != "basic"
 
 
 def option(seeds: int) -> str:
-    """Hydra's option for so many seeds from 0 on."""
+    """Return the override for seeds 0 to `seeds` - 1."""
     return f"seed={','.join(map(str, range(seeds)))}" if seeds <= FEW else f"seed=range(0,{seeds})"
 
 
 def words(start: SweepCommand, source: Path, here: Path, seeds: int) -> list[str]:
-    """The command's words but for the program: into a sweep's own folder, for the seeds that are there are skipped."""
+    """Return the command's arguments. A sweep goes to its own folder again, where finished seeds are skipped."""
     flags = [("--config-dir", found.path) for found in start.runtime.config_sources if found.provider == "command-line"]
     if start.job.config_name not in (None, "train"):
         flags.append(("--config-name", str(start.job.config_name)))
@@ -150,7 +150,7 @@ def words(start: SweepCommand, source: Path, here: Path, seeds: int) -> list[str
 
 
 def for_hydra(text: str) -> str:
-    """A text as Hydra reads it on the command line: in quotes where it would be taken for something else."""
+    """Escape a text for Hydra's command line; quote it if Hydra would parse it as something else."""
     escaped = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
     try:
         if OverridesParser.create().parse_override(f"key={escaped}").value() == text:

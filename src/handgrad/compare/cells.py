@@ -7,20 +7,20 @@ from typing import Any
 from handgrad.identity import normalize
 from handgrad.text import canonical, escape_control, flatten, format_value
 
-ALWAYS = ("activation", "engine", "regularizer")  # what a cell is named by, whether it differs or not
-# What changes nothing that is computed; of a study, its changes are seen.
+ALWAYS = ("activation", "engine", "regularizer")  # keys of every cell, even if they do not vary
+# Settings without effect on the computation; an experiment's overrides count as settings.
 NOT_A_CELL = {"seed", "name", "optimized_metric", "experiment", "debug", "logger", "diagnostics"}
-UNSET = "unset"  # what stands for a setting that a run does not have; null is a value
-# Columns of the tables that are no settings: a setting of such a name gets another.
+UNSET = "unset"  # placeholder for a setting that a run lacks; null is a value
+# Reserved columns of the tables: a setting of the same name gets the prefix "config.".
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}
 TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "reference"}
 TAKEN |= {"number", "done", "learned", "mixed", "completed", "diverged", "failed", "running"}
 SUFFIXES = (".low", ".high", ".median", ".least", ".most")
-TOGETHER = 3  # of more keys that decide a setting only together, nobody could say what is whose
+TOGETHER = 3  # most keys reported as jointly determining a setting; more could not be interpreted
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's choices and every value of its configuration, flat: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
+    """Return a run's choices and its flattened configuration: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
     choices, config = record["choices"], flatten(normalize(record["config"]))
     settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
     return {
@@ -31,14 +31,14 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def column_for(key: str) -> str:
-    """A setting's column, unlike those of what was measured."""
+    """Return a setting's column name, distinct from all columns of measurements."""
     key = escape_control(key)
     name = next((key.removesuffix(end) for end in SUFFIXES if key.endswith(end)), key)
     return f"config.{key}" if name in TAKEN or "/" in key else key
 
 
 def columns_of(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Of each setting that differs, and of those that always count, the runs' values as texts that no others share."""
+    """Return the columns of ALWAYS and of each setting that varies; different values have different texts."""
     texts = [{name: canonical(value) for name, value in row.items()} for row in settings]
     names = dict.fromkeys([*ALWAYS, *(name for row in texts for name in row)])
     columns = {name: [row.get(name, UNSET) for row in texts] for name in names}
@@ -46,23 +46,23 @@ def columns_of(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def text_of(key: str, row: Mapping[str, Any]) -> str:
-    """A run's value of a setting as it is shown."""
+    """Format a run's value of a setting for display."""
     return format_value(row[key]) if key in row else UNSET
 
 
 def texts_of(key: str, settings: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """A setting's values as they are shown; where two would read alike, as JSON writes them."""
+    """Format a setting's values for display; as JSON if two different values would read alike."""
     texts = [text_of(key, row) for row in settings]
     return texts if len(set(texts)) == len(set(columns[key])) else list(columns[key])
 
 
 def find_factors(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
-    """Find the settings that make cells, and those that only follow from them.
+    """Find the factors that define cells, and the settings confounded with them.
 
     Returns:
-        the keys: activation, engine, regularizer, and every setting that differs without being decided by keys before
-        it; and, of the fewest keys that together decide a setting, the settings that they decide. What is said of a
-        group is not repeated of its options.
+        the keys: activation, engine, regularizer, and every varying setting that the keys before it do not determine;
+        and a map from sets of keys to the settings that they determine, each setting at its smallest set. Options of
+        a group that is listed there are left out.
     """
     keys = list(ALWAYS)
     decided_later = []
@@ -82,7 +82,7 @@ def find_factors(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[
 
 
 def deciding(name: str, keys: Sequence[str], columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The fewest keys that decide a setting; none where its own group does, or where it takes more than TOGETHER."""
+    """Return the smallest set of keys that determines a setting; empty if its group does, or beyond TOGETHER keys."""
     group = name.split(".")[0]
     varying = [key for key in keys if len(set(columns[key])) > 1]
     for size in range(1, TOGETHER + 1):

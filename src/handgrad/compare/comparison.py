@@ -1,4 +1,4 @@
-"""Runs side by side: what was asked for, a row per run, and the cells that they make."""
+"""Comparison of runs: the options, a table with one row per run, and the cells that the runs form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from handgrad.compare.metrics import Metric
 from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, shortened
 
-LONGEST = 120  # characters of a value in a name; the tables have all of it
+LONGEST = 120  # most characters of a value in a name; the tables show it in full
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What a comparison was asked for, as in `conf/compare.yaml`.
+    """Options of a comparison, as in `conf/compare.yaml`.
 
-    metric: the number to compare by; None: accuracy.
-    margin: what is too small to matter, in the metric's unit; None: the metric's own.
+    metric: the metric to compare by; None: accuracy.
+    margin: equivalence margin, in the metric's unit; None: the metric's default.
     where: a condition on the table of runs, for `pandas.DataFrame.eval`; None: every run.
-    group: the keys that make a cell; None: whatever differs.
-    baseline: the cell that every other is compared with; None: each with each.
-    reference: a table of printed numbers to be shown beside the cells that they are of; None: none.
+    group: the keys that define a cell; None: every setting that varies.
+    baseline: the cell that every other is compared with; None: all pairs.
+    reference: CSV file of published results, shown beside the cells that they match; None: no reference.
     """
 
     metric: str | None = None
@@ -38,20 +38,20 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Runs, and the cells that they form.
 
-    table: a row per run, seeds of a cell together; columns: run, folder, status, outcome, reason, `keys`, seed,
-        metrics, ..., reference. A key's column holds texts, one for each value, so that true, 1, null and "1" are
-        labels like any other.
-    asked: what for.
-    metric: what cells are compared by.
-    keys: the columns that make a cell.
-    values: of each key, what its texts stand for, None for UNSET.
+    table: one row per run, in the order of their folders; columns: run, folder, status, outcome, reason, `keys`, seed,
+        metrics, ..., reference. A key's column holds one text per distinct value, so that true, 1, null and "1" are
+        distinct labels.
+    asked: the options.
+    metric: the metric that cells are compared by.
+    keys: the columns that define a cell.
+    values: for each key, the values behind its texts; None for UNSET.
     choices: the keys that are config groups.
-    follows: of keys that together decide further settings, these settings.
-    scored: the set whose scores count, "test", or "val" where no run has scored the test set.
-    tables: of each row of `table`, the run's other files.
-    remarks: sentences about runs that are not what they should be.
+    follows: for each set of keys, the settings that it determines.
+    scored: the evaluated set: "test", or "val" if no run has test scores.
+    tables: for each row of `table`, the run's other files.
+    remarks: sentences about damaged, incomplete or incompatible runs.
     """
 
     table: pd.DataFrame
@@ -72,35 +72,35 @@ class Comparison:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Of each key its short name."""
+        """Short name of each key."""
         return short_names(self.keys)
 
     @property
     def reference_name(self) -> str:
-        """What printed numbers are called: the name of their file; empty where there are none."""
+        """Name of the reference, its file's stem; empty without one."""
         return "" if self.asked.reference is None else escape_control(self.asked.reference.stem)
 
     @cached_property
     def margin(self) -> float | None:
-        """What is too small to matter, in the table's numbers."""
+        """Equivalence margin, on the scale of the table."""
         margin = self.metric.margin if self.asked.margin is None else self.asked.margin
         return None if margin is None else margin / self.metric.scale
 
     def named(self, key: str, text: str) -> str:
-        """A choice or target as it is called, an option with its name: "relu", "torch.optim.SGD", "strength=1e-05"."""
+        """Return a choice or target by name, an option as name=value: "relu", "torch.optim.SGD", "strength=1e-05"."""
         speaks = (key in self.choices or key.endswith("._target_")) and text not in (UNSET, "null")
         text = shortened(text, LONGEST)
         return text if speaks else f"{self.names[key]}={text}"
 
     @cached_property
     def swept(self) -> str | None:
-        """The one numeric option that was swept, None where there is none or more than one."""
+        """The only numeric option that varies; None if there is none or more than one."""
         numeric = [key for key in self.varying if all(is_number(self.values[key][text]) for text in self.table[key])]
         return numeric[0] if len(numeric) == 1 else None
 
     @cached_property
     def completed(self) -> pd.DataFrame:
-        """The rows of completed runs, all that a mean is made of.
+        """Rows of completed runs, the only ones that enter a mean.
 
         With `gap`: train accuracy minus the scored set's, and `number`: the run's place in `tables`.
         """
@@ -111,26 +111,26 @@ class Comparison:
 
     @cached_property
     def by_cell(self) -> dict[Any, pd.DataFrame]:
-        """The completed runs of every cell, by seed."""
+        """Completed runs of each cell, indexed by seed."""
         return dict(iter(self.completed.set_index("seed").groupby(self.keys, sort=False)))
 
     def members(self, row: Any) -> pd.DataFrame:
-        """The completed runs, by seed, of the cell whose keys a row holds."""
+        """Return the completed runs, indexed by seed, of the cell whose keys a row holds."""
         none = self.completed.head(0).set_index("seed")
         return self.by_cell.get(tuple(row[key] for key in self.keys), none)
 
     @cached_property
     def learned(self) -> pd.DataFrame:
-        """The rows whose metric can be compared: of the runs that learned, if it says how well they did."""
+        """Completed runs that have the metric; if it measures learning, only those that learned."""
         done = self.completed
         done = done[done.outcome == "learned"] if self.metric.of_learning else done
         return done.dropna(subset=[self.metric.column]) if len(done) else done
 
     def sample(self, row: Any) -> pd.Series:
-        """What can be inferred from: by seed, the metric of a cell's `learned` runs, turned so that more is better.
+        """Return a cell's sample: the metric of its `learned` runs by seed, its sign such that higher is better.
 
-        A single run, of which nothing is inferred, counts whether it learned or not. Several runs of a seed, where the
-        keys asked for pool what differs, count as one, by their mean.
+        A cell's only run counts whether it learned or not: it gives no interval. Several runs of one seed, which
+        `group` pools, count as one, by their mean.
         """
         runs = self.members(row)
         if runs.empty:
@@ -142,12 +142,12 @@ class Comparison:
 
 
 def gap(table: pd.DataFrame, scored: str) -> pd.Series:
-    """Train accuracy minus the scored set's, of every run."""
+    """Return each run's train accuracy minus its accuracy on the scored set."""
     return table["train/accuracy"] - table[f"{scored}/accuracy"]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Of each key the shortest name that no other has: its last words, `_target_` left out."""
+    """Return the shortest unique name of each key: its last words, without `_target_`."""
     words = {key: key.removesuffix("._target_").split(".") for key in keys}
     names = {}
     for key, mine in words.items():
@@ -159,5 +159,5 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value can be a place on an axis."""
+    """Tell whether a value can be plotted on a numeric axis."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -1,4 +1,4 @@
-"""Main effects: values of a key compared, averaged over all that else varies."""
+"""Main effects: values of a key compared in pairs, averaged over all other factors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,20 +20,20 @@ from handgrad.compare.statistics import (
     with_verdicts,
 )
 
-MOST_VALUES = 7  # of one key: all their pairs, 21, can still be read
+MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
 
 
 def main_effects(comparison: Comparison) -> pd.DataFrame:
-    """Compare every two values of every key that varies, averaged over all that else varies.
+    """Compare the values of every varying key in pairs, averaged over all other factors.
 
-    Only cells that both values have count, and only seeds that all of these cells have; a seed's difference is the mean
-    over the cells. Of a key with very many values the best is compared with every other. Holm's correction is over all
-    pairs of values, compared or not. Where finished runs have not learned, the shares that did are compared as well.
+    A comparison uses the cells that both values have, and the seeds that all of these cells have; a seed's difference
+    is its mean over the cells. Beyond MOST_VALUES values of a key, only the best is compared with every other; Holm's
+    correction still covers all pairs. If finished runs did not learn, the shares that did are compared as well.
 
     Returns:
-        a row per comparison, the better first: key, cells, and what `pairs` has; the least and most of the cells' own
-        differences, with the cells they are of; and the value that the pair was chosen for, first. Without a cell of
-        two runs, or where one cell was asked for to compare with, there is no row.
+        one row per comparison, the better value first: key, cells, and the columns of `compare_cells`; the smallest
+        and largest difference within one cell, with that cell; and `first`, the first value in the original order (of
+        many, the best). Empty if no cell has two runs, or if a baseline was asked for.
     """
     rows: list[dict[str, Any]] = []
     family = 0
@@ -52,7 +52,7 @@ def main_effects(comparison: Comparison) -> pd.DataFrame:
 
 
 def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFrame]:
-    """Of each value of a key, the metric (more is better) by seed and by combination of whatever else varies."""
+    """Return for each value of a key the metric (higher is better): seeds by combinations of the other factors."""
     others = [other for other in comparison.varying if other != key]
     measured = comparison.learned.assign(better=comparison.metric.sign * comparison.learned[comparison.metric.column])
     wide = measured.pivot_table(index="seed", columns=[*others, key], values="better")
@@ -63,7 +63,7 @@ def measured_by_value(comparison: Comparison, key: str) -> dict[str, pd.DataFram
 
 
 def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[str, Any]:
-    """Compare how many runs learned with two values of a key, over the cells that both have; empty where all did."""
+    """Compare how many runs learned with two values of a key, over their shared cells; empty if all did."""
     others = [other for other in comparison.varying if other != key]
     finished = comparison.table[comparison.table.status.isin(["completed", "diverged"])]
     if not comparison.metric.of_learning or (finished.outcome == "learned").all():
@@ -80,10 +80,10 @@ def shares_by_value(comparison: Comparison, key: str, a: str, b: str) -> dict[st
 def effect(
     comparison: Comparison, key: str, one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """Compare two values of a key, each given with its metric as `measured_by_value` has them.
+    """Compare two values of a key, each given with its table from `measured_by_value`.
 
     Returns:
-        a row of `effects`, empty where they have no cell or no seed in common to average over.
+        a row of `main_effects`; empty if they share no cell, or one of them has no seed in all shared cells.
     """
     (a, first), (b, second) = one, other
     shared = first.columns.intersection(second.columns)
@@ -103,6 +103,6 @@ def effect(
 
 
 def cell_of(comparison: Comparison, keys: Sequence[str], values: Any) -> str:
-    """The name of a pivoted column: the keys' values."""
+    """Return the name of a pivoted column, made of the keys' values."""
     several = values if isinstance(values, tuple) else (values,)
     return " ".join(comparison.named(key, value) for key, value in zip(keys, several, strict=False))

@@ -1,6 +1,6 @@
-"""The figures of a comparison, each the answer to one question.
+"""Figures of a comparison, one per question.
 
-Colours are Okabe and Ito's (2008), told apart by colour-blind eyes; every cell also has its own marker, for grey print.
+Colours are Okabe and Ito's (2008), safe for colour-blind readers; every cell also has its own marker, for grey print.
 A cell looks the same in every figure.
 """
 
@@ -23,20 +23,20 @@ from handgrad.text import shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
 MARKERS = "osD^vP*Xph"
-# A dollar sign in a name is a dollar sign, not mathematics.
+# No parse_math: a dollar sign in a name must not start a formula.
 STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
-MOST = 24  # rows, panels or legend entries of a figure that can still be read
+MOST = 24  # most rows, panels or legend entries in a readable figure
 NOTHING = pd.Series(dtype=float)
 CURVES = "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest;"
 CONFUSED = (
     "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
     "the diagonal is left out."
 )
-LONGEST = 48  # characters of a name, beside which there is still room for the figure
+LONGEST = 48  # most characters of a name that leave room for the plot
 
 
 class Look:
-    """The colour and marker of every cell."""
+    """Colour and marker of each cell."""
 
     def __init__(self, labels: list[str]) -> None:
         self.order = {name: i for i, name in enumerate(sorted(labels))}
@@ -49,7 +49,7 @@ class Look:
 
 
 class PlainLog(LogFormatter):
-    """Ticks of a logarithmic axis as plain numbers, for matplotlib writes them as mathematics."""
+    """Tick formatter of a logarithmic axis with plain numbers in place of matplotlib's mathtext."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -62,11 +62,11 @@ def plainly(axis: Axis) -> None:
 
 
 def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
-    """Draw every figure that the runs have data for; of very many cells, the best.
+    """Draw every figure that the runs have data for, of at most the MOST best cells.
 
     Args:
         comparison: the runs.
-        cells: what `summarize_cells` made of them.
+        cells: the table from `summarize_cells`.
 
     Yields:
         name, caption, figure.
@@ -101,7 +101,7 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
 
 
 def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
-    """Draw the confusion matrices of the best and the worst of several cells, where their runs have left any."""
+    """Draw the confusion matrices of the best and the worst of several cells, if both have any."""
     first, last = cells.iloc[0], cells.iloc[-1]
     best, worst = (mean_confusion(comparison, row) for row in (first, last))
     if len(cells) > 1 and best is not None and worst is not None:
@@ -109,7 +109,7 @@ def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[st
 
 
 def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Figure:
-    """A row per cell, best on top: every run a dot, the mean with its interval, the reference if it has one."""
+    """Plot one row per cell, best on top: a dot per run, the mean with its interval, the reference if there is one."""
     figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
     axes = figure.subplots()
     for y, (_, row) in enumerate(cells.iterrows()):
@@ -126,7 +126,7 @@ def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Me
     if len(known) and metric == comparison.metric:
         look_of: Any = {"marker": "|", "s": 160, "color": "0.35", "linewidths": 2}
         axes.scatter(metric.scale * known.reference, known.index, label=comparison.reference_name, **look_of)
-        # Above the rows: among them its mark would read as one more run.
+        # Above the rows: among them the legend's marker would look like one more run.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
     if metric.column == "gap":
         axes.axvline(0, color="0.6", linewidth=1)
@@ -135,12 +135,12 @@ def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Me
 
 
 def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
-    """A cell's mean and the ends of its interval, NaN where there are none; matplotlib draws nothing there."""
+    """Return a cell's mean and interval ends; NaN, which matplotlib does not draw, if there are none."""
     return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
 
 
 def losses(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """A panel per cell: loss over the epochs."""
+    """Plot loss over epochs, one panel per cell."""
     across = min(len(cells), 4)
     down = -(-len(cells) // across)
     figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
@@ -174,25 +174,25 @@ def losses(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
 
 
 def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
-    """The epochs of a cell's completed runs, by number; those that have left none are missing."""
+    """Return the histories of a cell's completed runs by run number, without runs that have none."""
     tables = {number: comparison.tables[number].history for number in comparison.members(row).number}
     return {number: pd.DataFrame(rows).set_index("epoch") for number, rows in tables.items() if rows}
 
 
 def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
-    """(10, 10) mean counts of a cell's completed runs, None where none has left any."""
+    """Return the mean confusion matrix (10, 10) of a cell's completed runs; None if no run has one."""
     tables = [comparison.tables[number].confusion for number in comparison.members(row).number]
     counts = [matrix for matrix in tables if matrix is not None]
     return np.mean(counts, axis=0) if counts else None
 
 
 def in_lines(label: str, width: int = 30) -> str:
-    """A cell's name broken into lines that fit over a panel."""
+    """Wrap a cell's name to fit above a panel."""
     return "\n".join(textwrap.wrap(shortened(label, 3 * width), width))
 
 
 def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label: str) -> Figure:
-    """Errors of two cells and their difference; the diagonal, which would drown them, left out."""
+    """Plot the errors of two cells and their difference, without the diagonal, which would dominate the colours."""
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
     most = max(1.0, *(matrix.max() for matrix in errors))
@@ -216,7 +216,7 @@ def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label:
 
 
 def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """Accuracy against seconds per epoch."""
+    """Plot accuracy against seconds per epoch."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for _, row in cells.iterrows():
@@ -234,7 +234,7 @@ def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
 
 
 def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[tuple[str, pd.DataFrame]]:
-    """The cells by whatever varies besides one numeric option, best first, each group with its name."""
+    """Group the cells by all factors but the swept one; return (name, cells) pairs, best first."""
     others = [key for key in comparison.varying if key != swept]
     if not others:
         return [("", cells)]
@@ -245,7 +245,7 @@ def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[t
 
 
 def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
-    """The metric, accuracy and loss against the one numeric option swept; a line per value of whatever else varies."""
+    """Plot the metric, accuracy and loss against the swept option, one line per combination of the other factors."""
     number = comparison.values[swept]
     usual = [metrics.find_metric(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
     drawn = list(dict.fromkeys([comparison.metric, *usual]))
@@ -274,7 +274,7 @@ def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], s
 
 
 def spread_out(axes: Axes, values: np.ndarray) -> None:
-    """Make the horizontal axis logarithmic where the values span decades; zero keeps a place at its left."""
+    """Make the x axis logarithmic if the values span a factor of 20 or more; symlog if any is zero or below."""
     positive = values[values > 0]
     if not len(positive) or positive.max() < 20 * positive.min():
         return

@@ -19,22 +19,22 @@ from handgrad.runs.record import read_record
 from handgrad.runs.tables import RunTables, read_run_tables
 from handgrad.text import escape_control, format_value, join_names, shortened
 
-CHANCE = 0.2  # accuracy below which a run has not learned: twice what guessing one of ten classes gets
-GUESSING = 0.125  # accuracy that guessing does not reach: MNIST's commonest class is 11.35 % of it
+CHANCE = 0.2  # accuracy below which a run has not learned: twice that of guessing among ten classes
+GUESSING = 0.125  # accuracy out of reach of guessing: MNIST's most frequent class has 11.35 % of the images
 NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs below CHANCE
 STATUSES = ("completed", "diverged", "failed", "running")
-MOST_REMARKS = 30  # about single files; a person reads no more
+MOST_REMARKS = 30  # most remarks on single files; nobody reads more
 
 
 def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
     """Read every run in or below the folders.
 
     Args:
-        folders: where runs are.
-        asked: what for; the defaults if left out.
+        folders: folders with runs in or below them.
+        asked: the options; the defaults if None.
 
     Raises:
-        UserError: there is none, or what is asked for does not fit the runs.
+        UserError: there is no run, or the options do not fit the runs.
     """
     folders, asked = list(folders), asked or CompareOptions()
     records, remarks = records_in(folders)
@@ -72,25 +72,25 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
 
 
 def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """A row per run: what was measured, and before its seed the settings that differ, as texts."""
+    """Build the table, one row per run: measurements, and before the seed the varying settings as texts."""
     table = pd.DataFrame([row_of(record) for record in records])
     first = list(table.columns).index("seed")
     return pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
 
 
 def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:
-    """The columns that some run has a value in; the scored set's, even before a run is completed."""
+    """Return the columns with a value for some run; always those of the scored set, even before a run is completed."""
     usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss"]
     return list(dict.fromkeys([*usual, *(name for name in table if table[name].notna().any())]))
 
 
 def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> list[dict[str, Any]]:
-    """The records that a condition holds for.
+    """Return the records that satisfy a condition.
 
-    Source: pandas.DataFrame.eval; the columns are those of table.csv, settings that are alike in all runs among them.
+    Source: pandas.DataFrame.eval; columns are those of table.csv, and settings that are equal in all runs.
 
     Raises:
-        UserError: the condition cannot be evaluated, or holds for none.
+        UserError: the condition cannot be evaluated, or no run satisfies it.
     """
     table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
     if f"{scored}/accuracy" in table:
@@ -99,7 +99,7 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
         holds = table.eval(condition, engine="python")
         if not isinstance(holds, pd.Series) or holds.dtype != bool:
             raise ValueError("it is not true or false of each run")
-    except Exception as error:  # pandas hands on whatever Python says of the expression
+    except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
             "comparison of columns of table.csv, names with signs in them in backticks: "
@@ -111,15 +111,15 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
 
 
 def keys_called(name: str, keys: Sequence[str]) -> list[str]:
-    """The key of that name, given in full or as it is shown; none where there is none."""
+    """Return the keys with that full or short name."""
     return [key for key, short in short_names(keys).items() if name in (key, short)]
 
 
 def full_name(name: str, keys: Sequence[str]) -> str:
-    """The key of that name, given in full or as it is shown.
+    """Return the key with that full or short name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such key.
     """
     found = keys_called(name, keys)
     if not found:
@@ -128,13 +128,13 @@ def full_name(name: str, keys: Sequence[str]) -> str:
 
 
 def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[str]) -> list[str]:
-    """Say which differences the keys asked for leave out of account."""
+    """Say which varying settings are pooled because `group` leaves them out."""
     others = [key for key in differing if key not in keys and table[key].nunique() > 1]
     return [f"Pooled over {joined(others)}: of a cell's runs with one seed, the mean counts."] if others else []
 
 
 def outcome(row: Mapping[str, Any], tables: RunTables, scored: str) -> str:
-    """What became of a run: its status, or of a completed one whether it learned, by its history where it has one."""
+    """Return a run's outcome: its status or, if completed, whether it learned, by its history if it has one."""
     final = row.get(f"{scored}/accuracy")
     if row["status"] != "completed" or final is None:
         return str(row["status"])
@@ -146,9 +146,9 @@ def outcome(row: Mapping[str, Any], tables: RunTables, scored: str) -> str:
 
 
 def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The records of all runs in or below the folders, each with its `folder` and `settings`; and what is wrong.
+    """Read the records of all runs in or below the folders, adding `folder` and `settings`; return remarks as well.
 
-    An impossible number is taken out of its record.
+    Impossible numbers are removed from their records.
     """
     records, remarks = [], []
     found = sorted({file.parent for folder in folders for file in folder.rglob(METRICS)}, key=natural)
@@ -172,7 +172,7 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
 
 
 def without_impossible(record: dict[str, Any]) -> list[str]:
-    """Take impossible accuracies, losses and times out of a record; say which."""
+    """Remove impossible accuracies, losses and times from a record; return a remark on each."""
     wrong = []
     metrics = record["metrics"]
     for name, value in list(metrics.items()):
@@ -187,13 +187,13 @@ def without_impossible(record: dict[str, Any]) -> list[str]:
 
 
 def scored_set(records: Sequence[Mapping[str, Any]]) -> str:
-    """The set whose scores count: "test", or "val" where only that was scored."""
+    """Return the set to evaluate by: "test", or "val" if only that was scored."""
     names = {name for record in records if record["status"] == "completed" for name in record["metrics"]}
     return "val" if "val/accuracy" in names and "test/accuracy" not in names else "test"
 
 
 def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bool:
-    """Tell whether a run, if completed, has the accuracies that a mean is made of; remark on it if not."""
+    """Tell whether a run, if completed, has the accuracies that means need; add a remark if a score is missing."""
     needed = ("train/accuracy", f"{scored}/accuracy", f"{scored}/loss")
     missing = [name for name in needed if name not in record["metrics"]] if record["status"] == "completed" else []
     left_out = any(name.endswith("/accuracy") for name in missing)
@@ -205,13 +205,13 @@ def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bo
 
 
 def natural(path: Path) -> tuple[str, int, str]:
-    """Sort 2_name before 10_name."""
+    """Return a sort key that puts 2_name before 10_name."""
     number = path.name.split("_")[0]
     return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
 
 
 def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's row of the table, its settings left out."""
+    """Return a run's row of the table, without its settings."""
     metrics = {escape_control(name): value for name, value in record["metrics"].items() if "/" in name}
     reason, commit = record.get("reason"), record.get("commit")
     return {
@@ -232,10 +232,10 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, list[int], list[str]]:
-    """Keep the last of runs with the same cell and seed, which would count one experiment twice.
+    """Keep one run per cell and seed, the last completed one if any: an experiment must count only once.
 
     Returns:
-        the table; which of its rows these were; a sentence about it.
+        the table; the row numbers that it kept; a remark if there were repeats.
     """
     completed_last = table.assign(done=table.status == "completed").sort_values("done", kind="stable")
     kept = completed_last.drop_duplicates([*keys, "seed"], keep="last").drop(columns="done").sort_index()
@@ -245,7 +245,7 @@ def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
 
 
 def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
-    """The other files of every completed run, and what is wrong with them."""
+    """Read the other files of every completed run; return remarks on damaged ones as well."""
     tables, remarks = [], []
     for record in records:
         found, said = RunTables(), list[str]()
@@ -257,7 +257,7 @@ def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[R
 
 
 def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say where runs have data from different folders, or were made by different versions or code."""
+    """Say whether runs differ in data folder, library versions or commit."""
     said = []
     roots = sorted({str(record["settings"].get("data.root")) for record in records})
     if len(roots) > 1:
@@ -272,7 +272,7 @@ def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def unfinished(table: pd.DataFrame) -> list[str]:
-    """Say which runs are no part of any mean, and which have not learned and are no ordinary values of it."""
+    """Say which runs are excluded from every mean, and which completed without learning."""
     said = []
     for status, what in (
         ("running", "still running"),
@@ -291,11 +291,11 @@ def unfinished(table: pd.DataFrame) -> list[str]:
 
 
 def joined(names: Iterable[Any], most: int = 8) -> str:
-    """A list in words, the first few of a long one."""
+    """Join names; of a long list, the first few."""
     return join_names([str(name) for name in names], most)
 
 
 def few(remarks: Sequence[str]) -> list[str]:
-    """The first of many remarks, and how many more there are."""
+    """Return at most MOST_REMARKS remarks, and the number of the others."""
     more = len(remarks) - MOST_REMARKS
     return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]

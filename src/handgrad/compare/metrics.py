@@ -9,17 +9,17 @@ from handgrad.errors import UserError
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a run.
+    """Metric of a run.
 
-    column: of the table of runs.
-    name: as sentences have it.
-    unit: of a difference.
-    of_value: what stands after a value.
-    scale: from the table's numbers to the unit's.
-    digits: after the point.
-    higher_is_better: which way is up.
-    margin: differences smaller than this are of no consequence, in the unit; None where nobody has said what they are.
-    of_learning: it says how well a run has learned, so that a run that has not is no ordinary value of it.
+    column: its column in the table of runs.
+    name: its name in sentences.
+    unit: unit of a difference.
+    of_value: suffix of a value.
+    scale: factor from the table's numbers to the unit.
+    digits: decimal places.
+    higher_is_better: direction of improvement.
+    margin: default equivalence margin, in the unit; None if there is none.
+    of_learning: whether it measures learning, so that runs that did not learn enter no test of means.
     """
 
     column: str
@@ -34,7 +34,7 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """What a value is multiplied by so that more of it is better."""
+        """Factor that makes higher values better."""
         return 1 if self.higher_is_better else -1
 
     @property
@@ -44,30 +44,30 @@ class Metric:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between what its values lie, in the table's numbers."""
+        """Lowest and highest possible value, on the scale of the table."""
         if self.column == "gap":
             return -1.0, 1.0
         return 0.0, 1.0 if self.column.endswith("/accuracy") else float("inf")
 
     def number(self, value: float) -> str:
-        """A value in its unit, without a minus before zero."""
+        """Format a value in its unit, without a minus before zero."""
         return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"
 
     def difference(self, value: float) -> str:
-        """A difference with its unit."""
+        """Format a difference with its unit."""
         return f"{self.number(value)} {self.unit}"
 
 
 def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric:
-    """The metric of that name.
+    """Return the metric of that name.
 
     Args:
-        name: a column of the table of runs; "accuracy" and "loss" are the scored set's; None stands for accuracy.
-        scored: that set, "test" or "val".
-        columns: those that the runs have.
+        name: a column of the table of runs; "accuracy" and "loss" are the scored set's; None means accuracy.
+        scored: the scored set, "test" or "val".
+        columns: the columns of the table.
 
     Raises:
-        UserError: the runs have no such number.
+        UserError: the runs have no such metric.
     """
     gap = Metric("gap", f"gap (train minus {scored} accuracy)", "points", " points", 100)
     others = [

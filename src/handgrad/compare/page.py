@@ -1,4 +1,4 @@
-"""Write a comparison down: tables, a summary, the figures, and a page that needs nothing beside itself."""
+"""Write a comparison report: tables, a summary, figures, and a self-contained HTML page."""
 
 import base64
 import html
@@ -26,7 +26,7 @@ from handgrad.compare.statistics import MOST_CELLS, SEED_COUNTS
 from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
 
-MOST = 24  # cells that a table shows at a glance
+MOST = 24  # most cells in the printed table
 # Texts that `pandas.read_csv` reads as missing by default, as its documentation lists them.
 READ_AS_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
 READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
@@ -34,13 +34,13 @@ READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 
 @dataclass(frozen=True)
 class Report:
-    """All that is said about a comparison.
+    """Contents of a comparison report.
 
-    sources: the folders that were compared.
-    planned: what `sentences.plan` made of the comparisons that are undecided.
-    remedy: what more seeds would give, in words that end before a command; empty where nothing is to be said.
-    further: the command that would give it, if there is one.
-    progress: how far a sweep that is running has come; empty for any other.
+    sources: the compared folders.
+    planned: the table from `sentences.plan`.
+    remedy: what more seeds would show, a sentence to be followed by a command; empty if there is nothing to say.
+    further: the command for more seeds; empty if there is none.
+    progress: a sentence on the progress of a running sweep; otherwise empty.
     """
 
     sources: Sequence[Path]
@@ -56,17 +56,17 @@ class Report:
 
     @property
     def title(self) -> str:
-        """What was compared."""
+        """Names of the compared folders."""
         return escape_control(joined(source.name for source in self.sources))
 
     @property
     def places(self) -> str:
-        """Where it lies."""
+        """Paths of the compared folders."""
         return escape_control(joined(self.sources))
 
     @property
     def columns(self) -> list[tuple[str, Metric]]:
-        """The numbers of the table with a row per cell: what was asked for, and the usual ones."""
+        """Headings and metrics of the table of cells: the metric asked for, then the usual ones."""
         scored, known = self.comparison.scored, self.comparison.completed.columns
         usual = {
             "train/accuracy": "train %",
@@ -80,18 +80,18 @@ class Report:
 
     @property
     def headings(self) -> list[str]:
-        """Of the table with a row per cell."""
+        """Headings of the table of cells."""
         keys = (self.comparison.names[key] for key in self.comparison.keys)
         return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", *self.reference_heading]
 
     @property
     def reference_heading(self) -> list[str]:
-        """The heading of printed numbers, where there are any."""
+        """Heading of the reference column, if there is one."""
         name, metric = self.comparison.reference_name, self.comparison.metric
         return [f"{name} {metric.name} ({metric.of_value.strip()})"] if name else []
 
     def lines(self, most: int | None = None) -> list[list[str]]:
-        """The table with a row per cell, as text; of the best so many cells, or of all."""
+        """Return the table of cells as text: the best `most` cells, or all."""
         columns, number = self.columns, self.comparison.metric.number
         return [
             [
@@ -106,7 +106,7 @@ class Report:
 
     @property
     def tests(self) -> list[list[str]]:
-        """The table with a row per comparison of cells, as text."""
+        """Table of comparisons of cells, as text."""
         number = self.comparison.metric.number
         return [
             [
@@ -123,13 +123,13 @@ class Report:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """What stands for a verdict."""
+        """Display text of each verdict."""
         same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
         return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "cannot tell"}
 
     @property
     def seeds(self) -> list[list[str]]:
-        """The table of how many seeds would tell, as text."""
+        """Table of detectable differences by number of seeds, as text."""
         digits = self.comparison.metric.digits
         return [
             [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in SEED_COUNTS)]
@@ -138,7 +138,7 @@ class Report:
 
     @property
     def heading_of_tests(self) -> str:
-        """What the table of comparisons compares."""
+        """Heading of the table of comparisons."""
         if self.comparison.asked.baseline is not None:
             return f"Every other cell against {self.comparison.asked.baseline}"
         many = (self.cells.completed + self.cells.diverged > 0).sum()
@@ -146,7 +146,7 @@ class Report:
 
 
 def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -> tuple[str, int]:
-    """What more seeds would give, in words that end before a command, and how many; empty where they are not needed."""
+    """Return what more seeds would show, as in `Report.remedy`, and their number; empty and 0 if none are needed."""
     if cells.completed.max() == 1:
         return "With one seed per cell no interval can be given", FEW
     if planned.empty:
@@ -160,10 +160,10 @@ def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -
 
 
 def write(report: Report, folder: Path, every: int | None = None) -> None:
-    """Write the report's files to a folder; `every` so many seconds the open page loads itself again.
+    """Write the report's files to a folder; the open page reloads itself `every` seconds, if given.
 
-    Leaves table.csv (a row per run), summary.csv and summary.tex (a row per cell), pairs.csv, summary.md, every figure
-    as PNG and SVG, report.html.
+    Files: table.csv (one row per run), summary.csv and summary.tex (one row per cell), pairs.csv, summary.md, every
+    figure as PNG and SVG, report.html.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
@@ -184,25 +184,25 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
     environment.filters |= {"md": in_markdown, "sortable": sortable}
     values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": SEED_COUNTS, "every": every}
     values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
-    values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, as itables packs it
+    values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, bundled by itables
     for template in ("report.html", "summary.md"):
         with replacing(folder / template) as path:
             path.write_text(environment.get_template(f"{template}.jinja").render(values), encoding="utf-8")
 
 
 def encoded(path: Path) -> str:
-    """A file as it is written into a page."""
+    """Return a file in base64, to embed in a page."""
     return base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def anchors(labels: Iterable[str]) -> list[str]:
-    """Of every cell what its part of the page is linked by: its name, with its place where two would read alike."""
+    """Return the HTML anchor of each cell: its name, with its row number if two would be equal."""
     names = [re.sub(r"[^\w.=-]+", "-", label) for label in labels]
     return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)]
 
 
 def runs_of_cells(report: Report, folder: Path) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Of every cell its name and its runs, with links from the page's folder to the pictures that they have left."""
+    """Return each cell's name and runs, with links to the runs' figures relative to the page's folder."""
     table = report.comparison.table
     cells = dict(iter(table.groupby(report.comparison.keys, sort=False)))
     found = []
@@ -216,18 +216,18 @@ def runs_of_cells(report: Report, folder: Path) -> list[tuple[str, list[dict[str
 
 
 def link(path: Path, folder: Path) -> str:
-    """The address of a file, seen from a folder."""
+    """Return the URL of a file relative to a folder."""
     return quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
 
 
 def sortable(text: str) -> str | float:
-    """What a cell of a table is sorted by: the number that it begins with, or its text."""
+    """Return the sort key of a table's cell: its leading number, or its text."""
     number = re.match(r"-?\d+(\.\d+)?", text.removeprefix("< "))
     return float(number[0]) if number else text
 
 
 def in_latex(report: Report) -> str:
-    """The table with a row per cell, for a document that loads booktabs.
+    """Return the table of cells in LaTeX, for a document that loads booktabs.
 
     Source: pandas.io.formats.style.Styler.to_latex.
     """
@@ -238,20 +238,20 @@ def in_latex(report: Report) -> str:
 
 
 def draw(figure: Figure, path: Path, kind: str) -> None:
-    """Write a figure; signs that the font does not have become boxes, without a warning for each."""
+    """Write a figure; glyphs missing from the font become boxes, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
 def for_csv(table: pd.DataFrame) -> pd.DataFrame:
-    """Escape texts that a spreadsheet would compute, or that `pandas.read_csv` would take for a missing value."""
+    """Escape texts that a spreadsheet would evaluate, or that `pandas.read_csv` would read as missing."""
     texts = {name: column.map(escape_cell) for name, column in table.items() if not is_numeric(column)}
     return table.assign(**texts).rename(columns=escape_cell)
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Tell whether a column holds numbers alone."""
+    """Tell whether a column holds only numbers."""
     return bool(pd.api.types.is_numeric_dtype(column))
 
 
@@ -269,5 +269,5 @@ def escape_cell(cell: Any) -> Any:
 
 
 def in_markdown(text: Any) -> str:
-    """A text that Markdown shows as it is: no HTML, no code, no link, no end of a table's cell."""
+    """Escape a text for a Markdown table: HTML, code, links, emphasis and cell separators."""
     return re.sub(r"([\\`|*\[])", r"\\\1", html.escape(escape_control(str(text)), quote=False))

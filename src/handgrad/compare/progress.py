@@ -1,4 +1,4 @@
-"""Progress of a sweep: jobs done, running and to go, and the time they take by the times of earlier runs."""
+"""Progress of a sweep: jobs done, running and to go, and a time estimate from earlier runs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import newest_records, read_record
 from handgrad.text import flatten
 
-MOST_RECORDS = 300  # of earlier runs, the newest: their times are the likeliest
+MOST_RECORDS = 300  # newest earlier runs, from which times are estimated
 ENGINE, EPOCHS = "engine", "trainer.max_epochs"
-# What decides the seconds of an epoch, the most telling first.
+# Settings that determine an epoch's duration, the most important first.
 LIKE = (ENGINE, "network.hidden_sizes", "data.batch_size", "optimizer._target_", "activation")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Numbers of a sweep's jobs that are done, running and to go; seconds until all are done, None if unknown."""
+    """Job counts of a sweep: done, running and to go; and seconds until all are done, None if unknown."""
 
     done: int
     running: int
@@ -35,14 +35,14 @@ class Progress:
     seconds: float | None
 
     def __str__(self) -> str:
-        """In words."""
+        """Return one sentence."""
         rest = "" if self.seconds is None else f", about {in_time(self.seconds)}"
         total = self.done + self.running + self.left
         return f"{self.done} of {total} runs done, {self.running} running, {self.left} to go{rest}."
 
 
 def in_time(seconds: float) -> str:
-    """A length of time as people say it: 40 s, 12 min, 1 h 05 min."""
+    """Format a duration: 40 s, 12 min, 1 h 05 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -50,10 +50,10 @@ def in_time(seconds: float) -> str:
 
 
 def jobs_of(options: Sequence[str]) -> list[list[str]]:
-    """The jobs of a sweep, each its own options, as Hydra's sweeper makes them of what was typed.
+    """Expand the overrides of a sweep into those of each job, by Hydra's own sweeper.
 
     Raises:
-        HydraException: what was typed is no sweep.
+        HydraException: the overrides are invalid.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(options)), max_batch_size=None)
@@ -61,7 +61,7 @@ def jobs_of(options: Sequence[str]) -> list[list[str]]:
 
 
 def of_sweep(folder: Path) -> Progress | None:
-    """How far a sweep has come; None where nothing is known of its start, or nothing is left."""
+    """Return a sweep's progress; None if its jobs are unknown (no saved start, or a search) or all done."""
     try:
         start = start_of(folder, alone=True)
         if start is None or not (folder / "multirun.yaml").exists() or searches(start):
@@ -82,7 +82,7 @@ def of_sweep(folder: Path) -> Progress | None:
 
 
 def readable(path: Path) -> dict[str, Any] | None:
-    """A run's record with its folder, None where it is damaged."""
+    """Read a run's record and add its folder; None if it is missing or damaged."""
     with suppress(UserError, RecursionError):
         record = read_record(path.parent)
         return record | {"folder": path.parent} if record else None
@@ -90,18 +90,18 @@ def readable(path: Path) -> dict[str, Any] | None:
 
 
 def workers_of(launcher: str) -> int:
-    """How many jobs a launcher runs at once."""
+    """Return how many jobs a launcher runs at once."""
     return 1 if launcher == "basic" else os.cpu_count() or 1
 
 
 def seconds_of(
     config: Mapping[str, Any], choices: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """How long a run takes by the times of those earlier ones that are most like it; None without any of its engine.
+    """Estimate a run's seconds from the most similar earlier runs; None if none used its engine.
 
     Args:
-        config: of the run, checked.
-        choices: its config groups.
+        config: the run's checked configuration.
+        choices: its config-group choices.
         known: records of completed runs.
     """
     wanted = flatten(config) | dict(choices)
@@ -119,9 +119,9 @@ def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
     """Say how long runs will take.
 
     Args:
-        seconds: of each, None where no earlier run tells.
-        at_once: how many run at the same time.
-        known: how many earlier runs there are.
+        seconds: estimate for each run, None if there is none.
+        at_once: number of parallel runs.
+        known: number of earlier runs.
     """
     times = [number for number in seconds if number is not None]
     if not times:
@@ -131,7 +131,7 @@ def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
 
 
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
-    """The newest completed runs below a folder, with their times."""
+    """Read the records of the newest completed runs below a folder that have times."""
     newest = newest_records(outputs)[:MOST_RECORDS]
     records = [record for record in map(readable, newest) if record and record["status"] == "completed"]
     return [

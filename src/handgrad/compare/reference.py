@@ -1,4 +1,4 @@
-"""A reference table: numbers that others have printed, shown beside the cells that they are of."""
+"""Reference table: published results, shown beside the cells that they match."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
     """Read a reference table.
 
     Args:
-        path: of a CSV file with a row per printed result. Columns with a slash are metrics ("test/accuracy"); every
-            other column is a setting, whose value a run must have for the row to be shown beside it.
-        metric: what cells are compared by.
+        path: a CSV file with one row per published result. Columns with a slash are metrics ("test/accuracy"); every
+            other column is a setting that a run must share for the row to be shown beside it.
+        metric: the metric that cells are compared by.
 
     Returns:
         the settings, as texts, and a float column "reference".
@@ -39,15 +39,15 @@ def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
 
 
 def match_reference(table: pd.DataFrame, settings: Sequence[Mapping[str, Any]], path: Path) -> tuple[list[float], str]:
-    """Find the reference of every run.
+    """Find the reference value of every run.
 
     Args:
-        table: what `read_reference` returned.
-        settings: of every run.
-        path: of the table, for messages.
+        table: the table from `read_reference`.
+        settings: the settings of every run.
+        path: the table's file, for messages.
 
     Returns:
-        of every run the number, NaN where no row has the run's settings; a sentence that says what had to match.
+        each run's reference value, NaN if no row has its settings; a sentence that says which settings had to match.
 
     Raises:
         UserError: the table has a column that is no setting of any run.

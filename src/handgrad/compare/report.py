@@ -11,16 +11,16 @@ from handgrad.text import escape_control, shortened
 
 
 def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, progress: str = "") -> page.Report:
-    """Collect, pool, test, draw.
+    """Build a report: load runs, pool them into cells, test, plot.
 
     Args:
         sources: folders with runs in or below them.
-        asked: what for.
-        start: the directory from which commands are typed.
-        progress: what is still to be done, of a sweep that is running.
+        asked: the options.
+        start: the directory in which commands are typed.
+        progress: a sentence on the progress of a running sweep.
 
     Raises:
-        UserError: there is no run, or what is asked for does not fit them.
+        UserError: there is no run, or the options do not fit the runs.
     """
     comparison = load.load_runs(sources, asked)
     cells = statistics.summarize_cells(comparison)
@@ -42,15 +42,15 @@ def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, pr
 
 
 def write_and_print(report: page.Report, folder: Path, every: int | None = None) -> None:
-    """Write a report and print its table, its sentences and where the rest is.
+    """Write a report; print its table, its sentences and its path.
 
     Args:
-        report: to be written.
-        folder: where to.
-        every: seconds after which the open page loads itself again.
+        report: the report.
+        folder: output folder.
+        every: seconds after which the open page reloads itself; None: never.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the report cannot be written.
     """
     with output_errors(folder):
         page.write(report, folder, every)
@@ -58,7 +58,7 @@ def write_and_print(report: page.Report, folder: Path, every: int | None = None)
 
 
 def show(report: page.Report, folder: Path) -> None:
-    """Print the table, the sentences and where the rest is."""
+    """Print a report's table, sentences and path."""
     from rich.table import Table
 
     console = table_console()
@@ -66,7 +66,7 @@ def show(report: page.Report, folder: Path) -> None:
     lines = report.lines(page.MOST)
     keys = len(report.comparison.keys)
     widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
-    for number, heading in enumerate(report.headings):  # where room is short, numbers and words stay whole
+    for number, heading in enumerate(report.headings):  # if space is short, fold remarks and wide keys, not numbers
         texts = number >= keys and heading == "remarks"
         whole = widest < 60 if number < keys else not texts
         table.add_column(heading, no_wrap=whole, overflow="fold", min_width=len("diverged") if texts else None)

@@ -1,4 +1,4 @@
-"""What a comparison says in words that claim no more than its numbers do; docs/statistics.md says what each means."""
+"""Sentences of a comparison, which claim no more than its tests show; docs/statistics.md explains each of them."""
 
 from collections.abc import Iterable
 from itertools import combinations
@@ -16,13 +16,13 @@ from handgrad.compare.statistics import ALPHA, EPSILON, LEVEL, MOST_CELLS, SEED_
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
-    """Say what the numbers say, and no more.
+    """Describe the results in sentences.
 
     Args:
         comparison: the runs.
-        cells: what `summarize_cells` made of them.
-        compared: what `compare_cells` made of the cells.
-        by_key: what `main_effects` found.
+        cells: the table from `summarize_cells`.
+        compared: the table from `compare_cells`.
+        by_key: the table from `main_effects`.
     """
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
@@ -34,7 +34,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
         said += [one_sentence(comparison, row, row.a, row.b) for _, row in telling.head(MOST_CELLS).iterrows()]
         said += [f"{more} more comparisons are in pairs.csv."] if (more := len(telling) - MOST_CELLS) > 0 else []
     elif len(with_runs) > 1:
-        if not (many and len(comparison.varying) == 1 and len(by_key)):  # else it is among the effects
+        if not (many and len(comparison.varying) == 1 and len(by_key)):  # else it is among the main effects
             best = compared[compared.a.isin(with_runs.label[:2]) & compared.b.isin(with_runs.label[:2])]
             said += [one_sentence(comparison, row, row.a, row.b) for _, row in worth_saying(best).iterrows()]
         if len(with_runs) > MOST_CELLS:
@@ -54,12 +54,12 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
 
 
 def worth_saying(compared: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons but for shares that are not told apart: how many runs of each cell learned is said anyway."""
+    """Drop undecided comparisons of shares: how many runs of each cell learned is reported anyway."""
     return compared[(compared.test != "Fisher") | (compared.verdict == "differ")]
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
-    """Which cell is the best, and of how many: a maximum of many is too high on average."""
+    """Name the best cell, and the number of cells: a maximum of many is biased upwards."""
     metric, best = comparison.metric, cells.iloc[0]
     value = f"{with_interval(best, metric)}{metric.of_value}"
     if len(cells) == 1:
@@ -70,7 +70,7 @@ def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
 
 
 def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[str]:
-    """A sentence per comparison of a key's values; of very many values, one on the best of them."""
+    """Return a sentence per comparison of a key's values; beyond MOST_VALUES values, one on the best."""
     mine = by_key[by_key.key == key]
     values = comparison.learned[key].unique().tolist() if len(comparison.learned) else []
     if len(values) > MOST_VALUES:
@@ -95,12 +95,12 @@ def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[st
 
 
 def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str]:
-    """What the comparisons of a key's best value with every other one say together.
+    """Summarize the comparisons of a key's best value with every other one.
 
     Args:
         comparison: the runs.
-        rows: those of `main_effects` that are the key's.
-        key: has more than MOST_VALUES values.
+        rows: the key's rows of `main_effects`.
+        key: a key with more than MOST_VALUES values.
     """
     rows = rows[rows.test != "Fisher"]
     if rows.empty:
@@ -132,12 +132,12 @@ def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str
 
 
 def named_of(comparison: Comparison, key: str, values: Iterable[str]) -> str:
-    """Values of a key as they are called, the first few of many."""
+    """Join the names of a key's values; of many, the first few."""
     return joined([comparison.named(key, value) for value in values], most=5)
 
 
 def who_learned(cells: pd.DataFrame) -> list[str]:
-    """A sentence for each cell of which a run did not learn; of very many such cells, for the first of them."""
+    """Return a sentence for each cell with a run that did not learn; beyond MOST_CELLS, the number of others."""
     failing = cells[cells.mixed]
     said = [how_many_learned(row) for _, row in failing.head(MOST_CELLS).iterrows()]
     if further := len(failing) - len(said):
@@ -146,7 +146,7 @@ def who_learned(cells: pd.DataFrame) -> list[str]:
 
 
 def how_many_learned(row: Any) -> str:
-    """How many of a cell's finished runs learned, with the exact 95 % interval of the share (Clopper and Pearson).
+    """Say how many of a cell's finished runs learned, with the share's exact 95 % interval (Clopper and Pearson).
 
     Source: scipy.stats.binomtest.
     """
@@ -160,14 +160,14 @@ def how_many_learned(row: Any) -> str:
 
 
 def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "") -> str:
-    """One comparison in words.
+    """Describe one comparison.
 
     Args:
         comparison: the runs.
-        row: of `compare_cells` or `main_effects`.
-        a: what the better one is called.
-        b: the other.
-        over: what it was averaged over, from a comma on.
+        row: a row of `compare_cells` or `main_effects`.
+        a: name of the better one.
+        b: name of the other.
+        over: what was averaged over, with a leading comma; or empty.
     """
     by = comparison.metric.difference(row.difference)
     if row.test == "McNemar":
@@ -202,7 +202,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
 
 
 def seeds(row: Any) -> str:
-    """How many seeds a comparison rests on."""
+    """Say how many seeds a comparison uses."""
     if row.test == "paired t":
         return f"{row.n} seeds each" if row.n_a == row.n_b == row.n else f"the {row.n} seeds that both have"
     return (
@@ -211,27 +211,27 @@ def seeds(row: Any) -> str:
 
 
 def margin(comparison: Comparison) -> str:
-    """The margin with its unit."""
+    """Format the equivalence margin with its unit."""
     assert comparison.margin is not None
     return f"{comparison.margin * comparison.metric.scale:g} {comparison.metric.unit}"
 
 
 def within(comparison: Comparison) -> str:
-    """What equality means here."""
+    """Return " within" and the margin; empty without a margin."""
     return f" within {margin(comparison)}" if comparison.margin is not None else ""
 
 
 def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -> pd.DataFrame:
-    """How many seeds would tell what these could not.
+    """Compute which differences more seeds would detect, for every undecided comparison.
 
     Args:
         comparison: the runs.
-        compared: what `compare_cells` made of the cells; taken where there are no effects.
-        by_key: what `main_effects` found.
+        compared: the table from `compare_cells`; used if there are no main effects.
+        by_key: the table from `main_effects`.
 
     Returns:
-        a row per undecided comparison of means: a, b, and of each of PLANNED the smallest difference, in the metric's
-        unit, that so many seeds would show with 80 % power after the correction, by the spread at hand.
+        one row per undecided comparison of means: a, b, and for each of SEED_COUNTS the smallest difference, in the
+        metric's unit, that this many seeds detect with 80 % power after correction, given the observed spread.
     """
     table = by_key if len(by_key) else compared
     open_ = table[(table.verdict == "cannot tell") & table.spread.notna()]
@@ -244,14 +244,14 @@ def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -
 
 
 def enough(comparison: Comparison, planned: pd.DataFrame) -> int | None:
-    """The fewest of PLANNED seeds that would show every difference as large as the margin; None where none would."""
+    """Return the smallest of SEED_COUNTS that detects every difference as large as the margin; None if none does."""
     assert comparison.margin is not None
     wanted = comparison.margin * comparison.metric.scale
     return next((seeds for seeds in SEED_COUNTS if (planned[seeds] <= wanted).all()), None)
 
 
 def about_seeds(comparison: Comparison, planned: pd.DataFrame) -> str:
-    """How many seeds would tell, in words; of several comparisons, the one with the widest spread."""
+    """Say which differences more seeds would detect, for the comparison with the widest spread."""
     worst = planned.loc[planned[SEED_COUNTS[0]].idxmax()]
     digits = comparison.metric.digits
     steps = ", ".join(f"{seeds} seeds {worst[seeds]:.{digits}f}" for seeds in SEED_COUNTS)
@@ -262,14 +262,14 @@ def about_seeds(comparison: Comparison, planned: pd.DataFrame) -> str:
 
 
 def p_value(row: Any) -> str:
-    """A corrected p-value as it is written, with its sign."""
+    """Format a corrected p-value with its relation sign."""
     return "< 0.001" if row.p_corrected < 0.001 else f"= {row.p_corrected:.3f}"
 
 
 def with_interval(row: Any, metric: Metric) -> str:
-    """A cell's mean, with half the width of its 95 % interval where there is one; or median and range.
+    """Format a cell's mean, with half the width of its 95 % interval if there is one; or its median and range.
 
-    Those where runs have not learned, or the interval leaves what the metric can be: no bell curve is behind them.
+    Median and range if runs did not learn or the interval exceeds the metric's bounds: neither is normally distributed.
     """
     mean, low, high = (row[f"{metric.column}{end}"] for end in ("", ".low", ".high"))
     if pd.isna(mean):

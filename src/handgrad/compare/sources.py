@@ -1,4 +1,4 @@
-"""Which folders a comparison is of: those that were named, or the newest sweep."""
+"""Source folders of a comparison: those that were named, or the newest sweep."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from handgrad.runs.folder import METRICS
 
 
 def matching(patterns: Sequence[str], sweeps: Path, start: Path | None = None) -> list[Path]:
-    """The folders that patterns name; without a pattern, the newest sweep.
+    """Find the folders that patterns match; without a pattern, the newest sweep.
 
     Args:
-        patterns: each a folder, or a pattern of folders.
-        sweeps: where sweeps are.
-        start: what relative patterns start from; the working directory if left out.
+        patterns: each a folder, or a glob pattern of folders.
+        sweeps: the folder of all sweeps.
+        start: base of relative patterns; the working directory if None.
 
     Raises:
         UserError: a pattern matches no folder, or there is no sweep.
@@ -28,10 +28,10 @@ def matching(patterns: Sequence[str], sweeps: Path, start: Path | None = None) -
 
 
 def newest(sweeps: Path) -> Path:
-    """The sweep that was last begun or in which a run last changed; of equally new ones, the last by name.
+    """Find the sweep that was started, or in which a run changed, last; of equally new ones, the last by name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no sweep.
     """
     times: dict[Path, float] = {}
     for folder in sorted(path for path in sweeps.glob("*") if path.is_dir()):
@@ -44,10 +44,10 @@ def newest(sweeps: Path) -> Path:
 
 
 def named_by(pattern: str, start: Path) -> list[Path]:
-    """The folder of that name, or else all that match the name as a pattern.
+    """Find the folder of that name, or else all that match the name as a glob pattern.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such folder.
     """
     path = start / pattern
     try:

@@ -1,6 +1,6 @@
-"""What runs say of cells: means with intervals, tests of difference and of equivalence, shares that learned.
+"""Statistics of cells: means with intervals, tests of difference and of equivalence, shares of runs that learned.
 
-Intervals and tests are scipy's and statsmodels'; what each means is in docs/statistics.md. Numbers are those of the
+Intervals and tests are scipy's and statsmodels'; docs/statistics.md explains each. Numbers are on the scale of the
 table of runs (accuracies in [0, 1]); differences are positive if the first is better, also for metrics to be minimised.
 """
 
@@ -26,17 +26,15 @@ from handgrad.runs.tables import RunTables
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 POWER = 0.8
-EPSILON = 1e-12  # numbers closer than this differ by rounding alone, and have no spread to infer from
-SEED_COUNTS = (3, 5, 10, 20, 30)  # seeds
+EPSILON = 1e-12  # smaller differences are rounding errors, and no spread to infer from
+SEED_COUNTS = (3, 5, 10, 20, 30)  # numbers of seeds to plan for
 FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "test", "n", "n_a", "n_b", "identical"]
 COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
-MOST_CELLS = (
-    15  # all pairs of so many cells, 105, can still be read; of more, only the best is compared with the others
-)
+MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the best is compared with the others
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % confidence interval (Student's t); without spread or a second value, NaN for the interval's ends.
+    """Return mean and 95 % confidence interval (Student's t); its ends are NaN without spread or a second value.
 
     Source: scipy.stats.ttest_1samp.
     """
@@ -50,7 +48,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def label(comparison: Comparison, row: Any) -> str:
-    """A cell's name: the keys that vary, or all where none does."""
+    """Return a cell's name, made of the keys that vary, or of all if none does."""
     return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
 
 
@@ -61,10 +59,10 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         comparison: the runs.
 
     Returns:
-        a row per cell, best first: label (no two alike), keys, runs, number of each status and outcome; mixed, whether
-        a finished run has not learned; of train and test accuracy, test loss, gap, seconds per epoch and the metric
-        asked for, over the completed runs, the mean, its interval's ends `.low` and `.high` (NaN where the runs are
-        mixed), `.median`, `.least` and `.most`; reference, where all runs have the same.
+        one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether a
+        finished run did not learn; for train and test accuracy, test loss, gap, seconds per epoch and the metric asked
+        for: the mean over the completed runs, its interval's ends `.low` and `.high` (except for times, NaN if mixed),
+        `.median`, `.least` and `.most`; reference, if all runs have the same.
     """
     scored, metric = comparison.scored, comparison.metric
     names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
@@ -93,22 +91,23 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
 
 
 def reference_of(runs: pd.DataFrame) -> float:
-    """The printed number that stands beside a cell, NaN where its runs have none or several."""
+    """Return a cell's reference value; NaN if its runs have none or several."""
     return runs.reference.iloc[0] if "reference" in runs and runs.reference.nunique(dropna=False) == 1 else np.nan
 
 
 def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str, Any]:
-    """Difference of two samples' means with its 95 % interval, and the p-values of difference and of equivalence.
+    """Compare two samples' means: difference with its 95 % interval, p-values of difference and of equivalence.
+
+    The test is paired over the shared seeds, if there are two or more, and ignores the others; otherwise Welch's.
 
     Args:
         a: values by seed.
-        b: likewise; where two or more seeds are shared, only those count, in pairs; else Welch's test.
-        margin: what is too small to matter; None: no test of equivalence.
+        b: the other sample's values by seed.
+        margin: equivalence margin; None: no test of equivalence.
 
     Returns:
         difference, low, high; p; p_equal, of two one-sided tests; spread, the standard deviation of one seed's
-        difference; test; n, the seeds that count, of each; n_a and n_b, the seeds there are; identical, whether every
-        seed gives both the same.
+        difference; test; n, the seeds used of each; n_a and n_b, the seeds of each; identical, whether all pairs agree.
 
     Source: scipy.stats.ttest_rel, ttest_ind; statsmodels.stats.weightstats.ttost_paired, ttost_ind.
     """
@@ -140,7 +139,7 @@ def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str,
 
 
 def better_first(row: dict[str, Any]) -> dict[str, Any]:
-    """A comparison with the better one first."""
+    """Return a comparison with the better one first."""
     if not row["difference"] < 0:
         return row
     swapped = {"low": -row["high"], "high": -row["low"], "difference": -row["difference"]}
@@ -152,7 +151,7 @@ def better_first(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
-    """McNemar's exact test on which test images two single runs classify rightly.
+    """Apply McNemar's exact test to the test images that two single runs classify correctly.
 
     Source: statsmodels.stats.contingency_tables.mcnemar.
     """
@@ -164,11 +163,11 @@ def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
 
 
 def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
-    """Fisher's exact test on how many of two samples' finished runs learned.
+    """Apply Fisher's exact test to the shares of two samples' finished runs that learned.
 
     Args:
-        a: how many learned, and how many finished.
-        b: likewise.
+        a: number of runs that learned, and of finished runs.
+        b: the other sample's numbers.
 
     Source: scipy.stats.fisher_exact.
     """
@@ -180,24 +179,25 @@ def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
 
 
 def number_of_pairs(many: int) -> int:
-    """How many pairs so many things make."""
+    """Return the number of pairs among `many` items."""
     return many * (many - 1) // 2
 
 
 def chosen_pairs(many: int, most: int) -> list[tuple[int, int]]:
-    """Places of the pairs to compare: all, or if that is more than `most` things' pairs, the first with each other."""
+    """Return the index pairs to compare: all, or with more than `most` items, the first with every other."""
     return list(combinations(range(many), 2)) if many <= most else [(0, other) for other in range(1, many)]
 
 
 def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
-    """Compare every two cells, or every other with the one asked for, or of very many cells the best with every other.
+    """Compare all pairs of cells; with a baseline, only pairs with it; beyond MOST_CELLS, only pairs with the best.
 
-    Runs that did not learn are no values of a bell curve. Where a finished run of one of two cells has not, the shares
-    that learned are compared, and besides, the metric of the runs that did.
+    The metric of runs that did not learn is not normally distributed. If a finished run of either cell did not learn,
+    one row compares the shares that learned, and another the metric of the runs that did.
 
     Returns:
-        a row per comparison, the better cell first: a, b, what `difference`, `of_two_runs` or `of_shares` found, and
-        what `with_verdicts` adds, corrected over all pairs: the best cell was found among them, compared or not.
+        one row per comparison, the better cell first: a, b, the results of `compare_means`, `mcnemar_test` or
+        `fisher_test`, and of `with_verdicts`. All pairs are corrected for, compared or not: the best cell was chosen
+        among them.
     """
     done = cells[cells.completed + cells.diverged > 0].reset_index(drop=True)
     records = done.to_dict("records")
@@ -229,10 +229,10 @@ def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
-    """The place of the cell asked for, by its label or by key=value words.
+    """Return the index of the baseline cell, given by its label or by key=value words.
 
     Raises:
-        UserError: none is so called, or several are.
+        UserError: no cell matches, or several do.
     """
     wanted = str(comparison.asked.baseline)
     labels: list[str] = cells.label.tolist()
@@ -256,28 +256,28 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
 
 
 def averages(comparison: Comparison) -> bool:
-    """Whether values of keys are compared, besides cells."""
+    """Tell whether values of keys are compared as well as cells."""
     return comparison.asked.baseline is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
 
 
 def number_of_families(comparison: Comparison) -> int:
-    """How many tables of unlike comparisons there are: of cells, and, where several keys vary, of their values."""
+    """Return the number of families of comparisons: cells and, if several keys vary, their values."""
     return 2 if averages(comparison) and len(comparison.varying) > 1 else 1
 
 
 def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame:
-    """Correct every kind of p by Holm's method, each for itself, and say what they decide.
+    """Correct each kind of p-value separately by Holm's method, and add verdicts.
 
-    Each of several tables gets an equal part of the 5 % (Bonferroni's method over tables), so that in one of twenty
-    sweeps without a difference one is claimed, and not in one of ten.
+    Several tables share the 5 % equally (Bonferroni's method over tables), so that one sweep in twenty without a
+    difference claims one, not one in ten.
 
     Args:
-        table: comparisons; those of shares answer another question than those of means, and are corrected apart.
-        family: how many comparisons of means to correct for.
-        tables: how many such tables there are.
+        table: comparisons; those of shares answer another question than those of means, and are corrected separately.
+        family: number of comparisons of means to correct for.
+        tables: number of such tables.
 
     Returns:
-        the table with p_corrected, p_equal_corrected, n_comparisons (which multiplies the smallest p), and verdict:
+        the table with p_corrected, p_equal_corrected, n_comparisons (the factor of the smallest p), and verdict:
         "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
     """
     shares = table.test == "Fisher"
@@ -297,11 +297,11 @@ def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame
 
 
 def holm(p: pd.Series, family: int) -> pd.Series:
-    """p-values corrected by Holm's method, NaN where there is none.
+    """Correct p-values by Holm's method; NaN stays NaN.
 
     Args:
-        p: of the comparisons that were made.
-        family: how many there would have been, had all been made; what was not tested counts as 1, which is cautious.
+        p: p-values of the comparisons that were made.
+        family: number of comparisons, made or not; untested ones count as p = 1, which is conservative.
 
     Source: statsmodels.stats.multitest.multipletests.
     """
@@ -315,17 +315,17 @@ def holm(p: pd.Series, family: int) -> pd.Series:
 
 
 def detectable(spread: float, seeds: int, comparisons: int) -> float:
-    """The smallest difference that so many seeds, in pairs, would show in 80 of 100 sweeps.
+    """Return the smallest difference that a paired test on `seeds` seeds detects with 80 % power.
 
     Args:
         spread: standard deviation of one seed's difference.
-        seeds: of the sweep that is planned.
-        comparisons: that p will be corrected for; the first of Holm's steps is by all of them.
+        seeds: number of seeds in the planned sweep.
+        comparisons: number of comparisons to correct for; Holm's first step uses all of them.
 
     Source: statsmodels.stats.power.TTestPower.
     """
-    test, alpha = TTestPower(), ALPHA / max(comparisons, 1) / 2  # one side: the other's part is beyond any digit shown
+    test, alpha = TTestPower(), ALPHA / max(comparisons, 1) / 2  # one-sided: the other tail's power is negligible
     about = (stats.t.ppf(1 - alpha, seeds - 1) + stats.t.ppf(POWER, seeds - 1)) / seeds**0.5
-    # Not solve_power: it starts at 0.5, and ends where the power is 0.07 for 3 seeds and 66 comparisons.
+    # Not solve_power: it starts at 0.5 and stops at a power of 0.07 for 3 seeds and 66 comparisons.
     size = brentq(lambda size: test.power(size, seeds, alpha, alternative="larger") - POWER, about / 3, 3 * about)
     return float(size) * spread

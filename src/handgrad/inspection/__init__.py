@@ -1,1 +1,1 @@
-"""A trained network opened again: scored, asked about pictures, exported, made into a page."""
+"""Inspection of trained networks: evaluation, prediction, export, lesson page."""

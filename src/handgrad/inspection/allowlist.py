@@ -1,8 +1,8 @@
-"""The allow list: what of a configuration that was read from disk may be built.
+"""Allow list: the classes that a configuration read from disk may instantiate.
 
-A run's folder or a checkpoint may come from a stranger. Of the configuration recorded in it only the parts below are
-read, because a trained network needs no others; each must name a class of this list, and its arguments must fit that
-class's schema. The rest (optimizer, schedule, loggers, callbacks, plugins, profiler) is never looked at.
+A run's folder or a checkpoint may come from a stranger. Only the parts below are read from its configuration, because
+a trained network needs no others; each must name a class on this list, and its arguments must fit that class's schema.
+The rest (optimizer, schedule, loggers, callbacks, plugins, profiler) is ignored.
 """
 
 from collections.abc import Mapping
@@ -17,35 +17,35 @@ from handgrad.text import format_value, texts_in
 
 
 class Arguments(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """The arguments of a class on the list; on its own, none."""
+    """Arguments of a class on the list; this base schema allows none."""
 
 
 class NegativeSlope(Arguments):
-    """Of leaky ReLU."""
+    """Arguments of leaky ReLU."""
 
     negative_slope: float = 0.01
 
 
 class Partial(Arguments):
-    """Of an engine, which gets the rest as objects."""
+    """Arguments of an engine, which gets all others as objects."""
 
     partial: Literal[True] = Field(alias="_partial_")
 
 
 class NetworkArguments(Network, extra="forbid"):
-    """Of the perceptron."""
+    """Arguments of the perceptron."""
 
 
 class DataArguments(Data, extra="forbid"):
-    """Of the data module."""
+    """Arguments of the data module."""
 
 
 class Strength(Regularizer, extra="forbid"):
-    """Of the L2 penalty."""
+    """Arguments of the L2 penalty."""
 
 
 class Scoring(BaseModel):
-    """Of a recorded Trainer, what decides how its network is scored."""
+    """Settings of a recorded Trainer that affect scoring."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -72,7 +72,7 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
 
 
 class Recorded(BaseModel):
-    """The parts of a recorded configuration from which its network is built again."""
+    """Parts of a recorded configuration that its network is rebuilt from."""
 
     model_config = ConfigDict(strict=True)
 
@@ -88,20 +88,19 @@ class Recorded(BaseModel):
 
 
 def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> dict[str, Any]:
-    """Take from a recorded configuration what a trained network is built from.
+    """Extract the parts of a recorded configuration that a trained network is rebuilt from.
 
     Args:
         recorded: the whole configuration, as it was read.
-        source: the file it stands in, for the message.
+        source: the configuration's file, for messages.
         trust: whether to accept classes that are not on the list, with any arguments.
 
     Returns:
-        seed, threads, matmul, activation, engine, network, data, regularizer, and of the Trainer what decides
-        how the network is scored.
+        seed, threads, matmul, activation, engine, network, data, regularizer, and the Trainer's settings that affect
+        scoring.
 
     Raises:
-        UserError: names the class that is not on the list, the text that Hydra would look up, or each value that does
-            not fit.
+        UserError: names the class that is not on the list, the interpolation, or each invalid value.
     """
     try:
         parts = Recorded.model_validate(in_todays_names(recorded)).model_dump(by_alias=True, exclude_unset=True)

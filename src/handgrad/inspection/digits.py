@@ -1,9 +1,9 @@
-"""From any picture of a digit to what MNIST would have made of it.
+"""Preprocessing of digit pictures, as MNIST was preprocessed.
 
 LeCun, Cortes and Burges, The MNIST database: "The original black and white (bilevel) images from NIST were size
 normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The resulting images contain grey levels as
 a result of the anti-aliasing technique used by the normalization algorithm. The images were centered in a 28x28 image
-by computing the center of mass of the pixels." In MNIST's own files that centre, rounded, is pixel (14, 14), counted
+by computing the center of mass of the pixels." In MNIST's own files the rounded centre is pixel (14, 14), counted
 from 0, and the brightest pixel is 254 or 255.
 """
 
@@ -24,24 +24,24 @@ Grey = NDArray[np.float64]  # (H, W)
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 SIDE, BOX, CENTRE = 28, 20, 14
-LARGEST = 400  # pixels of a side: more detail than a box of 20 can show
-FAINTEST = 0.06  # contrast, of white to black, below which there is nothing to be seen
-CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
-THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
-SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
+LARGEST = 400  # longest side in pixels; a box of 20 shows no more detail
+FAINTEST = 0.06  # least contrast, as a share of white to black; below it a picture is empty
+CLEAN = 0.005  # most noise, as a share of the contrast, in a drawn picture; photographs have more
+THINNEST = 1.6  # least stroke width in the box, in pixels; MNIST's strokes have two to three
+SPECK = 0.04  # least share of the largest stroke's ink; smaller spots are dirt
 
 
 def to_mnist(path: Path) -> tuple[Grey, Tensor]:
-    """Read a picture and prepare it as MNIST's were.
+    """Read a picture and preprocess it as MNIST was.
 
     Args:
-        path: of a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
+        path: a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
 
     Returns:
-        the picture, (H, W) from 0, black, to 1, white; and what the network sees, (784,) from 0, paper, to 1, ink.
+        the picture, (H, W) from 0 (black) to 1 (white); and the network's input, (784,) from 0 (paper) to 1 (ink).
 
     Raises:
-        UserError: the file is no such picture, or nothing stands out in it.
+        UserError: the file is no such picture, or nothing in it stands out from the background.
     """
     grey = read(path)
     ink = extract_ink(grey)
@@ -70,14 +70,14 @@ def as_it_is(path: Path, dataset: str) -> tuple[Grey, Tensor]:
 
 
 def read(path: Path) -> Grey:
-    """Read a picture as shades of grey, its transparent parts as paper, upright, at most 400 pixels a side.
+    """Read a picture in greyscale, upright, with transparent parts as paper, at most 400 pixels a side.
 
     Raises:
         UserError: the file cannot be read as a picture.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            file.draft("L", (LARGEST, LARGEST))  # a JPEG is read at the size that is needed
+            file.draft("L", (LARGEST, LARGEST))  # decode a JPEG at reduced size
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith(("I", "F")):  # 16 bits
                 deep = np.asarray(picture, dtype=np.float64)
@@ -95,7 +95,7 @@ def read(path: Path) -> Grey:
 
 
 def on_paper(picture: Image.Image) -> Image.Image:
-    """Shades of grey from 0 to 1 in mode "F"; what is transparent becomes the opposite of what is not."""
+    """Convert to greyscale from 0 to 1 in mode "F"; transparent parts become black or white, unlike the rest."""
     light = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float32) / 255
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
@@ -105,7 +105,7 @@ def on_paper(picture: Image.Image) -> Image.Image:
 
 
 def extract_ink(grey: Grey) -> Grey | None:
-    """How much ink is where, from 0 to 1, the background's own shading taken away; None where there is none."""
+    """Return the ink density from 0 to 1, without the background's shading; None if there is no ink."""
     difference, noise = from_background(grey)
     smooth = ndimage.uniform_filter(difference, 3) if min(grey.shape) >= BOX else difference
     if smooth.max() < -smooth.min():
@@ -113,26 +113,26 @@ def extract_ink(grey: Grey) -> Grey | None:
     peak = smooth.max()
     if peak < max(FAINTEST, 5 * noise):
         return None
-    full = np.percentile(difference[difference > peak / 2], 75)  # one dark spot is no measure of a stroke
+    full = np.percentile(difference[difference > peak / 2], 75)  # not the maximum: it may be a single dark spot
     ink = np.clip(difference / full, 0, 1)
-    if noise > CLEAN * full:  # the grain of paper and camera is no grey level of a stroke
+    if noise > CLEAN * full:  # suppress the grain of paper and camera
         ink = np.clip((ink - 0.3) / 0.4, 0, 1)
     return without_dirt(ink)
 
 
 def from_background(grey: Grey) -> tuple[Grey, float]:
-    """Fit a smooth background, as light falls on paper, and return what differs from it and how noisy it is.
+    """Subtract a smooth background, as light falls on paper; return the difference and its noise level.
 
-    A quadratic surface, fitted to the picture's rim and then to all that is near it.
+    The background is a quadratic surface, fitted to the picture's rim, then to all pixels with values close to it.
     """
-    every = max(1, min(grey.shape) // 64)  # pixels enough to fit six numbers to
+    every = max(1, min(grey.shape) // 64)  # subsample: still enough pixels to fit six parameters
     light, terms = grey[::every, ::every].ravel(), surface_terms(grey.shape)
     fitted = terms[::every, ::every].reshape(-1, 6)
     rim = 1 - max(0.1, 4 / min(grey.shape))
     near = abs(fitted[:, 1:3]).max(axis=1) > rim
     near &= abs(light - np.median(light[near])) < 0.25
     surface, noise = np.zeros(6), 0.0
-    for usable in (1, 3, 6, 6, 6):  # terms: flat, tilted, bent
+    for usable in (1, 3, 6, 6, 6):  # numbers of terms: constant, linear, quadratic
         if near.sum() < 12:
             break
         surface[:usable] = np.linalg.lstsq(fitted[near, :usable], light[near], rcond=None)[0]
@@ -143,13 +143,13 @@ def from_background(grey: Grey) -> tuple[Grey, float]:
 
 
 def surface_terms(shape: tuple[int, ...]) -> Grey:
-    """(H, W, 6) terms of a quadratic surface: 1, x, y, x^2, xy, y^2, with x and y from -1 to 1."""
+    """Return the (H, W, 6) terms of a quadratic surface: 1, x, y, x^2, xy, y^2, with x and y from -1 to 1."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
 
 
 def without_dirt(ink: Grey) -> Grey:
-    """Leave out specks, and what reaches in from the picture's edge where there is a digit away from it."""
+    """Remove specks and, if there is a digit away from the picture's edge, spots that touch the edge."""
     labels, count = ndimage.label(ink > 0.15, structure=np.ones((3, 3)))
     numbers = np.arange(1, count + 1)
     mass = ndimage.sum_labels(ink, labels, numbers)
@@ -158,17 +158,17 @@ def without_dirt(ink: Grey) -> Grey:
     if inside > 0.25 * mass.max():
         mass[at_edge] = 0
     kept = numbers[mass >= SPECK * mass.max()]
-    near = ndimage.binary_dilation(np.isin(labels, kept), iterations=2)  # with its soft edges
+    near = ndimage.binary_dilation(np.isin(labels, kept), iterations=2)  # keep soft edges
     return np.where(near, ink, 0)
 
 
 def strokes(ink: Grey) -> Grey:
-    """Cut the digit out, and thicken what would be a hair's breadth in the box."""
+    """Crop the digit, and thicken strokes that would be too thin in the box."""
     rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = max(ink.shape) / BOX
     stroke = ink > 0.5
-    # Across a stroke of width w the distance to its edge is w / 4 in the mean.
+    # In a stroke of width w the mean distance to the edge is w / 4.
     width = 4 * float(ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1][stroke].mean()) - 2
     missing = round((THINNEST * scale - width) / 2)
     if missing > 0:
@@ -179,7 +179,7 @@ def strokes(ink: Grey) -> Grey:
 
 
 def fit_to_box(ink: Grey) -> Tensor:
-    """(20, 20) the digit with its longer side made 20 pixels, its aspect kept, its brightest pixel 1."""
+    """Resize the digit to fit (20, 20): longer side 20 pixels, aspect kept, brightest pixel 1."""
     blank = max(ink.shape) - np.array(ink.shape)
     square = np.pad(ink, [(missing // 2, missing - missing // 2) for missing in blank])
     small: Tensor = resize(torch.from_numpy(square)[None], [BOX, BOX], antialias=True)[0].clamp(0, 1)
@@ -187,7 +187,7 @@ def fit_to_box(ink: Grey) -> Tensor:
 
 
 def centred(small: Tensor) -> Tensor:
-    """(28, 28) the digit with its centre of mass at pixel (14, 14), or as near as the field lets it be whole."""
+    """Place the digit in (28, 28), its centre of mass at pixel (14, 14) or as near as possible without cropping."""
     weights = [small.sum(dim=1 - axis) for axis in (0, 1)]
     masses = [float((weight * torch.arange(BOX)).sum() / weight.sum()) for weight in weights]
     top, left = (min(max(round(mass), CENTRE + BOX - SIDE), CENTRE) for mass in masses)

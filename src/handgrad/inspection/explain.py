@@ -1,4 +1,4 @@
-"""The lesson: a page with a whole trained network in it, that goes forward, backward and a step in the browser."""
+"""Lesson page: a trained network with forward pass, backward pass and update step in the browser."""
 
 import base64
 import json
@@ -18,18 +18,18 @@ from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
 from handgrad.training.data import MNISTDataModule
 
-DIGITS, SAMPLE = 20, 200  # test images to choose from, and to count the right ones of
-WRONG = 4  # how many of the shown digits are misclassified ones, if there are so many
+DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
+WRONG = 4  # misclassified images among the DIGITS, if there are that many
 ROUNDED = torch.float16
 PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
-LARGEST = 32_000_000  # bytes; more than a phone likes to open
+LARGEST = 32_000_000  # bytes; more is too much for a phone
 
 
 class LessonPage(NamedTuple):
-    """What came of writing a page.
+    """Properties of a written page.
 
-    size: of the page, in bytes.
-    rounding: what 16-bit weights do to the probabilities, in a sentence.
+    size: size in bytes.
+    rounding: effect of 16-bit weights on the probabilities, as a sentence.
     """
 
     size: int
@@ -40,9 +40,9 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
     """Write the page of a trained network.
 
     Args:
-        assembly: of the network.
-        name: of the network, for the reader.
-        path: of the page.
+        assembly: the network's assembly.
+        name: the network's name on the page.
+        path: output file.
 
     Raises:
         UserError: the network is too large for a page, or there is no test set to take images from.
@@ -76,10 +76,10 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
 
 
 def check_size(network: MLP, data: MNISTDataModule) -> None:
-    """Check that a page can hold a network, and that there are images for it.
+    """Check that the network fits in a page, and that there are enough test images.
 
     Raises:
-        UserError: it cannot, or there are none.
+        UserError: the network is too large, or there are too few images.
     """
     if "test" not in data.sets or len(data.sets["test"].images) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
@@ -91,7 +91,7 @@ def check_size(network: MLP, data: MNISTDataModule) -> None:
 
 
 def rendered(content: dict[str, Any], **told: Any) -> str:
-    """The page: the template with its data, its parts and what it tells the reader."""
+    """Render the template with the page's data, parts and texts."""
     loader = PackageLoader("handgrad.inspection", "page")
     environment = Environment(loader=loader, autoescape=select_autoescape(["html.jinja"]))
     sizes, parts = "-".join(map(str, content["sizes"])), {part: Markup(source(file)) for part, file in PARTS.items()}
@@ -100,25 +100,25 @@ def rendered(content: dict[str, Any], **told: Any) -> str:
 
 
 def source(name: str) -> str:
-    """A part of the page, as it stands in the file beside the template."""
+    """Read a part of the page from its file in `page/`."""
     return (Path(__file__).parent / "page" / name).read_text(encoding="utf-8")
 
 
 def embedded(content: dict[str, Any]) -> Markup:
-    """JSON that no script element ends early in."""
+    """Serialize to JSON that cannot close its script element."""
     return Markup(json.dumps(content).replace("<", "\\u003c"))
 
 
 def packed(numbers: Tensor) -> str:
-    """The bytes of a tensor, by rows, in base64."""
+    """Encode a tensor's bytes, row by row, in base64."""
     return base64.b64encode(numbers.contiguous().numpy().tobytes()).decode("ascii")
 
 
 def effect_of_rounding(layers: list[Layer], assembly: Assembly, x: Tensor, targets: Tensor) -> tuple[str, Tensor]:
-    """Say what rounding the weights to 16 bits does to the probabilities of the test set.
+    """Measure how rounding the weights to 16 bits changes the probabilities on the test set.
 
     Returns:
-        a sentence, and the numbers of the images that the rounded network gets wrong.
+        a sentence, and the indices of the images that the rounded network misclassifies.
     """
     phi = assembly.module.activation
     rounded = [(weight.to(ROUNDED).float(), bias.to(ROUNDED).float()) for weight, bias in layers]

@@ -1,4 +1,4 @@
-"""A network written for others, and read back to see that it is the same one."""
+"""Export of a network, verified by reading the file back."""
 
 import logging
 import warnings
@@ -16,23 +16,23 @@ from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
 
 FILES = {"state_dict": "state_dict.pt", "notebook": "notebook.pt", "onnx": "network.onnx"}
-IMAGES = 1000  # random ones: a network can be exported where its data are not
-TOLERANCE = 1e-5  # of the largest logit: what another library's sums may differ by
+IMAGES = 1000  # random ones, because exporting needs no data set
+TOLERANCE = 1e-5  # relative to the largest logit: other libraries sum in another order
 
 
 def write(assembly: Assembly, kind: str, path: Path) -> float:
-    """Write a network, and compare what is read back with the module itself on random images.
+    """Export a network, read it back, and compare it with the module itself on random images.
 
     Args:
-        assembly: of the network.
+        assembly: the network's assembly.
         kind: "state_dict", "notebook" or "onnx".
-        path: of the file.
+        path: output file.
 
     Returns:
-        the largest difference of a logit as a share of the largest logit.
+        the largest difference of a logit, relative to the largest logit.
 
     Raises:
-        UserError: ONNX is not installed, or what was read back is not the network.
+        UserError: ONNX is not installed, or the file does not reproduce the network.
     """
     module = assembly.module.cpu().float()
     network, x = module.network, torch.rand(IMAGES, INPUTS, generator=torch.Generator().manual_seed(0))
@@ -53,7 +53,7 @@ def write(assembly: Assembly, kind: str, path: Path) -> float:
 
 
 def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
-    """The network in PyTorch's own terms: linear layers with the activation between them."""
+    """Build the network as `nn.Sequential`: linear layers with the activation between them."""
     parts: list[nn.Module] = []
     for weight, bias in layers:
         linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
@@ -63,14 +63,14 @@ def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
 
 
 def through_onnx(network: nn.Module, x: Tensor, path: Path) -> Tensor:
-    """Write a network as ONNX, images (B, 784) to logits (B, 10) with any B, and run it by onnxruntime.
+    """Export a network to ONNX, images (B, 784) to logits (B, 10) for any B, and run it with onnxruntime.
 
     Raises:
         UserError: the extra `export` is not installed.
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401 - what torch writes ONNX with
+        import onnxscript  # noqa: F401 - torch.onnx needs it
     except ImportError as error:
         raise UserError(f"format=onnx needs the extra export ({error}): pip install 'handgrad[export]'") from error
     for talker in ("torch.onnx", "onnxscript", "onnx_ir"):

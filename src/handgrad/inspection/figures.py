@@ -1,4 +1,4 @@
-"""Figures of pictures beside what the network saw of them."""
+"""Figures of pictures beside the network's inputs."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ COLUMNS = 4  # of pairs
 
 
 def pictures(predicted: Sequence[Prediction]) -> Figure:
-    """Draw each picture beside what the network saw of it, under the two likeliest classes; the first forty."""
+    """Plot each picture beside the network's input, under the two most probable classes; at most forty."""
     shown = predicted[:MOST]
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)

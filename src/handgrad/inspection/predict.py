@@ -1,4 +1,4 @@
-"""Pictures in, classes out."""
+"""Classification of pictures."""
 
 from collections.abc import Iterator, Sequence
 from glob import glob  # Path.glob takes no absolute pattern
@@ -13,17 +13,17 @@ from handgrad.inspection.digits import SUFFIXES, Grey, as_it_is, to_mnist
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 
-MOST = 40  # pictures that a terminal and a figure show
+MOST = 40  # most pictures shown in a terminal or a figure
 HEADINGS = ("picture", "class", "probability", "runner-up", "its probability")
 
 
 class Prediction(NamedTuple):
-    """What a network makes of a picture.
+    """Prediction for a picture.
 
-    path: of the picture.
+    path: the picture's file.
     grey: (H, W) the picture.
-    seen: (784,) what the network saw.
-    classes: the likeliest class and the runner-up.
+    seen: (784,) the network's input.
+    classes: the most probable class and the runner-up.
     probabilities: of these two.
     """
 
@@ -35,13 +35,13 @@ class Prediction(NamedTuple):
 
 
 def found(images: Any) -> list[Path]:
-    """The files that names, folders and patterns stand for, each once and in order.
+    """Find the files that names, folders and glob patterns match, each once and in order.
 
     Args:
-        images: one or a list; a file that exists wins over a pattern of that name, and of a folder its pictures count.
+        images: one or a list; an existing file wins over a pattern of the same name, a folder means its pictures.
 
     Raises:
-        UserError: one of them stands for nothing.
+        UserError: none was named, or one matches nothing.
     """
     if images is None:
         raise UserError("name the pictures: images=my_digit.png, images=folder, 'images=*.png', 'images=[one,another]'")
@@ -61,14 +61,14 @@ def found(images: Any) -> list[Path]:
 
 
 def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction], list[str]]:
-    """Prepare pictures and classify them.
+    """Preprocess pictures and classify them.
 
     Args:
-        assembly: of a trained network.
-        paths: of the pictures.
+        assembly: a trained network's assembly.
+        paths: the pictures' files.
 
     Returns:
-        a prediction per picture that could be used, and a sentence per picture that could not.
+        a prediction per usable picture, and a sentence per unusable one.
     """
     usable, refused = [], []
     dataset = assembly.data.dataset_class.__name__
@@ -93,7 +93,7 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
 
 
 def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
-    """The lines of `predictions.csv`."""
+    """Yield the rows of `predictions.csv`."""
     yield "picture", "class", "probability", "runner_up", "runner_up_probability"
     for each in predicted:
         (first, second), (p, q) = each.classes, each.probabilities
@@ -101,6 +101,6 @@ def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
 
 
 def cells(prediction: Prediction) -> tuple[str, ...]:
-    """A prediction as a row of texts, under `HEADINGS`."""
+    """Format a prediction as a row of texts, under `HEADINGS`."""
     (first, second), (p, q) = prediction.classes, prediction.probabilities
     return escape_control(str(prediction.path)), first, f"{p:.1%}", second, f"{q:.1%}"

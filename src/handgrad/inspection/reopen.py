@@ -1,4 +1,4 @@
-"""Open a trained network from a run's folder or a file of weights, for every command that looks inside."""
+"""Open a trained network from a run's folder or a weights file, for every command that uses one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ from handgrad.training.build import Assembly, assemble_for_scoring
 
 
 class TrainedNetwork(NamedTuple):
-    """A trained network, and where it comes from.
+    """Trained network and its origin.
 
     assembly: Trainer, module with its weights, and data.
-    source: the run's folder, or the file.
-    record: of the run, None for a file.
+    source: the run's folder, or the weights file.
+    record: the run's record, None for a file.
     """
 
     assembly: Assembly
@@ -33,14 +33,14 @@ class TrainedNetwork(NamedTuple):
 
 
 def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwork:
-    """Open the network that a command was asked for.
+    """Open the network that a command's configuration names.
 
     Args:
-        wanted: the command's configuration: `conf/trained.yaml` and what is chosen beside it.
-        images: read the data set too.
+        wanted: the command's configuration, which extends `conf/trained.yaml`.
+        images: also read the data set.
 
     Raises:
-        UserError: there is no such run, or its weights cannot be used; says why.
+        UserError: there is no such run or file, or its weights cannot be used; says why.
     """
     record, source = None, Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
     if wanted["checkpoint"] is None:
@@ -56,7 +56,7 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
         what = f"the run was {record['status']} before an epoch ended" if record else "there is no such file"
         raise UserError(f"{path} is missing: {what}") from None
     layers = layers_of(content, path)
-    # What is built comes from conf/; a recorded configuration adds to it what the allow list lets through.
+    # The configuration is conf/'s; a recorded one overrides only the parts that the allow list accepts.
     config = to_dict(hydra.compose("train", ["name=file"]))
     if record:
         recorded = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
@@ -77,7 +77,7 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
 def for_weights(
     config: Mapping[str, Any], layers: Sequence[Layer], activation: dict[str, Any] | None, path: Path
 ) -> dict[str, Any]:
-    """What a file of weights without a configuration changes in the composed one.
+    """Return what a weights file without a configuration changes in the composed one.
 
     Raises:
         UserError: no activation was chosen.
@@ -95,18 +95,18 @@ def for_weights(
 def as_recorded(
     config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, images: bool
 ) -> dict[str, Any]:
-    """What a recorded configuration changes in the composed one.
+    """Return what a recorded configuration changes in the composed one.
 
     Args:
-        config: composed.
-        recorded: by a run or in a checkpoint.
+        config: the composed configuration.
+        recorded: the configuration of a run or a checkpoint.
         wanted: the command's configuration.
-        where: the file that it stands in.
-        images: the data set will be read.
+        where: the file of the recorded configuration.
+        images: whether the data set will be read.
 
     Raises:
-        UserError: it has what the allow list does not let through, another activation than the one that was typed, or
-            images that are not there.
+        UserError: the allow list rejects a part, the activation differs from the one that was typed, or the folder of
+            images does not exist.
     """
     parts = allowed_parts(recorded, where, wanted["trust"])
     typed = wanted.get("activation")
@@ -127,12 +127,12 @@ def as_recorded(
 
 
 def chosen_data(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed about the images."""
+    """Return the data options that were typed."""
     return {key: value for key, value in wanted["data"].items() if value is not None}
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """The record of a run that can be opened.
+    """Read the record of a run's folder.
 
     Raises:
         UserError: the folder holds no run, or several.

@@ -1,4 +1,4 @@
-"""The formats in which a network's weights come and go: checkpoint, state_dict, the notebook's dictionary."""
+"""Formats of a network's weights: checkpoint, state_dict, the notebook's dictionary."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,18 +16,18 @@ Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
 
 
 def layers_of(content: Any, source: object) -> list[Layer]:
-    """Find the layers in what a file of weights holds.
+    """Extract the layers from the content of a weights file.
 
     Args:
         content: a Lightning checkpoint, a state_dict whose names end in "weight" and "bias", or the notebook's
             dictionary.
-        source: the file, for the sentence where it holds something else.
+        source: the file, for messages.
 
     Returns:
-        (weight, bias) of every layer, from the input on.
+        (weight, bias) of every layer, from input to output.
 
     Raises:
-        UserError: there are no layers in it, or they do not fit each other, 784 inputs and 10 classes.
+        UserError: no layers, no floating-point numbers, or shapes that do not chain from 784 inputs to 10 classes.
     """
     for name in ("state_dict", "model_state_dict"):  # Lightning's key, and that of PyTorch's tutorial
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -118,12 +118,12 @@ def take_normalized(layers: list[Layer], inputs: Any) -> list[Layer]:
 
 
 def is_named(content: Any) -> bool:
-    """Tell whether something is a dictionary of texts."""
+    """Tell whether a value is a dictionary with text keys."""
     return isinstance(content, Mapping) and all(isinstance(key, str) for key in content)
 
 
 def for_sequential(network: MLP) -> dict[str, Tensor]:
-    """A state_dict as `nn.Sequential(nn.Linear(784, 500), phi, nn.Linear(500, 250), ...)` loads it."""
+    """Return a state_dict as `nn.Sequential(nn.Linear(784, 500), phi, nn.Linear(500, 250), ...)` loads it."""
     return {
         f"{2 * number}.{name}": parameter.detach().clone()
         for number, layer in enumerate(network.linear)
@@ -132,7 +132,7 @@ def for_sequential(network: MLP) -> dict[str, Tensor]:
 
 
 def for_notebook(network: MLP) -> dict[str, Tensor]:
-    """The notebook's dictionary: "w1" (O, I), "b1" (O, 1), ..."""
+    """Return the notebook's dictionary: "w1" (O, I), "b1" (O, 1), ..."""
     weights = {f"w{number}": weight.detach().clone() for number, weight in enumerate(network.weights, start=1)}
     biases = {f"b{number}": bias.detach().clone()[:, None] for number, bias in enumerate(network.biases, start=1)}
     return weights | biases
