@@ -1,4 +1,4 @@
-"""Oracle: the notebook's table, and the recipes of its two halves as its README states them."""
+"""Oracle: the notebook's table, and the recipes of its two halves as stated in its README."""
 
 import csv
 import math
@@ -27,7 +27,7 @@ def compose(*overrides: str) -> DictConfig:
 
 
 def part(cfg: DictConfig, key: str) -> str:
-    """The last word of a group's target."""
+    """Return the class name of a group's `_target_`."""
     return str(cfg[key]["_target_"]).split(".")[-1]
 
 
@@ -56,7 +56,7 @@ def test_command_line_wins_over_the_recipe() -> None:
 
 
 def named(row: dict[str, str]) -> str:
-    """A row's name, as its experiment's."""
+    """Return a row's name, as in its experiment's file name."""
     return "-".join(row[key] for key in ("engine", "activation", "regularizer"))
 
 
@@ -142,7 +142,7 @@ def test_recipes_that_a_diverged_run_is_told_to_try_are_there() -> None:
 
 
 def test_hydra_that_asks_is_told_the_classes_of_the_node_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra 1.4's signature, whose `instantiate` warns where no list is given."""
+    """`instantiate` with the signature of Hydra 1.4, which warns if no list is given."""
     allowed = []
 
     def instantiate(node: Any, *, _execution_whitelist_: Any = None, **_: Any) -> None:

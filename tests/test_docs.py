@@ -1,4 +1,4 @@
-"""Oracle: the code itself: what the documents and the mutants name must exist."""
+"""Oracle: the code itself: everything that the docs and the mutants name must exist."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""Oracle: JSON's own types, and values worked by hand."""
+"""Oracle: JSON's own types, and values worked out by hand."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from handgrad.runs.folder import is_locked
 
 
 def living(group: int) -> list[str]:
-    """The processes of a group that are not over."""
+    """Return the states of a group's live processes; zombies do not count."""
     listed = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in listed.splitlines()]
     return [state for number, state in rows if int(number) == group and not state.startswith("Z")]
@@ -52,9 +52,9 @@ def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
 def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker(
     tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
-    """Ctrl-C reaches the whole group; the others the parent alone."""
+    """SIGINT goes to the whole group, as by Ctrl-C; the other signals go to the parent only."""
     options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
-    # At 0.01 relu may diverge on so few images, by the last digit of a product.
+    # At a rate of 0.01, relu may diverge on so few images, depending on rounding.
     process = start(tmp_path, tiny_mnist, "-m", *options, "optimizer.lr=0.001")
     wait_for(tmp_path, "sweep/*/history.csv", count=2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)

@@ -1,4 +1,4 @@
-"""Oracle: what an option's name says, read back from the files that a run of the real command leaves."""
+"""Oracle: the meaning of every option, read back from the files that the real command leaves."""
 
 import csv
 import importlib.util
@@ -20,7 +20,7 @@ RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
 
 
 def well(run_script: RunScript, *options: str) -> str:
-    """Run, assert that it ended well, and return what it printed."""
+    """Run the command, assert status 0, and return its output."""
     status, printed = run_script(*options)
     assert status == 0, printed
     return printed
@@ -249,7 +249,7 @@ def test_run_in_a_folder_of_another_configuration_names_the_keys(run_script: Run
 
 
 class Vandal(Callback):
-    """Does something to the run's folder before its second epoch."""
+    """Callback that damages the run's folder before the second epoch."""
 
     def __init__(self, deed: str) -> None:
         self.deed = deed
@@ -291,7 +291,7 @@ def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(run_script: 
 
 
 class Stopper(Callback):
-    """Ends the process' run once, in the middle of its second epoch."""
+    """Callback that ends the run once, in the middle of its second epoch."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.current_epoch == 1 and trainer.global_step == 35 and Path("stop").exists():
@@ -314,7 +314,7 @@ def test_tensorboard_of_a_run_that_went_on_has_every_step_once(run_script: RunSc
 
 
 class Witness(Callback):
-    """Notes the first pixel sums of every epoch's batches."""
+    """Callback that records the pixel sum of every batch, by epoch."""
 
     seen: ClassVar[list[list[float]]] = []
 
@@ -325,7 +325,7 @@ class Witness(Callback):
         Witness.seen[-1].append(float(batch[0].sum()))
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning says that it turns off what is off already
+@pytest.mark.filterwarnings("ignore")  # Lightning warns that it turns off what is off already
 def test_overfitting_sees_the_same_batches_in_every_epoch(run_script: RunScript) -> None:
     Witness.seen.clear()
     witness = "+trainer.callbacks={_target_: test_options.Witness}"

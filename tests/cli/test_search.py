@@ -15,7 +15,7 @@ RATE = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
 
 def trials() -> list[list[optuna.trial.FrozenTrial]]:
-    """Of every study in the file, its trials."""
+    """Return the trials of every study in the file."""
     url = "sqlite:///sweep/study.db"
     with closing(sqlite3.connect("sweep/study.db")) as file:
         names = [name for (name,) in file.execute("select study_name from studies order by study_id")]

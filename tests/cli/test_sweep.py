@@ -1,4 +1,4 @@
-"""Oracle: a sweep itself, which does what its trial said, and is where its report says."""
+"""Oracle: the sweep itself: it does what its dry run predicts and is as far as its report says."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def test_no_report_where_none_is_wanted(run_script: RunScript, tmp_path: Path) -
 
 
 def page_says(page: Path, words: str) -> None:
-    """Wait until a page that is renewed has these words."""
+    """Wait until a refreshed page contains these words."""
     deadline = time.monotonic() + 90
     while not page.exists() or words not in page.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline

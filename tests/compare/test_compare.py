@@ -1,4 +1,4 @@
-"""Oracle: numbers worked by hand, a textbook's exact binomial, and runs whose differences are known by construction."""
+"""Oracle: numbers worked out by hand, a textbook's exact binomial, and runs whose differences are known."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
     for seed, status in enumerate(["completed", "completed", "diverged", "failed", "running"]):
         leave_run(tmp_path / f"{seed}_x", 0.98, seed, status=status)
     leave_run(tmp_path / "5_x", 0.0986, seed=5)
-    leave_run(tmp_path / "6_x", 0.98, seed=6, status="running")  # in a folder that nobody holds: interrupted
+    leave_run(tmp_path / "6_x", 0.98, seed=6, status="running")  # no process holds its lock: interrupted
     with run_lock(tmp_path / "4_x"):
         comparison, cells, _, _, said = everything(tmp_path)
     cell = cells.iloc[0]
@@ -51,10 +51,10 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
     assert (cell.learned, cell["at chance"]) == (2, 1)
     assert cells["test/accuracy"][0] == pytest.approx((0.98 + 0.98 + 0.0986) / 3)
     assert len(comparison.table) == 7
-    # Clopper and Pearson's upper end for 2 of 4 by the beta distribution: 0.9324; the lower is its mirror
+    # Clopper-Pearson upper bound for 2 of 4, by the beta distribution: 0.9324; the lower bound mirrors it
     share = "2 of 4 runs of relu manual none learned (95 % interval of the share 7% to 93%); 1 at chance, 1 diverged."
     assert share in said
-    assert "98.00 (9.86 to 98.00) %" in said  # no mean with an interval: a bell curve has no second hump
+    assert "98.00 (9.86 to 98.00) %" in said  # no interval of the mean: the accuracies are bimodal
     remarks = " ".join(comparison.remarks)
     assert "1 of 7 runs diverged and are part of no mean: 2_x." in remarks
     assert "2 of 7 runs failed or were interrupted and are part of no mean: 3_x, 6_x." in remarks
@@ -116,7 +116,7 @@ def test_cells_own_differences_are_of_the_seeds_that_count(tmp_path: Path) -> No
         for activation, base in (("relu", 0.97), ("tanh", 0.95)):
             leave_run(tmp_path / f"m{activation}{seed}", base + 0.010 + noise, seed, activation, "manual")
             leave_run(tmp_path / f"a{activation}{seed}", base + 0.002 - noise, seed, activation, "autograd")
-    for activation in ("relu", "tanh"):  # a seed that the other engine has not
+    for activation in ("relu", "tanh"):  # a seed that the other engine lacks
         leave_run(tmp_path / f"{activation}3", 0.50, 3, activation, "manual")
     engine = everything(tmp_path)[3].set_index("key").loc["engine"]
     assert (engine.n, engine.difference) == (3, pytest.approx(0.008))
@@ -129,7 +129,7 @@ def test_single_runs_get_mcnemars_test_and_no_interval(tmp_path: Path) -> None:
     leave_run(tmp_path / "1", 0.90, activation="tanh", right=both + [False] * 8 + [True])
     _, _, pairs, _, said = everything(tmp_path)
     assert (pairs.test[0], pairs.only_a[0], pairs.only_b[0]) == ("McNemar", 8, 1)
-    assert pairs.p[0] == pytest.approx(2 * (1 + 9) / 2**9)  # two-sided: at most 1 of 9 tosses
+    assert pairs.p[0] == pytest.approx(2 * (1 + 9) / 2**9)  # two-sided binomial: at most 1 of 9
     assert "These two runs of relu and tanh differ (7.00 points; only the first is right on 8 test images" in said
     assert "interval" not in said
     leave_run(tmp_path / "x" / "0", 0.97, activation="relu", right=[*both, True, True, False])
@@ -173,7 +173,7 @@ def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path:
     assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
     losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
-    table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # equal numbers are two rows
+    table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # rows with equal numbers count separately
     comparison = load.load_runs([tmp_path], CompareOptions(reference=table))
     assert "paper is shown beside cells with its optimizer.lr: 2 of 2 rows." in comparison.remarks
 
@@ -328,7 +328,7 @@ def test_true_and_false_are_labels_like_any_other(tmp_path: Path) -> None:
     row = effects.set_index("key").loc["optimizer.nesterov"]
     each = [accuracies[seed, True, a] - accuracies[seed, False, a] for seed in (5, 6) for a in ("relu", "sigmoid")]
     assert (row.a, row.b, row.cells, row.n, row.difference) == ("true", "false", 2, 2, pytest.approx(np.mean(each)))
-    # t = 12.706; p = 0.03, twice that for the tables of cells and of values
+    # t = 12.706; p = 0.03, doubled for two tables, of cells and of values
     assert (
         "Cannot tell nesterov=true from nesterov=false (1.05 points, 95 % interval 0.41 to 1.69, 2 seeds each" in said
     )
@@ -403,7 +403,7 @@ def test_setting_named_like_a_column_is_a_setting(tmp_path: Path) -> None:
 
 
 def damages() -> list[Any]:
-    """Each kind of damage of each kind of file, with the name of the kind."""
+    """Return every kind of damage to every kind of file, named by its id."""
     everywhere = {
         "empty": b"",
         "blank": b"\n",
@@ -620,7 +620,7 @@ def test_spreadsheet_sees_no_formula(tmp_path: Path) -> None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number for Python."""
+    """Check whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:
@@ -751,7 +751,7 @@ def test_damaged_account_of_the_start_is_left_out_by_name(tmp_path: Path, conten
 
 
 def leave_account(folder: Path, task: list[str], options: list[str], **runtime: Any) -> None:
-    """Leave Hydra's account of a sweep's start."""
+    """Write the `multirun.yaml` that Hydra leaves in a sweep's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     hydra = {"overrides": {"hydra": options, "task": task}, "runtime": runtime}
     (folder / "multirun.yaml").write_text(json.dumps({"hydra": hydra}))
@@ -848,7 +848,7 @@ def test_suggested_command_adds_its_runs_to_the_same_folder(
     suggested = next(line for line in done.out.splitlines() if line.startswith("python src/train.py -m"))
     typed = suggested.replace("python src/train.py", "printf '%s\\0'").replace("seed=0,1,2,3,4", "seed=0,1")
     words = subprocess.run(typed, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
-    again = command("train.py", *words.split("\0")[:-1])  # as the shell hands them on
+    again = command("train.py", *words.split("\0")[:-1])  # as the shell passes them
     assert again.status == 0, again.err
     records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
     assert sorted(record["seed"] for record in records) == [0, 1]
@@ -883,7 +883,7 @@ def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> 
     row = effects.set_index("b").loc["0.1"]
     t = 0.2 / (np.std(NOISE, ddof=1) / 10 / 3**0.5)
     assert row.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5, rel=1e-3)  # Student's t of two degrees of freedom
-    assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values but nine
+    assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values except nine
     assert len(sentences.sentences(comparison, cells, pairs, effects)) == 3
     assert (
         "Of the 100 values of lr, 0.001 is on average the best, and probably overestimated; compared with each other "

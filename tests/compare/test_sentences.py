@@ -1,4 +1,4 @@
-"""Oracle: textbook formulas in NumPy, Fisher's tea, simulated sweeps, and runs whose differences are known."""
+"""Oracle: textbook formulas in NumPy, Fisher's tea tasting, simulated sweeps, and runs with known differences."""
 
 import json
 import re
@@ -16,17 +16,17 @@ from handgrad.compare import figures, page, sentences, statistics
 from handgrad.errors import UserError
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 
-TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
+TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # noise of seeds 0 to 9 in hundredths of a point; the mean is zero
 
 
 def leave_cell(folder: Path, activation: str, accuracies: Any, seeds: Any = None, **changes: Any) -> None:
-    """Leave a run per accuracy, with seeds from 0 on where none are given."""
+    """Write one run per accuracy, with seeds from 0 on unless given."""
     for seed, accuracy in zip(seeds or range(len(accuracies)), accuracies, strict=True):
         leave_run(folder / f"{activation}{seed}{len(list(folder.glob('*')))}", accuracy, seed, activation, **changes)
 
 
 def leave_history(folder: Path, accuracies: list[float]) -> None:
-    """Leave a history of the test accuracies of epochs."""
+    """Write a `history.csv` of test accuracies, one per epoch."""
     rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(accuracies))
     (folder / "history.csv").write_text("epoch,test/accuracy\n" + rows)
 
@@ -38,7 +38,7 @@ def test_difference_is_that_of_the_seeds_both_have_whichever_mean_is_higher(tmp_
         tmp_path, "tanh", [*(value + (0.0001 if n % 2 else 0) for n, value in enumerate(steady[:5])), *[0.99] * 5]
     )
     _, cells, pairs, effects, said = everything(tmp_path)
-    assert cells.label.tolist() == ["tanh", "relu"]  # by all seeds
+    assert cells.label.tolist() == ["tanh", "relu"]  # ordered by the mean over all seeds
     row = pairs.iloc[0]
     assert (row.a, row.b, row.n, row.n_a, row.n_b) == ("relu", "tanh", 5, 5, 10)
     assert (row.difference, effects.difference[0]) == pytest.approx((0.00496, 0.00496))
@@ -170,17 +170,15 @@ def test_three_verdicts(tmp_path: Path) -> None:
 
 
 def test_holms_correction_is_by_steps(tmp_path: Path) -> None:
-    p = pd.Series([0.04, np.nan, 0.01, 0.03])  # what cannot be tested is no part of the family
+    p = pd.Series([0.04, np.nan, 0.01, 0.03])  # an untestable comparison is not in the family
     found = statistics.holm(p, 4)
-    assert found.dropna().tolist() == pytest.approx(
-        [0.06, 0.03, 0.06]
-    )  # 3 x 0.01, 2 x 0.03, and never less than before
-    assert statistics.holm(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more, not made
+    assert found.dropna().tolist() == pytest.approx([0.06, 0.03, 0.06])  # 3 x 0.01, 2 x 0.03, and never decreasing
+    assert statistics.holm(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more tests, not made
 
 
 def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) -> None:
     tea = statistics.fisher_test((3, 4), (1, 4))
-    assert tea["p"] == pytest.approx(34 / 70)  # 1935: (16 + 1) of 70 ways, and as many on the other side
+    assert tea["p"] == pytest.approx(34 / 70)  # Fisher, 1935: (16 + 1) of 70 ways in each tail
     assert tea["difference"] == 0.5
     leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN])
     leave_cell(tmp_path, "tanh", [0.96 + noise / 2e4 for noise in TEN[:4]] + [0.098] * 6)
@@ -220,14 +218,14 @@ def test_figures_show_the_mean_of_counts_and_dots_in_the_unit(tmp_path: Path) ->
     comparison, cells, *_ = everything(tmp_path)
     matrix = figures.mean_confusion(comparison, cells.iloc[0])
     assert matrix is not None
-    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # as both have it
+    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # equal in both runs
     drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.metric).axes[0]
     np.testing.assert_allclose(np.asarray(drawn.collections[0].get_offsets())[:, 0], [97, 97.2])
 
 
 def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> None:
     random = np.random.default_rng(0)
-    limits = {(30, 1): 2.0452, (10, 5): 3.2498, (5, 5): 4.6041, (3, 50): 31.599}  # any table of Student's t
+    limits = {(30, 1): 2.0452, (10, 5): 3.2498, (5, 5): 4.6041, (3, 50): 31.599}  # from a table of Student's t
     for (seeds, comparisons), limit in limits.items():
         size = statistics.detectable(2.0, seeds, comparisons)
         each = random.normal(size, 2.0, (20_000, seeds))
@@ -236,7 +234,7 @@ def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> Non
 
 
 def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
-    """What is inferred from paired differences whose mean is positive."""
+    """Return t-test, interval and equivalence test of paired differences with a positive mean."""
     error, limits, mean = d.std(ddof=1) / len(d) ** 0.5, stats.t(len(d) - 1), d.mean()
     half = limits.ppf(0.975) * error
     found = {"n": len(d), "difference": mean, "low": mean - half, "high": mean + half, "spread": d.std(ddof=1)}
@@ -244,14 +242,14 @@ def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
 
 
 def holm(p: np.ndarray, tables: int) -> np.ndarray:
-    """Holm's method step by step, in one of several tables that share the 5 %."""
+    """Apply Holm's correction stepwise to one of several tables that share the 5 %."""
     told = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
     corrected: np.ndarray = np.minimum(tables * told[np.argsort(np.argsort(p))], 1)
     return corrected
 
 
 def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> None:
-    """Runs in no order, effects that change with the cell, seeds that one cell lacks and seeds that it has alone."""
+    """Shuffled runs, effects that vary between cells, and one cell with a missing and an extra seed."""
     random = np.random.default_rng(3)
     means = {"relu": (0.9772, 0.9752), "tanh": (0.9738, 0.9755), "gelu": (0.9741, 0.9747)}
     values: dict[tuple[str, str], dict[int, float]] = {}
@@ -295,7 +293,7 @@ def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> Non
 
 
 def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only the best is compared with each other, it was found among all pairs all the same."""
+    """Even if only the best cell is compared, it was selected among all pairs."""
     random = np.random.default_rng(0)
     for place, activation in enumerate(("relu", "tanh", "gelu", "silu")):
         leave_cell(tmp_path, activation, 0.97 + place / 2000 + random.normal(0, 2e-4, 5))
@@ -307,7 +305,7 @@ def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypa
 
 
 def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
-    """Welch and Satterthwaite's degrees of freedom, as in any textbook."""
+    """Degrees of freedom by Welch and Satterthwaite, as in any textbook."""
     a, b = np.array([0.9700, 0.9703, 0.9698]), np.array([0.9650, 0.9722, 0.9701, 0.9611, 0.9689, 0.9735, 0.9640])
     found = statistics.compare_means(pd.Series(a), pd.Series(b, index=range(10, 17)), margin=0.01)
     parts = np.array([a.var(ddof=1) / 3, b.var(ddof=1) / 7])
@@ -329,7 +327,7 @@ def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
     assert planned[5][0] == pytest.approx(1.682 * 100 * 0.002 * np.std([1, -1, 1, -1, 1], ddof=1), rel=1e-3)
     assert (np.diff(planned[list(statistics.SEED_COUNTS)].iloc[0]) < 0).all()
     two = pd.concat([planned, planned[list(statistics.SEED_COUNTS)] / 10])
-    assert sentences.enough(comparison, two) == 20  # for the wider of them
+    assert sentences.enough(comparison, two) == 20  # enough for the wider of the two
     said, seeds = page.remedy(comparison, cells, planned)
     assert (said, seeds) == ("20 seeds would show every difference of 0.2 points", 20)
     assert page.command_for_more_seeds([tmp_path], seeds=20).endswith("'seed=range(0,20)'")
@@ -344,7 +342,7 @@ def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
         assert (pairs.a[0], pairs.difference[0]) == ("relu", pytest.approx(0.01))
         assert "The lowest test loss is that of relu: 0.0200 ± 0.0009 nats." in said
         assert "relu beats tanh by 0.0100 nats" in said
-    for seed in range(3):  # as slow as the better is good
+    for seed in range(3):  # make the better cell the slower one
         path = tmp_path / f"relu{seed}{seed}" / "metrics.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds_per_epoch": 3.0 + seed / 10}))
     said = everything(tmp_path, metric="seconds_per_epoch", margin=0.5)[-1]
@@ -461,7 +459,7 @@ def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) ->
     assert first.first.inner_text().startswith("gelu")
     page.locator("table.cells th", has_text="test %").first.click()
     page.wait_for_selector("th[aria-sort=ascending]")
-    assert first.first.inner_text().startswith("relu")  # 9 before 49
+    assert first.first.inner_text().startswith("relu")  # sorted as numbers: 9 before 49
     page.locator("input[type=search]").first.fill("tan")
     page.wait_for_function("document.querySelectorAll('table.cells tbody tr').length == 1")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

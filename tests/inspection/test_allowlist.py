@@ -1,4 +1,4 @@
-"""Oracle: a mark that a stranger's class leaves when it is built, and the numbers that a run had recorded."""
+"""Oracle: a mark file that a foreign class creates when instantiated, and the numbers a run recorded."""
 
 import gc
 import inspect
@@ -44,7 +44,7 @@ OPENING = {
 
 
 class Harm:
-    """Leaves a mark when it is unpickled."""
+    """Payload that creates the file `mark` when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("mark"),)
@@ -52,13 +52,13 @@ class Harm:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the run that all tests open is kept, trained once."""
+    """Folder of the run that all tests open, trained once."""
     return tmp_path_factory.mktemp("kept") / "run"
 
 
 @pytest.fixture
 def run(run_script: RunScript, kept: Path) -> dict[str, Any]:
-    """A trained network in the folder `run`, beside files that leave a mark; its record."""
+    """Record of a trained network in the folder `run`, next to files that create `mark` if executed."""
     if not kept.exists():
         status, printed = run_script(*SMALL)
         assert status == 0, printed
@@ -71,7 +71,7 @@ def run(run_script: RunScript, kept: Path) -> dict[str, Any]:
 
 
 def recorded(**changes: Any) -> None:
-    """Change the configuration that the run and its checkpoint record."""
+    """Change the configuration recorded in the run and its checkpoint."""
     record = record_of(Path("run"))
     record["config"] |= changes
     Path("run", "metrics.json").write_text(json.dumps(record))
@@ -80,14 +80,14 @@ def recorded(**changes: Any) -> None:
 
 
 def evaluated(run_script: RunScript, *options: str) -> tuple[int, str]:
-    """What `src/evaluate.py` ends with and prints."""
+    """Run `src/evaluate.py`; return its exit status and output."""
     return run_script(*options, script="evaluate.py")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str, Any]) -> None:
     for node in EVIL.values():
-        with suppress(SystemExit, InstantiationException):  # what comes after the mark
+        with suppress(SystemExit, InstantiationException):  # errors after the mark do not matter
             hydra.utils.instantiate(node, _convert_="all")
         assert Path("mark").exists(), node
         Path("mark").unlink()
@@ -113,7 +113,7 @@ def test_class_that_a_file_names_is_not_built_by_any_command(
 
 
 def nodes_of(part: str, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ways to hide a class in a part of a configuration."""
+    """Return ways to hide a class in one part of a configuration."""
     own, evil = run["config"][part], EVIL[part]
     return [evil, own | evil, own | {"x": [evil]}, own | {"_args_": [evil]}, {"_target_": [evil["_target_"]]}]
 
@@ -198,7 +198,7 @@ def test_no_data_is_fetched_to_where_a_record_says(run_script: RunScript, run: d
 
 
 def options(group: str) -> dict[str, dict[str, Any]]:
-    """Every option of a config group that names a class."""
+    """Return every option of a config group that has a `_target_`."""
     files = {path.stem: yaml.safe_load(path.read_text()) or {} for path in (ROOT / "conf" / group).glob("*.yaml")}
     return {name: content for name, content in files.items() if "_target_" in content}
 
@@ -231,7 +231,7 @@ def test_run_and_checkpoint_of_every_option_open(run_script: RunScript, number: 
 
 @pytest.fixture
 def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An activation of the user's own, on the path as `my.Swish`."""
+    """Custom activation, importable as `my.Swish`."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "my.py").write_text("from handgrad.nn.activations import SiLU as Swish\n")
     monkeypatch.syspath_prepend(str(tmp_path / "own"))
@@ -246,7 +246,7 @@ def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: Ru
     status, printed = run_script(*SMALL, *typed, "trainer.max_epochs=2")
     assert status == 0, printed
     for file in ("run=run", f"checkpoint={LAST}"):
-        recorded(trust=True)  # what the file says of itself does not count
+        recorded(trust=True)  # trust claimed by the file itself does not count
         status, printed = evaluated(run_script, file)
         assert status == 1
         assert "activation._target_=my.Swish: building it may run any code; add trust=true" in printed
@@ -264,7 +264,7 @@ def test_pickle_of_a_rerun_is_not_read(run_script: RunScript, run: dict[str, Any
 
 
 def interrupted(change: Callable[[dict[str, Any]], Any]) -> None:
-    """Leave a run as if it had been killed, the content of its checkpoint changed."""
+    """Mark a run as killed and change the content of its checkpoint."""
     record = record_of(Path("run")) | {"status": "running"}
     Path("run", "metrics.json").write_text(json.dumps(record))
     content, _ = read_checkpoint(LAST)

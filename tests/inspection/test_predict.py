@@ -1,4 +1,4 @@
-"""Oracle: MNIST's own images, made into pictures of every kind: what is prepared from them is the image again."""
+"""Oracle: MNIST's own images, which preprocessing must recover from pictures of every kind."""
 
 import csv
 import re
@@ -31,7 +31,7 @@ def digits(mnist: MNISTDataModule) -> Tensor:
 def drawn(
     digit: Tensor, size: tuple[int, int] = (300, 400), side: int = 250, at: tuple[int, int] = (37, 81)
 ) -> Image.Image:
-    """Black ink on a white canvas."""
+    """Draw a digit in black on a white canvas."""
     canvas = Image.new("L", size, 255)
     ink = Image.fromarray(255 - digit.numpy())
     canvas.paste(ink.resize((side, side), Image.Resampling.BICUBIC), at)
@@ -39,25 +39,25 @@ def drawn(
 
 
 def coloured(picture: Image.Image) -> Image.Image:
-    """Blue ink on yellow paper."""
+    """Recolour to blue ink on yellow paper."""
     channels = zip((30, 40, 160), (250, 240, 150), strict=True)
     return Image.merge("RGB", [picture.point(lambda v, a=a, b=b: a + (b - a) * v / 255) for a, b in channels])
 
 
 def transparent(picture: Image.Image, shade: int) -> Image.Image:
-    """Ink of a shade on nothing."""
+    """Draw in one shade on a transparent background."""
     glass = Image.new("RGBA", picture.size, (shade, shade, shade, 0))
     glass.putalpha(picture.point(lambda v: 255 - v))
     return glass
 
 
 def deep(picture: Image.Image) -> Image.Image:
-    """16 bits of grey, of which only a part is used."""
+    """Convert to 16-bit grey, using part of the range."""
     return Image.fromarray(np.asarray(picture).astype(np.uint16) * 150 + 4000)
 
 
 def photographed(picture: Image.Image) -> Image.Image:
-    """On paper, in uneven light, with grain."""
+    """Simulate a photograph, with uneven light and grain."""
     grain = np.random.default_rng(0)
     ink = 1 - np.asarray(picture.filter(ImageFilter.GaussianBlur(1)), dtype=float) / 255
     y, x = np.mgrid[0 : 1 : ink.shape[0] * 1j, 0 : 1 : ink.shape[1] * 1j]
@@ -66,7 +66,7 @@ def photographed(picture: Image.Image) -> Image.Image:
 
 
 def dirty(picture: Image.Image) -> Image.Image:
-    """With dust, and the table's edge in the picture."""
+    """Add dust and a dark edge."""
     pixels = np.asarray(picture).copy()
     pixels[10:13, 20:23] = pixels[390:392, 150:153] = 0
     pixels[:, :12] = 60
@@ -74,7 +74,7 @@ def dirty(picture: Image.Image) -> Image.Image:
 
 
 def turned(picture: Image.Image) -> Image.Image:
-    """Upside down in the file, which says so (EXIF orientation 3)."""
+    """Turn upside down, with EXIF orientation 3."""
     upside_down = picture.rotate(180)
     upside_down.getexif()[0x0112] = 3
     return upside_down
@@ -101,9 +101,9 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
-    """Near to the images, and most nearer to them than to the images moved by a pixel or scaled by a tenth.
+    """Check that results are close to the digits, most closer than to copies moved by a pixel or scaled by a tenth.
 
-    A centre of mass between two pixels may fall to either.
+    Not all: a centre of mass between two pixels may be rounded either way.
     """
     distances = []
     for found, digit in zip(seen, digits, strict=True):
@@ -140,7 +140,7 @@ def test_size_and_place_do_not_matter(
 
 
 def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None:
-    """Longer side 20, brightest pixel 1, centre of mass at (14, 14) to half a pixel, as in all of MNIST."""
+    """Longer side 20, centre of mass at (14, 14) within half a pixel, as in all of MNIST."""
     where = torch.arange(28.0)
     for digit in digits:
         ink = extract_ink(1 - digit.double().numpy() / 255)

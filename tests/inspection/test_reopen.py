@@ -26,7 +26,7 @@ LAST = Path("checkpoints", "last.ckpt")
 
 @pytest.fixture
 def trained(run_script: RunScript) -> Trained:
-    """Trains a small network for an epoch in the folder `run` and returns its record."""
+    """Train a small network for an epoch in the folder `run`; return its record."""
 
     def train(*options: str, folder: str = "run") -> dict[str, Any]:
         usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
@@ -38,7 +38,7 @@ def trained(run_script: RunScript) -> Trained:
 
 
 def scored(run_script: RunScript, *arguments: str) -> dict[str, float]:
-    """What `src/evaluate.py` prints, number by number."""
+    """Run `src/evaluate.py`; return the metrics it prints."""
     status, printed = run_script(*arguments, script="evaluate.py")
     assert status == 0, printed
     return {name: float(value) for name, value in re.findall(r"│ (\w+/\w+) +│ (\S+)", printed)}
@@ -95,7 +95,7 @@ def test_file_alone_scores_as_its_run(run_script: RunScript, trained: Trained, t
         assert run_script("run=run", f"format={kind}", "output=weights.pt", script="export.py")[0] == 0
     elif kind == "ours":
         shutil.copy(Path("run") / LAST, "weights.pt")
-        options.remove("activation=silu")  # the file says it
+        options.remove("activation=silu")  # recorded in the file
     else:
         state = torch.load(Path("run") / LAST, weights_only=True)["state_dict"]
         renamed = {key.replace("network.layers", "model.fc"): value for key, value in state.items()}
@@ -111,7 +111,7 @@ def test_file_alone_scores_as_its_run(run_script: RunScript, trained: Trained, t
 
 
 def notebook(**changed: Any) -> dict[str, Any]:
-    """The notebook's dictionary for a small network."""
+    """Return a small network in the notebook's dictionary format."""
     return {
         **{f"w{number}": torch.zeros(shape) for number, shape in enumerate(SHAPES, start=1)},
         **{f"b{number}": torch.zeros(shape[0], 1) for number, shape in enumerate(SHAPES, start=1)},
@@ -119,7 +119,7 @@ def notebook(**changed: Any) -> dict[str, Any]:
 
 
 class Harm:
-    """Runs code when unpickled."""
+    """Payload that runs code when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("harmed"),)
@@ -203,7 +203,7 @@ def test_exported_networks_are_the_trained_one(run_script: RunScript, trained: T
 
     theirs = torch.load("run/exported/notebook.pt", weights_only=True)
     assert [tuple(theirs[f"w{n}"].shape) for n in (1, 2, 3)] == SHAPES
-    a: Tensor = x.T  # one column per image, as the notebook has it
+    a: Tensor = x.T  # one column per image, as in the notebook
     for number in (1, 2, 3):
         z = theirs[f"w{number}"] @ a + theirs[f"b{number}"]
         a = torch.tanh(z)
@@ -226,7 +226,7 @@ def test_export_that_went_wrong_leaves_no_file(
     trained()
 
     def rescaled(network: MLP) -> dict[str, Tensor]:
-        """The same predictions, and other logits."""
+        """Return weights that give the same predictions but other logits."""
         return {name: tensor * (1.001 if name.endswith("3") else 1) for name, tensor in for_notebook(network).items()}
 
     for written in (lambda network: notebook(), rescaled):

@@ -1,4 +1,4 @@
-"""Oracle: which gradients each spoiled equation enters, read off docs/derivation.md; autograd for the sound ones."""
+"""Oracle: the gradients that each equation affects, read off docs/derivation.md; autograd for correct equations."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from handgrad.training.data import Images
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
 BELOW = {(n, name) for n in (1, 2) for name in ("weight", "bias")}
-# Of three layers: the gradients that an equation enters; with relu, phi' is the same at z and at a.
+# The gradients of three layers that a bug in an equation affects; for relu, phi' is the same at z and at a.
 ENTERS = [
     (None, Sigmoid(), set()),
     ("BP1", Sigmoid(), WEIGHTS | BIASES),

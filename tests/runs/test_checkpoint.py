@@ -1,4 +1,4 @@
-"""Oracle: torch.load of the file as it was saved, and an uninterrupted run's numbers."""
+"""Oracle: torch.load of the saved file, and an uninterrupted run's numbers."""
 
 import logging
 import random
@@ -65,7 +65,7 @@ def test_checkpoint_cut_short_is_noticed(saved: Path, length: int, caplog: pytes
 
 
 class Harm:
-    """Runs code when unpickled."""
+    """Payload that runs code when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("harmed"),)

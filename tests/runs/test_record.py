@@ -50,7 +50,7 @@ def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException
 
 
 def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, Any]:
-    """Leave a run's record; return its configuration."""
+    """Write a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
     facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
     with run_lock(folder), track_status(folder, facts):
@@ -73,7 +73,7 @@ def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None
     assert find_existing_run(tmp_path / "7_a", config | {"seed": 3}, siblings=True) == (tmp_path / "7_a", None)
     beside, none = find_existing_run(tmp_path / "3_a", config | {"seed": 3}, siblings=True)
     assert none is None
-    assert re.fullmatch("3_a_[0-9a-f]{8}", beside.name)  # the number is another run's
+    assert re.fullmatch("3_a_[0-9a-f]{8}", beside.name)  # job number 3 belongs to another run
     assert find_existing_run(tmp_path / "3_a", config | {"seed": 4}, siblings=True)[0] != beside
 
 
@@ -133,7 +133,7 @@ def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
 
 
 def enter(folder: Path, times: int) -> None:
-    """Enter a folder again and again; fail if another process is in it at the same time."""
+    """Take a folder's lock repeatedly; fail if another process holds it at the same time."""
     mark = folder.parent / "inside"
     for _ in range(times):
         try:
@@ -141,7 +141,7 @@ def enter(folder: Path, times: int) -> None:
                 mark.touch(exist_ok=False)
                 mark.unlink()
         except UserError:
-            continue  # another process is inside
+            continue  # another process holds the lock
 
 
 def test_no_two_processes_are_ever_in_one_folder(tmp_path: Path) -> None:
@@ -200,4 +200,4 @@ def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
     write_history(tmp_path, rows)
     first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
-    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none
+    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch does not count

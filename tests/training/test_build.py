@@ -1,4 +1,4 @@
-"""Oracle: what a seed and a number of threads are for."""
+"""Oracle: what a seed and a thread count promise."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from handgrad.training.build import assemble
 
 
 def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
-    """The first layer's weights and the targets of the first batch, as a run begins with them."""
+    """Return a new run's first-layer weights and the targets of its first batch."""
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
@@ -37,7 +37,7 @@ def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(tiny_mnist: Path, tmp_path: Path) -> None:
-    """In a process of its own, as a run is: threads that are there already would not learn of it."""
+    """Runs in a new process: threads that exist already would not get the setting."""
     code = f"""
 import pathlib, hydra, torch
 from handgrad.training.build import assemble

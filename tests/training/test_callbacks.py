@@ -1,4 +1,4 @@
-"""Oracle: losses made not finite at a known step, and a clock of our own."""
+"""Oracle: losses made non-finite at a known step, known delays, and losses recorded step by step."""
 
 import math
 import time
@@ -28,7 +28,7 @@ Engine = type[ManualModule] | type[AutogradModule]
 
 
 class Spoiler(Callback):
-    """Makes one weight infinite right after a step, so that the next step's loss is the first that is not finite."""
+    """Callback that makes weights infinite after a given step: the next step's loss is the first non-finite one."""
 
     def __init__(self, after_step: int) -> None:
         self.after_step = after_step
@@ -75,7 +75,7 @@ def test_weights_spoiled_by_the_last_step_are_noticed(images_640: Images) -> Non
 
 
 class Sleeper(Callback):
-    """Takes its time while the epoch is scored."""
+    """Callback that delays every validation batch by half a second."""
 
     def on_validation_batch_end(self, *_: Any) -> None:
         time.sleep(0.5)
@@ -89,7 +89,7 @@ def test_seconds_are_of_training_alone(images_640: Images, tmp_path: Path) -> No
 
 
 class Bystander(Callback):
-    """Notes every step's loss by epoch."""
+    """Callback that records every step's loss, by epoch."""
 
     def __init__(self) -> None:
         self.losses: list[list[float]] = []
@@ -117,7 +117,7 @@ def test_a_row_is_of_its_own_epoch(images_640: Images, tmp_path: Path, engine: E
 
 
 def test_no_profiler_changes_no_number(images_640: Images) -> None:
-    """The oracle is Lightning's own default."""
+    """Oracle: Lightning's default profiler."""
     losses = []
     for options in ({}, {"profiler": NoProfiler()}):
         torch.manual_seed(0)

@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download fails at once, as on a machine without a network."""
+    """Make every download fail at once, as without a network."""
 
     def refuse(url: str, *_: object, **__: object) -> None:
         raise OSError(f"no route to {url}")
@@ -206,7 +206,7 @@ def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 def unpack_alone(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Leave one unpacked file, changed, without its archive to repair it from."""
+    """Write one unpacked file, changed, and delete the archive that could repair it."""
     raw = root / "MNIST" / "raw"
     (raw / name).write_bytes(change(gzip.decompress((raw / f"{name}.gz").read_bytes())))
     (raw / f"{name}.gz").unlink()
@@ -232,7 +232,7 @@ def test_wrong_magic_number_without_archive_is_refused(root: Path) -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder everyone may read, and no root rights, which would see no read-only folder."""
+    """World-readable folder for a test that drops root rights, since root ignores read-only permissions."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     root = os.geteuid() == 0
@@ -266,7 +266,7 @@ def test_two_processes_unpack_a_fresh_clone_at_the_same_time(root: Path) -> None
 
 
 def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
-    """Stands in MNIST's files, unpacked, for the ones of FashionMNIST that the repository does not hold."""
+    """MNIST's unpacked files stand in for FashionMNIST's, which the repository does not hold."""
     raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for archive in ARCHIVES.glob("*.gz"):
@@ -279,7 +279,7 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
 
 
 def packed_by_another(root: Path) -> dict[Path, bytes]:
-    """Replace the archives by a user's own: the same names, another content, another packing."""
+    """Replace the archives by a user's own: same names, different content and compression."""
     raw = root / "MNIST" / "raw"
     for archive in raw.glob("*.gz"):
         content = gzip.decompress(archive.read_bytes())

@@ -1,4 +1,4 @@
-"""Oracle: the autograd engine, plain torch.optim, and the notebook's update written down on its own; float64."""
+"""Oracle: the autograd engine, plain torch.optim, and the notebook's update reimplemented here; float64."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ Engine = type[ManualModule] | type[AutogradModule]
 
 
 def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Classifier:
-    """A small module whose initial weights are always the same."""
+    """Return a small module with fixed initial weights."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {
         "network": MLP([30, 20, 10]),
@@ -55,9 +55,9 @@ def fit(
     watched: str = "test",
     **options: Any,
 ) -> Trainer:
-    """Train in float64 with nothing but Lightning's own parts, in batches of 64 in the order of seed 0.
+    """Train in float64 with Lightning's own parts only, on batches of 64 in the order of seed 0.
 
-    The first 64 images are scored as a set of the name `watched`.
+    The first 64 images are the validation set, named `watched`.
     """
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(
@@ -90,7 +90,7 @@ def test_engines_stay_together_for_100_steps(
 
 
 def test_one_step_is_the_notebooks(images_640: Images) -> None:
-    """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
+    """Notebook update in its own layout: examples are columns, weight gradients are sums, bias gradients means."""
     module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
@@ -166,7 +166,7 @@ def test_schedule_is_stepped_after_every_batch(images_640: Images, engine: Engin
 
 
 def saving(folder: Path) -> dict[str, Any]:
-    """Trainer options that keep `last.ckpt` in a folder."""
+    """Return Trainer options that save `last.ckpt` in a folder."""
     return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
 
 
@@ -213,7 +213,7 @@ def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Images, regular
 
 
 def test_sum_over_a_short_batch_is_of_its_own_examples(images_640: Images) -> None:
-    """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
+    """The weight step is lr times the sum over the 40 examples present, not over a full batch."""
     short = head_of(images_640, 40)
     by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
     by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=constant)
@@ -250,7 +250,7 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_soft_targets_are_taken_as_they_are(images_640: Images, engine: Engine) -> None:
-    """Targets that are the network's own probabilities leave it as it is."""
+    """Targets equal to the network's own probabilities give a zero gradient."""
     module = make(engine, regularizer=no_penalty(), schedule=constant).double()
     with torch.no_grad():
         y = torch.softmax(module((images_640.images / 255).double()), dim=1)
@@ -304,7 +304,7 @@ def test_rehearsal_changes_no_random_number(images_640: Images, engine: Engine) 
 
 
 class Saver(Checkpoint):
-    """Saves where the history does: when all else at the epoch's end is done."""
+    """Callback that saves after all other end-of-epoch hooks, as the history does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -337,12 +337,12 @@ def test_plateau_is_one_of_the_loss_on_the_validation_set(
         expected = torch.nn.functional.cross_entropy(
             module(images_640.images[:64].double() / 255), images_640.targets[:64].double()
         )
-    assert len(seen) == 1 + 3  # once in rehearsal
+    assert len(seen) == 1 + 3  # once in the dry step of configure_optimizers
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
 
 def by_hand(module: Classifier, **options: Any) -> dict[str, Any]:
-    """What assembly does: with gradients by hand, the module takes the options about steps; return what is left."""
+    """Move step options into a manual module, as `assemble` does; return the other Trainer options."""
     if isinstance(module, ManualModule):
         module.batches_per_step = options.pop("accumulate_grad_batches", 1)
         module.clip_val = options.pop("gradient_clip_val", None)
@@ -354,7 +354,7 @@ STEPPING: list[dict[str, Any]] = [
     {"gradient_clip_val": 0.05},
     {"gradient_clip_val": 100.0},
     {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"},
-    {"accumulate_grad_batches": 4},  # of ten batches: the last step has two
+    {"accumulate_grad_batches": 4},  # ten batches: the last step has two
     {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
 ]
 
