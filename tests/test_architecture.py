@@ -59,7 +59,7 @@ def test_no_room_imports_one_above_it() -> None:
             assert not heavy, f"{module} imports {heavy}"
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_imports_are_circular() -> None:
     found = imports()
     arrows = {
         module: {other for other in found for name in names if name == other or name.rpartition(".")[0] == other}
@@ -69,7 +69,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert len(order) == len(found)
 
 
-def test_no_private_name_crosses_a_module() -> None:
+def test_no_private_name_is_imported() -> None:
     for module, names in imports().items():
         private = {name for name in names if name.startswith("handgrad.") and name.split(".")[-1].startswith("_")}
         assert not private, f"{module} imports {private}"

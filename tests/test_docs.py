@@ -26,7 +26,7 @@ def test_every_equation_names_its_function_and_its_test() -> None:
     assert sorted(set(numbers)) == list(range(1, 26))
 
 
-def test_every_mutant_changes_what_stands_once_in_its_module_and_has_tests() -> None:
+def test_every_mutant_changes_code_that_occurs_once_and_has_tests() -> None:
     for mutant in mutants.MUTANTS:
         mutants.mutated(mutant)
         assert mutant.code != mutant.changed

@@ -104,7 +104,7 @@ def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
-def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
+def test_resumed_run_of_two_processes_leaves_the_files_of_one(
     run_script: RunScript, tiny_mnist: Path, tmp_path: Path
 ) -> None:
     usual = ("trainer.max_epochs=6", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
@@ -135,7 +135,7 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
     }
 
 
-def test_helper_that_dies_ends_the_run_in_a_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_death_of_a_helper_ends_the_run_in_one_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tiny_mnist, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
     wait_for(tmp_path, "run/history.csv")
     helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -157,7 +157,7 @@ def test_helper_that_dies_ends_the_run_in_a_sentence(tiny_mnist: Path, tmp_path:
         (("trainer.devices=0",), "trainer: "),
     ],
 )
-def test_what_cannot_be_trained_together_is_refused(
+def test_unsupported_multi_process_options_are_refused(
     run_script: RunScript, arguments: tuple[str, ...], sentence: str
 ) -> None:
     status, output = run_script(*arguments)

@@ -85,7 +85,7 @@ def evaluated(run_script: RunScript, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str, Any]) -> None:
+def test_payloads_leave_a_mark_when_built(run: dict[str, Any]) -> None:
     for node in EVIL.values():
         with suppress(SystemExit, InstantiationException):  # errors after the mark do not matter
             hydra.utils.instantiate(node, _convert_="all")
@@ -96,7 +96,7 @@ def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str
 
 @pytest.mark.parametrize("file", ["run=run", f"checkpoint={LAST}"])
 @pytest.mark.parametrize("script", OPENING)
-def test_class_that_a_file_names_is_not_built_by_any_command(
+def test_no_command_builds_a_class_named_by_a_file(
     run_script: RunScript, run: dict[str, Any], script: str, file: str
 ) -> None:
     if script == "check.py" and file.startswith("checkpoint"):
@@ -119,7 +119,7 @@ def nodes_of(part: str, run: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("part", EVIL)
-def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], part: str) -> None:
+def test_class_is_not_built_anywhere_inside_a_part(run: dict[str, Any], part: str) -> None:
     for node in nodes_of(part, run):
         if part == "trainer" and "_target_" in node and node["_target_"] == run["config"][part]["_target_"]:
             assert allowed_parts(run["config"] | {part: node}, "file", False)["trainer"].keys() <= {
@@ -130,7 +130,7 @@ def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], pa
             allowed_parts(run["config"] | {part: node}, "file", False)
 
 
-def test_what_a_trained_network_does_not_need_is_not_built(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_parts_that_a_trained_network_does_not_need_are_not_built(run_script: RunScript, run: dict[str, Any]) -> None:
     evil = EVIL["activation"]
     recorded(
         **dict.fromkeys(("optimizer", "schedule", "diagnostics", "x"), evil),
@@ -166,7 +166,7 @@ def test_what_a_trained_network_does_not_need_is_not_built(run_script: RunScript
         ({"trainer": {"_target_": "lightning.Trainer", "accelerator": {"_target_": "x"}}}, "accelerator={"),
     ],
 )
-def test_value_that_does_not_fit_is_refused_in_a_sentence(
+def test_invalid_value_is_refused_in_one_sentence(
     run_script: RunScript, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
@@ -180,13 +180,13 @@ def test_value_that_does_not_fit_is_refused_in_a_sentence(
     assert "Traceback" not in printed
 
 
-def test_trust_lets_no_interpolation_through(run: dict[str, Any]) -> None:
+def test_trust_allows_no_interpolation(run: dict[str, Any]) -> None:
     evil = {"_target_": "x", "y": [{"z": "${oc.create:{_target_: builtins.open}}"}]}
     with pytest.raises(UserError, match="nothing is looked up"):
         allowed_parts(run["config"] | {"activation": evil}, "file", True)
 
 
-def test_no_data_is_fetched_to_where_a_record_says(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_no_data_is_downloaded_to_a_recorded_path(run_script: RunScript, run: dict[str, Any]) -> None:
     recorded(data=run["config"]["data"] | {"root": "elsewhere"})
     status, printed = evaluated(run_script, "run=run")
     assert status == 1
@@ -204,7 +204,7 @@ def options(group: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("part", ["activation", "network", "data", "regularizer", "trainer"])
-def test_list_has_every_option_with_the_arguments_of_its_class(part: str) -> None:
+def test_allowlist_has_every_option_with_the_arguments_of_its_class(part: str) -> None:
     assert {content["_target_"] for content in options(part).values()} <= set(ALLOWED[part])
     for name, schema in ALLOWED[part].items() if part != "trainer" else ():
         taken = set(inspect.signature(hydra.utils.get_object(name)).parameters) - {"seed"}
@@ -239,7 +239,7 @@ def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("swish")
-def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: RunScript) -> None:
+def test_custom_activation_trains_resumes_and_opens_only_with_trust(run_script: RunScript) -> None:
     typed = ["activation._target_=my.Swish", "optimizer._target_=torch.optim.SGD", "~optimizer.weight_reduction"]
     with ended_at_scoring(1):
         assert run_script(*SMALL, *typed, "trainer.max_epochs=2")[0] == 143
@@ -255,7 +255,7 @@ def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: Ru
         assert repr(record_of(Path("run"))["metrics"]["test/loss"]) in printed
 
 
-def test_pickle_of_a_rerun_is_not_read(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_rerun_pickle_is_not_read(run_script: RunScript, run: dict[str, Any]) -> None:
     for flag in ("--experimental-rerun", "--exp"):
         status, printed = run_script(flag, "evil.pkl", script="evaluate.py")
         assert status == 2
@@ -314,7 +314,7 @@ def test_resumed_run_deletes_nothing_outside_its_folder(run_script: RunScript) -
         ),
     ],
 )
-def test_state_that_does_not_fit_is_refused_in_a_sentence(run_script: RunScript, key: str, value: Any) -> None:
+def test_invalid_checkpoint_state_is_refused_in_one_sentence(run_script: RunScript, key: str, value: Any) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
         assert run_script(*typed)[0] == 143
@@ -328,7 +328,7 @@ def test_state_that_does_not_fit_is_refused_in_a_sentence(run_script: RunScript,
     assert run_script(*typed)[0] == 0
 
 
-def test_state_of_the_checkpoint_that_every_run_keeps_is_not_read(run_script: RunScript) -> None:
+def test_state_of_the_last_checkpoint_callback_is_not_read(run_script: RunScript) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
         assert run_script(*typed)[0] == 143

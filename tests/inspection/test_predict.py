@@ -100,7 +100,7 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
+def are_recovered(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
     """Check that results are close to the digits, most closer than to copies moved by a pixel or scaled by a tenth.
 
     Not all: a centre of mass between two pixels may be rounded either way.
@@ -117,29 +117,29 @@ def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_images_made_into_pictures_are_prepared_to_be_themselves(tmp_path: Path, digits: Tensor, name: str) -> None:
+def test_preprocessing_recovers_mnist_images_from_pictures(tmp_path: Path, digits: Tensor, name: str) -> None:
     seen = []
     for digit in digits[:5]:
         picture = KINDS[name](drawn(digit))
         picture.save(tmp_path / name, exif=picture.getexif())
         seen.append(to_mnist(tmp_path / name)[1].view(28, 28))
-    assert are_themselves(seen, list(digits[:5]))
+    assert are_recovered(seen, list(digits[:5]))
 
 
 @pytest.mark.parametrize(
     ("size", "side", "at"), [((28, 28), 28, (0, 0)), ((60, 60), 40, (20, 0)), ((900, 300), 100, (700, 150))]
 )
-def test_size_and_place_do_not_matter(
+def test_size_and_position_do_not_matter(
     tmp_path: Path, digits: Tensor, size: tuple[int, int], side: int, at: tuple[int, int]
 ) -> None:
     seen = []
     for digit in digits:
         drawn(digit, size, side, at).save(tmp_path / "x.png")
         seen.append(to_mnist(tmp_path / "x.png")[1].view(28, 28))
-    assert are_themselves(seen, list(digits))
+    assert are_recovered(seen, list(digits))
 
 
-def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None:
+def test_digit_is_scaled_and_centred_like_mnist(digits: Tensor) -> None:
     """Longer side 20, centre of mass at (14, 14) within half a pixel, as in all of MNIST."""
     where = torch.arange(28.0)
     for digit in digits:
@@ -152,7 +152,7 @@ def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None
             assert abs(float((field.sum(dim=axis) * where).sum() / field.sum()) - 14) <= 0.5
 
 
-def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None:
+def test_thin_stroke_becomes_as_thick_as_in_mnist(tmp_path: Path) -> None:
     pixels = np.full((400, 400), 255, dtype=np.uint8)
     pixels[100:300, 199:202] = 0
     Image.fromarray(pixels).save(tmp_path / "one.png")
@@ -174,7 +174,7 @@ def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_digit_is_refused_in_a_sentence(
+def test_file_without_a_digit_is_refused_in_one_sentence(
     tmp_path: Path, digits: Tensor, name: str, content: Image.Image | bytes | None, words: str
 ) -> None:
     path = tmp_path / name
@@ -189,7 +189,7 @@ def test_what_is_no_digit_is_refused_in_a_sentence(
         to_mnist(path)
 
 
-def test_command_predicts_what_can_be_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
+def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
     options = ["network.hidden_sizes=[60]", "trainer.max_epochs=12", "logger=none", "optimizer.lr=0.003"]
     assert run_script(*options, "hydra.run.dir=run")[0] == 0
     assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8

@@ -27,7 +27,7 @@ def test_function_and_derivative_match_pytorch(phi: Activation) -> None:
 
 
 @every_activation
-def test_arguments_are_left_as_they_are(phi: Activation) -> None:
+def test_arguments_are_not_modified(phi: Activation) -> None:
     z = torch.linspace(-3, 3, 7)
     z_before, a = z.clone(), phi(z)
     a_before = a.clone()

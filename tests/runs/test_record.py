@@ -39,7 +39,7 @@ def test_record_says_running_then_completed(tmp_path: Path) -> None:
         (SystemExit(143), "running", "None"),
     ],
 )
-def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
+def test_record_has_the_final_status(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
     with pytest.raises(type(error)), track_status(tmp_path, {"name": "a"}):
         raise error
     after = read(tmp_path)
@@ -60,7 +60,7 @@ def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, A
     return config
 
 
-def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None:
+def test_earlier_run_is_found_by_its_configuration(tmp_path: Path) -> None:
     config = leave_run(tmp_path / "3_a", seed=1)
     leave_run(tmp_path / "4_a", seed=2)
     (tmp_path / "0_damaged").mkdir()
@@ -127,7 +127,7 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
     assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
 
 
-def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
+def test_divergence_error_can_be_pickled() -> None:
     error = DivergedError("train/loss", math.inf, 1, 2)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
@@ -155,7 +155,7 @@ def test_no_two_processes_are_ever_in_one_folder(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_half_of_a_file_that_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     halves = [tmp_path / ".metrics.json.123.part", tmp_path / "checkpoints" / ".last.ckpt.7.part"]
     for half in halves:
@@ -185,7 +185,7 @@ def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
             find_existing_run(tmp_path, config | {"seed": other}, siblings=False)
 
 
-def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 

@@ -21,14 +21,14 @@ def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor
     return module.network.weights[0].detach(), next(iter(data.train_dataloader()))[1]
 
 
-def test_a_seed_decides_weights_and_order_for_either_engine(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_seed_determines_weights_and_data_order_for_both_engines(tiny_mnist: Path, tmp_path: Path) -> None:
     for engine in ("manual", "autograd"):
         first, again, other = (begun(tiny_mnist, tmp_path, f"engine={engine}", f"seed={seed}") for seed in (1, 1, 2))
         assert all(map(torch.equal, first, again))
         assert not any(map(torch.equal, first, other))
 
 
-def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_thread_count_is_set(tiny_mnist: Path, tmp_path: Path) -> None:
     begun(tiny_mnist, tmp_path, "threads=2")
     assert torch.get_num_threads() == 2
     begun(tiny_mnist, tmp_path, "threads=1")
@@ -36,7 +36,7 @@ def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_denormals_are_flushed_in_every_thread(tiny_mnist: Path, tmp_path: Path) -> None:
     """Runs in a new process: threads that exist already would not get the setting."""
     code = f"""
 import pathlib, hydra, torch

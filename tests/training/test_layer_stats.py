@@ -23,7 +23,7 @@ RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(images_640: Images, phi: Activation) -> None:
+def test_layer_statistics_match_autograd_and_plain_counts(images_640: Images, phi: Activation) -> None:
     torch.manual_seed(0)
     network = MLP([12, 9]).double()
     with torch.no_grad():
@@ -75,7 +75,7 @@ def slope_at(phi: Activation, z: float) -> float:
     return float(slope)
 
 
-def test_largest_slope_is_known_where_it_can_be_written_down() -> None:
+def test_largest_slopes_match_known_values() -> None:
     by_name = {type(phi).__name__: max_slope(phi) for phi in ACTIVATIONS}
     assert by_name["Sigmoid"] == 0.25
     assert by_name["Tanh"] == by_name["ReLU"] == by_name["LeakyReLU"] == 1
@@ -169,12 +169,12 @@ def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options:
         assert [row["log10_update"] == "" for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
 
 
-def test_trial_run_leaves_nothing(run_script: RunScript) -> None:
+def test_fast_dev_run_leaves_nothing(run_script: RunScript) -> None:
     assert run_script(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
     assert not Path("run").exists()
 
 
-def test_run_that_goes_on_has_every_row_and_step_once(run_script: RunScript) -> None:
+def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
     options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
     assert run_script(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
 

@@ -79,7 +79,7 @@ def test_auto_is_faster_only_where_nothing_is_rounded(
     assert set_matmul_precision("auto", torch.device("cuda")) == DEFAULT
 
 
-def test_record_says_which_products_were_made(run_script: RunScript, tmp_path: Path) -> None:
+def test_record_names_the_matmul_precision(run_script: RunScript, tmp_path: Path) -> None:
     """All in one process: a run does not inherit the precision of the one before."""
     sweep = ("-m", "matmul=high,default,medium", "hydra.sweep.dir=sweep")
     assert run_script(*sweep, "trainer.max_epochs=1", "logger=none")[0] == 0
@@ -87,7 +87,7 @@ def test_record_says_which_products_were_made(run_script: RunScript, tmp_path: P
     assert [record["matmul"] for record in records] == ["high", "highest", "medium"]
 
 
-def test_mistyped_products_are_refused_with_the_choices(run_script: RunScript) -> None:
+def test_unknown_matmul_is_refused_with_the_choices(run_script: RunScript) -> None:
     code, said = run_script("matmul=fast")
     assert code == 1
     assert "invalid value matmul=fast: must be 'default', 'auto', 'high' or 'medium'" in said
