@@ -1,4 +1,4 @@
-# `make train` and `make test` need nothing but Python >= 3.11: they make .venv when it is missing or out of date.
+# `make train` and `make test` need only Python >= 3.11: they create .venv if it is missing or out of date.
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 train: $(INSTALLED)
 	$(BIN)/python src/train.py
 
-# `test` leaves out what is marked slow: fresh interpreters and several processes; `test-all` does not.
+# `test` skips tests marked slow (new interpreters, several processes); `test-all` runs them.
 test test-all: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -16,12 +16,12 @@ test test-all: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(filter test,$@),-m "not slow"); tests=$$?; \
 	wait $$types && exit $$tests
 
-# A page to step through, of a network trained for one epoch; prints where it is.
+# Interactive page of a network trained for one epoch; prints its path.
 lesson: $(INSTALLED)
 	$(BIN)/python src/train.py diagnostics=layers trainer.max_epochs=1 hydra.run.dir=outputs/lesson
 	$(BIN)/python src/explain.py run=outputs/lesson
 
-# The program broken in every way that matters, once each; a test must notice. An hour.
+# Mutation testing: a test must fail for every fault in tests/mutants.csv. An hour.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 

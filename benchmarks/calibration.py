@@ -1,9 +1,9 @@
-"""How often a comparison is wrong: python benchmarks/calibration.py [sweeps] (20 minutes for 2,000 on two cores).
+"""Error rates of comparisons: python benchmarks/calibration.py [sweeps] (20 minutes for 2,000 on two cores).
 
-Makes sweeps of 2 x 3 x 2 cells whose truth is known: without any difference, and with one as large as the margin, where
-"equal" is as easily said as it may be while it is wrong. A seed's luck is in part that of all its cells, as with the
-order of its data. Prints the share of sweeps in which a difference is claimed where there is none, the share in which
-cells as far apart as the margin are called equal, and how many of the 95 % intervals hold the truth.
+Simulates sweeps of 3 x 2 x 2 cells with a known truth: no difference at all, or a difference as large as the margin,
+the case in which a wrong verdict "equal" is most likely. Part of a seed's noise is shared by all its cells, like the
+order of its data. Prints the share of sweeps that claim a nonexistent difference, the share that call cells equal which
+are a margin apart, and the coverage of the 95 % intervals.
 """
 
 import gc
@@ -21,12 +21,12 @@ from handgrad.compare.metrics import find_metric
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
 MARGIN = 0.002
-LUCK = 0.001  # standard deviation of a seed's accuracy in all cells alike, and again in each
+LUCK = 0.001  # standard deviation of a seed's accuracy: once shared by all cells, once per cell
 REFERENCE = pd.DataFrame(columns=["run", "test_accuracy", "epochs", *KEYS])
 
 
 def sweep(seeds: int, difference: float, random: np.random.Generator) -> Comparison:
-    """A sweep in which relu is better than the other activations by a difference, and nothing else differs."""
+    """Simulate a sweep in which relu beats the other activations by a difference and nothing else differs."""
     rows = []
     common = random.normal(0, LUCK, seeds)
     for values in product(*KEYS.values()):
@@ -51,12 +51,12 @@ def sweep(seeds: int, difference: float, random: np.random.Generator) -> Compari
 
 
 def truth(row: pd.Series, difference: float) -> float:
-    """What the difference of a comparison really is."""
+    """Return the true difference of a comparison."""
     return difference * (int("relu" in row.a) - int("relu" in row.b))
 
 
 def judged(arguments: tuple[int, float, int]) -> tuple[bool, bool, int, int]:
-    """Whether a sweep claims a difference wrongly, or equality; how many intervals are right, and of how many."""
+    """Return whether a sweep wrongly claims a difference, or equality; the numbers of correct and of all intervals."""
     seeds, difference, number = arguments
     comparison = sweep(seeds, difference, np.random.default_rng([number, seeds, int(1e6 * difference)]))
     cells = statistics.summarize_cells(comparison, REFERENCE)
@@ -70,7 +70,7 @@ def judged(arguments: tuple[int, float, int]) -> tuple[bool, bool, int, int]:
 
 
 def main() -> None:
-    """Judge the sweeps of every design, and print a line for each."""
+    """Judge the sweeps of every design and print a line for each."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     print("| seeds | true difference | claims a difference wrongly | calls equal wrongly | intervals with the truth |")
     print("|---|---|---|---|---|")

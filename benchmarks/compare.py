@@ -1,6 +1,6 @@
-"""Seconds that a comparison takes, by the number of runs: python benchmarks/compare.py [CELLSxSEEDS ...].
+"""Comparison time in seconds, by the number of runs: python benchmarks/compare.py [CELLSxSEEDS ...].
 
-The runs are made up, with all that a comparison reads: record, history, confusion matrices, 10,000 predictions.
+The runs are synthetic, with every file that a comparison reads: record, history, confusion matrix, 10,000 predictions.
 """
 
 import json
@@ -17,14 +17,14 @@ IMAGES, EPOCHS = 10_000, 15
 
 
 def leave_run(folder: Path, lr: float, seed: int, truth: np.ndarray, random: np.random.Generator) -> None:
-    """Leave a run with an accuracy between 0.90 and 0.95.
+    """Write a synthetic run with an accuracy between 0.90 and 0.95.
 
     Args:
-        folder: to be made.
-        lr: makes the cell.
-        seed: of the run.
+        folder: created here.
+        lr: learning rate, which defines the cell.
+        seed: seed of the run.
         truth: (IMAGES,) true classes.
-        random: where everything else comes from.
+        random: generator of everything else.
     """
     folder.mkdir(parents=True)
     accuracy = random.uniform(0.90, 0.95)
@@ -48,12 +48,12 @@ def leave_run(folder: Path, lr: float, seed: int, truth: np.ndarray, random: np.
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
-    """Write a text."""
+    """Write lines to a text file."""
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Make the runs of each size, compare them, print the seconds."""
+    """Write the runs of each size, compare them, print the seconds."""
     for size in sys.argv[1:] or ["130x1", "400x1", "1300x1", "260x5"]:
         cells, seeds = map(int, size.split("x"))
         random = np.random.default_rng(0)

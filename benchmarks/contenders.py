@@ -1,4 +1,4 @@
-"""What is raced for an epoch: both engines as `train.py` runs them, bare loops, matrix products, other libraries."""
+"""Contenders of the epoch benchmark: both engines as `train.py` runs them, bare loops, products, other libraries."""
 
 import argparse
 import itertools
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def switched(precision: str, epoch: Callable[[], Any]) -> Callable[[], Any]:
-    """Run an epoch with PyTorch's products at a precision ("highest", "high" or "medium")."""
+    """Wrap an epoch to run at a float32 matmul precision ("highest", "high" or "medium")."""
 
     def run() -> Any:
         before = torch.get_float32_matmul_precision()
@@ -43,9 +43,9 @@ def switched(precision: str, epoch: Callable[[], Any]) -> Callable[[], Any]:
 def matrix_products(
     sizes: list[int], batch: int, steps: int, device: torch.device, units_in_rows: bool = False
 ) -> Epoch:
-    """Each step's products and nothing else, into buffers that are there already.
+    """Time the matrix products of every step and nothing else, into preallocated buffers.
 
-    Either an image's values lie side by side in memory or, as in `backprop.py`, a unit's.
+    Activations and deltas are row-major or, with `units_in_rows`, column-major as in `backprop.py`.
     """
 
     def buffer(size: int) -> Tensor:
@@ -65,14 +65,14 @@ def matrix_products(
                 if layer:
                     torch.mm(deltas[layer], weights[layer], out=inputs[layer])
 
-    # Their values do not matter, but must not grow to numbers that are slow to multiply.
+    # Scaled down: the values do not matter, but must not grow to numbers that are slow to multiply.
     for tensor in (*inputs, *weights):
         tensor.mul_(1e-3)
     return timed(epoch, device)
 
 
 def jax_products(sizes: list[int], batch: int, steps: int) -> Epoch:
-    """The same products by JAX's dot."""
+    """Time the same products in JAX."""
     import jax
     import jax.numpy as jnp
 
@@ -96,7 +96,7 @@ def jax_products(sizes: list[int], batch: int, steps: int) -> Epoch:
 
 
 def by_hand(network: MLP, loader: Iterable[Any], device: torch.device) -> Epoch:
-    """The bare loop by hand, weights updated in place."""
+    """Time a bare loop with manual gradients, weights updated in place."""
     weights = [weight.detach().to(device) for weight in network.weights]
     biases = [bias.detach().to(device) for bias in network.biases]
     phi = ReLU()
@@ -114,7 +114,7 @@ def by_hand(network: MLP, loader: Iterable[Any], device: torch.device) -> Epoch:
 def by_autograd(
     network: MLP, loader: Iterable[Any], device: torch.device, optimizer: Callable[..., torch.optim.Optimizer]
 ) -> Epoch:
-    """The bare loop with autograd."""
+    """Time a bare loop with autograd."""
     network = network.to(device)
     stepper = optimizer(network.parameters())
     phi = nn.ReLU()
@@ -129,12 +129,12 @@ def by_autograd(
 
 
 def on(device: torch.device, loader: Iterable[Any]) -> Iterable[tuple[Tensor, Tensor]]:
-    """Serve a loader's batches on a device."""
+    """Move a loader's batches to a device."""
     return ((x.to(device), y.to(device)) for x, y in loader)
 
 
 def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
-    """One PIL image at a time, converted and collated, with the one-hot labels that both engines get.
+    """Return a loader of single PIL images, converted and collated, with the engines' one-hot labels.
 
     Source: PyTorch's tutorial "Learn the Basics", chapters "Transforms" (the labels) and "Datasets & DataLoaders".
     """
@@ -147,7 +147,7 @@ def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
 
 
 def scikit_learn(hidden: list[int], images: Images, batch: int) -> Epoch:
-    """scikit-learn's MLPClassifier with the same sizes, batch and plain SGD."""
+    """Time scikit-learn's MLPClassifier with the same sizes, batch and plain SGD."""
     from sklearn.neural_network import MLPClassifier
 
     x, y = (images.images.float() / 255).numpy(), images.targets.argmax(dim=1).numpy()
@@ -156,7 +156,7 @@ def scikit_learn(hidden: list[int], images: Images, batch: int) -> Epoch:
 
 
 def jax_scan(sizes: list[int], images: Images, batch: int) -> Epoch:
-    """JAX: a whole epoch compiled, `jit` of a `lax.scan` over the batches."""
+    """Time a whole compiled epoch in JAX: `jit` of a `lax.scan` over the batches."""
     import jax
     import jax.numpy as jnp
 
@@ -187,16 +187,16 @@ def jax_scan(sizes: list[int], images: Images, batch: int) -> Epoch:
 def under_trainer(
     options: argparse.Namespace, bound: Epoch, *overrides: str, empty: bool = False
 ) -> Callable[[], tuple[Measured, float]]:
-    """One epoch of a module as `train.py` runs it, with logger, metrics, checkpoint and progress bar.
+    """Time one epoch as `train.py` runs it, with logger, metrics, checkpoint and progress bar.
 
     Args:
-        options: of the command line.
-        bound: the matrix products of an epoch.
-        overrides: of the configuration.
-        empty: leaves out the network; a step moves ten biases, and the rest is what Lightning itself takes.
+        options: command-line options.
+        bound: times an epoch's matrix products.
+        overrides: Hydra overrides.
+        empty: leave out the network: a step updates only ten biases, so that Lightning's own overhead remains.
 
     Returns:
-        a function that returns what was measured of the training loop alone, and the seconds of the scoring after it.
+        a function that returns the measurement of the training loop alone, and the seconds of scoring after it.
     """
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose(
@@ -207,7 +207,7 @@ def under_trainer(
                 f"trainer.accelerator={'gpu' if options.device == 'cuda' else options.device}",
                 f"data.root={ROOT / 'data'}",
                 "name=benchmark",
-                "trainer.max_epochs=2",  # the first epoch also pays for what is made once
+                "trainer.max_epochs=2",  # the first epoch also pays one-time costs
                 *overrides,
             ],
         )

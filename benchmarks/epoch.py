@@ -1,12 +1,12 @@
-"""Seconds per training epoch: both engines, as `train.py` runs them, against the matrix products alone and their peers.
+"""Seconds per training epoch: both engines as `train.py` runs them, against bare matrix products and other libraries.
 
     python benchmarks/epoch.py                      (or: make bench)
     python benchmarks/epoch.py --threads 1 --batch-size 256 --rounds 3
 
-Every round runs every contender once, and the fastest products that any installed library makes for a quarter of an
-epoch before and after each: a machine's speed wanders within seconds, so what counts is the ratio to its neighbours in
-time. A ratio of two contenders is the ratio of these ratios. What PyTorch multiplies is raced with its default products
-and with oneDNN's (matmul=auto). scikit-learn's and JAX's lines need the extra `bench`.
+Every round runs every contender once. Before and after each, it times a quarter of an epoch's matrix products in the
+fastest installed library: a machine's speed drifts within seconds, so only the ratio to these neighbours counts. Two
+contenders are compared by the ratio of their ratios. PyTorch contenders run with its default products and with oneDNN's
+(matmul=auto). scikit-learn's and JAX's lines need the extra `bench`.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], Epoch]:
-    """Every contender by name, and the bound: an epoch's matrix products, measured by a quarter of them."""
+    """Return every contender by name, and the bound: an epoch's matrix products, extrapolated from a quarter."""
     device = torch.device(options.device)
     data = MNISTDataModule(root=str(ROOT / "data"), batch_size=options.batch_size)
     data.prepare_data()
@@ -81,7 +81,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     # oneDNN's products only where they are faster and round nothing.
     taken = set_matmul_precision("auto", device)
     kinds = {kind: precision for kind, precision in KINDS.items() if precision in (DEFAULT, taken)}
-    # A quarter of an epoch's products beside every contender: the fastest of them is the bound.
+    # Candidates for the bound, a quarter of an epoch's products each; the fastest is taken.
     few = {
         f"products{layout}{kind}": switched(
             precision, matrix_products(sizes, options.batch_size, steps // 4, device, units_in_rows=bool(layout))
@@ -92,7 +92,7 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     if find_spec("jax") and options.device == "cpu":
         few[JAX_PRODUCTS] = jax_products(sizes, options.batch_size, steps // 4)
     for epoch in few.values():
-        epoch()  # the first pays for what is made once
+        epoch()  # warm-up: pays one-time costs
     fastest = min(few, key=lambda name: statistics.median(few[name]() for _ in range(5)))
 
     def bound() -> float:
@@ -138,8 +138,8 @@ JAX_PRODUCTS, JAX = "products, JAX", "JAX, a whole epoch compiled"
 BY_HAND = "by hand, in place, bare loop"
 BARE_SGD, BARE_ADAM = "autograd, fused SGD, bare loop", "autograd, fused Adam, bare loop"
 MANUAL = "manual module under the Trainer"
-# What the project promises: ratio of two lines, the bar it must meet and the one it aims for. Where oneDNN rounds, its
-# lines are the default's.
+# The project's promises: a ratio of two lines, the bar it must meet and the aim. Where oneDNN rounds, the default's
+# lines replace oneDNN's.
 BARS = [
     (f"{BY_HAND}, default", f"{BY_HAND}, oneDNN", ">=", 1.4, 1.7),
     (f"{MANUAL}, oneDNN", "products, default", "<=", 0.95, 0.75),
@@ -151,7 +151,7 @@ BARS = [
 
 
 def ratio(rows: dict[str, list[Measured]], upper: str, lower: str) -> float:
-    """Of two contenders' median ratios to the fastest products."""
+    """Return the ratio of two contenders' median ratios to the fastest products."""
     above, below = (statistics.median(measured.ratio for measured in rows[name]) for name in (upper, lower))
     return above / below
 

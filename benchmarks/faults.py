@@ -1,8 +1,8 @@
-"""Does a run keep its promises when things go wrong? python benchmarks/faults.py [SECTION ...] [--quick] [--seed N].
+"""Fault injection into runs: python benchmarks/faults.py [SECTION ...] [--quick] [--seed N].
 
-Hundreds of tiny runs, each hurt in one way and then started again with the same command: killed before and in the
-middle of every file operation, out of space, their files damaged. The promises, and what the last full pass found:
-docs/reliability.md. A run is a process forked from this one, which has imported everything before. Needs Linux.
+Hundreds of tiny runs, each with one fault and then restarted by the same command: killed before and in the middle of
+every file operation, disk full, files damaged. The promises, and the results of the last full pass, are in
+docs/reliability.md. Every run is forked from this process, which has imported everything already. Needs Linux.
 """
 
 import argparse
@@ -42,20 +42,20 @@ ENGINES = ("manual", "autograd")
 
 
 class Outcome(NamedTuple):
-    """What one experiment showed."""
+    """Result of one experiment."""
 
     kind: str
     what: str
-    broken: str | None  # the promise that was, in words
+    broken: str | None  # the broken promise in words, None if all were kept
 
 
 def send(number: int) -> Callable[[bool], None]:
-    """End the run by a signal, once."""
+    """Return an action that sends the run a signal, once."""
     return lambda first: os.kill(os.getpid(), number) if first else None
 
 
 def cut_at(size: int) -> Callable[[bool], None]:
-    """Let no file grow beyond a number of bytes from now on; what happens then is for SIGXFSZ's handler."""
+    """Return an action that limits file sizes to some bytes from now on; beyond, SIGXFSZ's handler decides."""
     return lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -65,7 +65,7 @@ def no_space(_: bool) -> None:
 
 
 def killed_in_a_write(nth: int, below: Path, size: int) -> Prepare:
-    """Arrange that the system kills the run while it writes, from the n-th operation on, past a file's size."""
+    """Return a hook by which, from the n-th operation on, a write beyond a file size kills the run."""
 
     def watch() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -74,11 +74,11 @@ def killed_in_a_write(nth: int, below: Path, size: int) -> Prepare:
     return watch
 
 
-# What became of a run.
+# Checks of how a run ended.
 
 
 def left_by(folder: Path) -> dict[str, Any]:
-    """All of a run's folder that two equal runs have in common, down to the last digit."""
+    """Return everything in a run's folder that two equal runs share, down to the last digit."""
     record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     rows = csv.DictReader((folder / HISTORY).read_text(encoding="utf-8").splitlines())
     left = {key: record[key] for key in ("status", "reason", "metrics", "config", "epochs")}
@@ -92,7 +92,7 @@ def left_by(folder: Path) -> dict[str, Any]:
 
 
 def not_whole(folder: Path, whole: dict[str, Any]) -> str | None:
-    """How a run's folder differs from an uninterrupted run's."""
+    """Return how a run's folder differs from an uninterrupted run's, None if it does not."""
     try:
         left = left_by(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -104,7 +104,7 @@ def not_whole(folder: Path, whole: dict[str, Any]) -> str | None:
 
 
 def not_in_a_sentence(ended: Ended) -> str | None:
-    """What is wrong with how a run refused or gave up."""
+    """Return what is wrong with a run's refusal: it needs a positive status and one sentence."""
     if "Traceback" in ended.out + ended.err or '  File "' in ended.err:
         return f"a traceback: ...{ended.err.strip()[-300:]}"
     if ended.status < 0:
@@ -116,19 +116,19 @@ def not_in_a_sentence(ended: Ended) -> str | None:
 
 
 def not_completed(ended: Ended, folder: Path, whole: dict[str, Any]) -> str | None:
-    """What is wrong with a run that should have ended well."""
+    """Return what is wrong with a run that should have completed."""
     if ended.status or "Traceback" in ended.err:
         return f"status {ended.status}: {ended.err.strip()[-300:]}"
     return not_whole(folder, whole)
 
 
 class Lab:
-    """Where the experiments take place.
+    """Environment of the experiments.
 
     Args:
-        folder: for all that they write.
-        quick: a few of each kind.
-        seed: draws what is drawn.
+        folder: for all files that they write.
+        quick: run only a few experiments of each kind.
+        seed: seed of the random faults.
     """
 
     def __init__(self, folder: Path, quick: bool, seed: int) -> None:
@@ -138,7 +138,7 @@ class Lab:
         self.references: dict[str, dict[str, Any]] = {}
 
     def fresh(self, template: Path | None = None) -> Path:
-        """A run's folder that is not there yet, or a copy of another, in an empty working directory."""
+        """Return a run's folder in an empty working directory: not yet created, or a copy of a template."""
         self.count += 1
         home = self.folder / str(self.count)
         home.mkdir()
@@ -147,7 +147,7 @@ class Lab:
         return home / "run"
 
     def command(self, folder: Path, *arguments: str, data: Path | None = None) -> list[str]:
-        """The command line of a tiny run in a folder."""
+        """Return the command line of a tiny run in a folder."""
         return [*TINY, f"data.root={data or self.data}", f"hydra.run.dir={folder}", *arguments]
 
     def begin(self, folder: Path, *arguments: str, prepare: Prepare = lambda: None, data: Path | None = None) -> Child:
@@ -155,11 +155,11 @@ class Lab:
         return Child(self.command(folder, *arguments, data=data), folder.parent, prepare)
 
     def run(self, folder: Path, *arguments: str, prepare: Prepare = lambda: None, data: Path | None = None) -> Ended:
-        """Have a run in a folder."""
+        """Start a run in a folder and wait for its end."""
         return self.begin(folder, *arguments, prepare=prepare, data=data).end()
 
     def whole(self, *arguments: str) -> tuple[Path, dict[str, Any]]:
-        """An uninterrupted run: its folder and what it left."""
+        """Return the folder and the content of an uninterrupted run."""
         key = " ".join(arguments)
         if key not in self.references:
             folder = self.fresh()
@@ -170,7 +170,7 @@ class Lab:
         return left.pop("folder"), left
 
     def operations(self, below: Path, folder: Path, *arguments: str, data: Path | None = None) -> list[str]:
-        """What a whole run changes below a folder, in order."""
+        """Return the file operations of a whole run below a folder, in order."""
         told = os.memfd_create("operations")
         os.set_inheritable(told, True)
         high = os.dup2(told, 100)
@@ -187,7 +187,7 @@ class Lab:
         return read_all(told).splitlines()
 
     def moments(self, operations: int, most: int, stride: int = 1) -> list[int]:
-        """Every operation's number, or each stride-th; with --quick about so many of them, evenly spread."""
+        """Return every stride-th operation's number, or with --quick about `most` of all, evenly spread."""
         return list(range(1, operations + 1, -(-operations // most) if self.quick else stride))
 
 
@@ -195,7 +195,7 @@ class Lab:
 
 
 def went_wrong_when_stopped(first: Ended, folder: Path, expected: int) -> str | None:
-    """What is wrong with how a run was stopped; one that was done before its fault came may have ended well."""
+    """Return what is wrong with how a run was stopped; a run that finished before its fault may have status 0."""
     if first.status not in (expected, 0):
         return f"status {first.status}, not {expected}: {first.err.strip()[-300:]}"
     if not first.status and expected != -signal.SIGXFSZ and CAME.decode() in first.out:
@@ -209,7 +209,7 @@ def went_wrong_when_stopped(first: Ended, folder: Path, expected: int) -> str | 
 
 
 def stopped_and_resumed(lab: Lab, engine: str, expected: int, prepare: Callable[[Path], Prepare]) -> str | None:
-    """Stop a run and start it again."""
+    """Stop a run, restart it, and return what is wrong."""
     folder, argument = lab.fresh(), f"engine={engine}"
     first = lab.run(folder, argument, prepare=prepare(folder))
     wrong = went_wrong_when_stopped(first, folder, expected)
@@ -219,7 +219,7 @@ def stopped_and_resumed(lab: Lab, engine: str, expected: int, prepare: Callable[
 
 
 def kill(lab: Lab) -> Iterator[Outcome]:
-    """Kill a run before, and in the middle of, everything it does to a file."""
+    """Kill a run before and in the middle of every file operation."""
     for engine in ENGINES:
         folder = lab.fresh()
         subprocess.run(
@@ -245,17 +245,17 @@ def kill(lab: Lab) -> Iterator[Outcome]:
             yield Outcome("killed in the middle of a write", f"{what}, at byte {size}", wrong)
 
 
-# Section 2: disks.
+# Section 2: full disks.
 
 
 def refused_and_resumed(lab: Lab, first: Ended, folder: Path, engine: str) -> str | None:
-    """What is wrong with a run that found no room and was started again when there was some."""
+    """Return what is wrong with a run that met a full disk and was restarted with space."""
     wrong = not_in_a_sentence(first) if first.status else not_whole(folder, lab.whole(f"engine={engine}")[1])
     return wrong or not_completed(lab.run(folder, f"engine={engine}"), folder, lab.whole(f"engine={engine}")[1])
 
 
 def disk(lab: Lab) -> Iterator[Outcome]:
-    """Output disks that are full; nothing written elsewhere."""
+    """Fill the disk at every file operation; check that nothing is written outside the run's folder."""
     for engine in ENGINES:
         folder = lab.fresh()
         names = lab.operations(Path("/"), folder, f"engine={engine}")
@@ -286,7 +286,7 @@ OURS = (METRICS, HISTORY, CHECKPOINT)
 
 
 def random_damage(lab: Lab, path: Path) -> str:
-    """Damage a file somewhere; say how."""
+    """Damage a file at a random place; return how."""
     content, how = bytearray(path.read_bytes()), lab.random.choice(("cut", "bits", "zeros", "garbage", "twice", "gap"))
     at, length = lab.random.randrange(len(content)), lab.random.choice((1, 16, 512, 4096))
     if how == "cut":
@@ -305,7 +305,7 @@ def random_damage(lab: Lab, path: Path) -> str:
 
 
 def not_as_promised(lab: Lab, folder: Path, engine: str) -> str | None:
-    """Start a damaged run again: what is wrong with how that ends; the right result and a sentence are both right."""
+    """Restart a damaged run and return what is wrong; both the right result and a one-sentence refusal are correct."""
     whole = lab.whole(f"engine={engine}")[1]
     ended = lab.run(folder, f"engine={engine}")
     if not ended.status:
@@ -320,7 +320,7 @@ def not_as_promised(lab: Lab, folder: Path, engine: str) -> str | None:
 
 
 def interrupted_run(lab: Lab, engine: str) -> Path:
-    """The folder of a run that was killed when it had two of its three epochs."""
+    """Return the folder of a run killed after two of its three epochs."""
     folder = lab.fresh()
     names = lab.operations(folder, folder, f"engine={engine}")
     third = [n for n, name in enumerate(names, start=1) if name.startswith("os.rename") and LAST in name][2]
@@ -348,7 +348,7 @@ SECTIONS = {section.__name__: section for section in (kill, disk, damage)}
 
 
 def shown(outcomes: list[Outcome], seconds: dict[str, float], console: Console) -> None:
-    """Print a row per kind of fault, and what was broken."""
+    """Print a row per kind of fault with the number of broken promises, and the seconds."""
     table = Table("fault", "experiments", "broken promises", title="Faults", title_justify="left")
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
         of_kind = [outcome for outcome in outcomes if outcome.kind == kind]

@@ -1,4 +1,4 @@
-"""Seconds of an epoch, and what the matrix products took just before and after it."""
+"""Timing of an epoch, relative to the matrix products just before and after it."""
 
 import contextlib
 import io
@@ -13,19 +13,19 @@ Epoch = Callable[[], float]  # trains one epoch, returns its seconds
 
 
 class Measured(NamedTuple):
-    """Seconds of an epoch, and what the matrix products of an epoch took just before and after it."""
+    """Seconds of an epoch, and of an epoch's matrix products (the bound) just before and after it."""
 
     seconds: float
     bound: float
 
     @property
     def ratio(self) -> float:
-        """To the matrix products alone."""
+        """Seconds of the epoch over those of the matrix products."""
         return self.seconds / self.bound
 
 
 def timed(epoch: Callable[[], object], device: torch.device) -> Epoch:
-    """Wrap a loop over one epoch so that it returns its seconds, the accelerator's work included."""
+    """Wrap an epoch's loop to return its seconds, including the accelerator's work."""
 
     def run() -> float:
         started = time.perf_counter()
@@ -38,7 +38,7 @@ def timed(epoch: Callable[[], object], device: torch.device) -> Epoch:
 
 
 class Terminal(io.StringIO):
-    """An output that the progress bar takes for a terminal, and that forgets."""
+    """Null output that the progress bar takes for a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -48,7 +48,7 @@ class Terminal(io.StringIO):
 
 
 class Neighbours(Callback):
-    """Measures the bound before and after the latest epoch, and the seconds that its scoring took."""
+    """Callback that times the bound before and after the latest epoch, and the epoch's scoring."""
 
     def __init__(self, bound: Epoch) -> None:
         self.bound = bound
@@ -66,7 +66,7 @@ class Neighbours(Callback):
 
 
 def measure(contenders: Mapping[str, Callable[[], Any]], bound: Epoch, rounds: int) -> dict[str, list[Measured]]:
-    """What was measured of every contender in every round, by name."""
+    """Return every contender's measurements by name, one per round."""
     rows: dict[str, list[Measured]] = {}
     for _ in range(rounds):
         for name, epoch in contenders.items():

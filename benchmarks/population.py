@@ -1,10 +1,10 @@
-"""Networks in one tensor: seconds of an epoch per network, by how many share the tensor.
+"""Stacked networks: seconds per epoch and network, by the number of networks in one tensor.
 
     python benchmarks/population.py --networks 1 2 4 8 16 --threads 1
     python benchmarks/population.py --networks 1 8 64 512 --device cuda --matmul high
 
-The bare loop by hand, weights (S, O, I) moved in place, every network with batches of its own. Every round runs every
-number of networks once; what is told is the median.
+Bare loop with manual gradients: weights (S, O, I) updated in place, separate batches for every network. Every round
+runs every number of networks once; the median is reported.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
             epoch = timed(population(networks, images, targets, options.batches), device)
             for matmul in options.matmul:
                 torch.set_float32_matmul_precision(matmul)
-                epoch()  # the first pays for what is made once
+                epoch()  # warm-up: pays one-time costs
                 seconds.setdefault((networks, matmul), []).append(epoch() * 938 / options.batches)
 
     table = Table(title=f"an epoch, {options.threads} thread(s), {options.device}; {options.rounds} rounds")
@@ -65,13 +65,13 @@ def main() -> None:
 
 @torch.no_grad()
 def population(networks: int, images: Tensor, targets: Tensor, batches: int) -> Callable[[], None]:
-    """Some batches of so many networks; each has an order of its own.
+    """Return a loop over some batches that trains stacked networks, each in its own data order.
 
     Args:
-        networks: S.
+        networks: S, the number of networks.
         images: (N, 784) bytes.
         targets: (N, 10) one-hot.
-        batches: how many.
+        batches: number of batches.
     """
     torch.manual_seed(0)
     members = [MLP() for _ in range(networks)]

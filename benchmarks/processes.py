@@ -1,7 +1,7 @@
-"""Two processes train together: what goes over between them in a step, and how long that takes.
+"""Communication cost of data-parallel training by two processes: bytes and seconds per step.
 
-Counts the bytes that this machine's loopback carries (Linux), for the two ways of adding up what each process has
-derived: gathering the factors, or summing the gradient that they multiply out to. Prints a table.
+Counts the bytes on the loopback interface (Linux) for two ways to combine the processes' gradients: gather the factors
+(deltas and inputs), or multiply them out and all-reduce the gradients. Prints a CSV table.
 """
 
 import csv
@@ -22,37 +22,37 @@ from handgrad.nn.backprop import FactoredGradient
 from handgrad.training.distributed import all_gather_factors, all_reduce_list
 
 SIZES = (784, 500, 250, 100, 10)
-BATCHES = (16, 32, 64, 128, 256, 512)  # of one process
+BATCHES = (16, 32, 64, 128, 256, 512)  # per process
 ROUNDS, STEPS = 5, 40
 
 
 def carried() -> int:
-    """Bytes that the loopback has carried so far."""
+    """Return the bytes that the loopback interface has carried so far."""
     line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.lstrip().startswith("lo:"))
     return int(line.split()[1])
 
 
 def factors(batch: int) -> list[FactoredGradient]:
-    """Of every layer: a delta and an input."""
+    """Return random gradient factors, a delta and an input for every layer."""
     return [
         FactoredGradient(torch.rand(batch, outputs), torch.rand(batch, inputs)) for inputs, outputs in pairwise(SIZES)
     ]
 
 
 def by_factors(batch: int) -> Callable[[], object]:
-    """Gather the factors, then multiply those of the whole batch."""
+    """Return a step that gathers the factors, then multiplies those of the whole batch."""
     mine = factors(batch)
     return lambda: [gradient.weight() for gradient in all_gather_factors(mine)]
 
 
 def by_gradient(batch: int) -> Callable[[], object]:
-    """Multiply this process's factors, then sum the gradients."""
+    """Return a step that multiplies this process's factors, then sums the gradients."""
     mine = factors(batch)
     return lambda: all_reduce_list([gradient.weight() for gradient in mine])
 
 
 def work(rank: int, processes: int, port: int) -> None:
-    """What one process does; the first prints the table."""
+    """Time both ways at every batch size, in one of the processes; rank 0 prints the table."""
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init_process_group("gloo", rank=rank, world_size=processes)

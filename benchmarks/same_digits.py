@@ -1,8 +1,8 @@
-"""Does a change leave every digit as it was? python benchmarks/same_digits.py CHECKOUT.
+"""Bitwise regression test against another checkout: python benchmarks/same_digits.py CHECKOUT.
 
-Trains fifteen small networks, the notebook's seven rows among them, with this checkout's code and with another's, one
-thread each, on the first 1,280 training and 400 test images, and compares what they leave: metrics, history but for
-seconds, predictions, confusion matrices, weights. Ends with status 1 if a bit differs. Three minutes on two cores.
+Trains fifteen small networks, the notebook's seven rows included, with this checkout's code and with the other's, one
+thread each, on the first 1,280 training and 400 test images. Compares metrics, history (without seconds), predictions,
+confusion matrices and weights. Exits with status 1 if a bit differs. Three minutes on two cores.
 """
 
 import csv
@@ -47,7 +47,7 @@ COMMON = ["threads=1", "trainer.max_epochs=3", "logger=none", "hydra.run.dir=run
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a run has left, all that two equal runs have in common."""
+    """Return everything a run wrote that two equal runs share."""
     record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {key: record[key] for key in ("status", "name", "seed", "metrics", "epochs")}
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
@@ -58,7 +58,7 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def trained(checkout: Path, options: str, data: Path) -> dict[str, Any]:
-    """Train a network with a checkout's code and return what it left."""
+    """Train a network with a checkout's code and return its results."""
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, checkout / "src" / "train.py", *COMMON, f"data.root={data}", *options.split()],

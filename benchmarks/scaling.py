@@ -1,9 +1,9 @@
-"""How an epoch's cost grows with the batch, the hidden layers and the threads, against the matrix products alone.
+"""Scaling of epoch time with batch size, hidden layers and threads, against the bare matrix products.
 
     python benchmarks/scaling.py --csv docs/scaling.csv --figure docs/images/scaling.png
 
-Every point trains 200 steps of the manual module under the Trainer, as `train.py` runs it, right after the same
-number of steps of the bare products, three times, and is scaled to an epoch of 60,000 images.
+Every point times 200 steps of the manual module under the Trainer, as `train.py` runs it, with as many steps of the
+bare products just before and after, three times. Times are scaled to an epoch of 60,000 images.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Point = dict[str, float | int | str]
 
 
 def main() -> None:
-    """Measure every point, print it, and write the table and the figure."""
+    """Measure and print every point, then write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=Path("scaling.csv"))
     parser.add_argument("--figure", type=Path, default=Path("scaling.png"))
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
-    """Median seconds per epoch and median ratio of one point."""
+    """Measure one point: median seconds per epoch and median ratio."""
     torch.set_num_threads(threads)
     steps = min(STEPS, len(train.images) // batch)
     bound = matrix_products([INPUTS, *hidden, CLASSES], batch, steps, torch.device("cpu"))
@@ -63,7 +63,7 @@ def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: 
         settings,
         bound,
         "optimizer=factored_sgd",
-        f"data.val_size={len(train.images) - steps * batch}",  # limit_train_batches would mean a call per batch
+        f"data.val_size={len(train.images) - steps * batch}",  # limit_train_batches would add a call per batch
         "+trainer.limit_val_batches=1",
     )
     with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
@@ -84,7 +84,7 @@ def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: 
 
 
 def draw(points: list[Point]) -> Figure:
-    """Seconds per epoch against the batch and against the number of weights."""
+    """Plot seconds per epoch against batch size and against the number of weights."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     by_batch, by_width = figure.subplots(1, 2, sharey=True)
     for threads, style in zip(sorted({int(point["threads"]) for point in points}), ("--", "-"), strict=False):
@@ -107,7 +107,7 @@ def draw(points: list[Point]) -> Figure:
 
 
 def number_of_weights(point: Point) -> int:
-    """Weights of a point's network, biases left out."""
+    """Return the number of weights of a point's network, without biases."""
     sizes = [INPUTS, *map(int, str(point["hidden"]).split("-")), CLASSES]
     return sum(i * o for i, o in itertools.pairwise(sizes))
 

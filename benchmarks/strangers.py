@@ -1,10 +1,10 @@
-"""Can a file from a stranger run code? python benchmarks/strangers.py [COMMAND ...] [--share 0.05] [--seed N].
+"""Fuzzing with untrusted files: python benchmarks/strangers.py [COMMAND ...] [--share 0.05] [--seed N].
 
-Every command, opening a run, checkpoint, sweep, picture or study in which one field was replaced by one of some sixty
-payloads: classes that leave a mark when they are built, interpolations, YAML tags, pickles, paths that lead outside,
-HTML, terminal escapes, numbers and texts out of range. A case fails if anything was run, read from the environment, or
-written or deleted outside the case's folder, if a control character reached the terminal or a tag the page, or if the
-command ended in a traceback. What the last full pass found: docs/reliability.md. Needs Linux.
+Every command opens a run, checkpoint, sweep or picture in which one field is replaced by one of some sixty payloads:
+classes that create a mark file when instantiated, interpolations, YAML tags, pickles, paths that lead outside, HTML,
+terminal escapes, numbers and texts out of range. A case fails if anything is executed, read from the environment, or
+written or deleted outside the case's folder, if a control character reaches the terminal or a tag the page, or if the
+command ends in a traceback. Results of the last full pass: docs/reliability.md. Needs Linux.
 """
 
 import argparse
@@ -47,17 +47,17 @@ Position = tuple[str | int, ...]
 
 
 class Harm:
-    """Leaves a mark when it is unpickled."""
+    """Payload that creates the file `mark` when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("mark"),)
 
 
 def targets(files: Path) -> dict[str, dict[str, Any]]:
-    """Nodes that leave a mark, a file named so in the working directory, if they are built.
+    """Return nodes that create the file `mark` in the working directory if they are instantiated.
 
     Args:
-        files: holds what some of them read; written here.
+        files: folder, created here, of the files that some nodes read.
     """
     files.mkdir()
     (files / "evil.pkl").write_bytes(pickle.dumps(Harm()))
@@ -108,7 +108,7 @@ def targets(files: Path) -> dict[str, dict[str, Any]]:
 
 
 def values() -> dict[str, Any]:
-    """What is no class, and may be taken for more than it is."""
+    """Return payloads that are no classes but may be interpreted: expressions, markup, paths, extreme values."""
     escapes = "\x1b]0;mark\x07\x1b[2J\r\b\x9b31m\u202e\u2066\u200b"
     return {
         "environment": f"${{oc.env:{SECRET.upper().replace('-', '_')}}}",
@@ -163,7 +163,7 @@ class Running(NamedTuple):
 
 
 def positions(value: Any, here: Position = ()) -> Iterator[Position]:
-    """Where something may be replaced in a nested value: every entry, inner ones too."""
+    """Yield the position of every entry of a nested value, inner ones too; of lists, the first twelve entries."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in list(entries)[:12] if isinstance(value, list) else entries:
         yield (*here, key)
@@ -171,7 +171,7 @@ def positions(value: Any, here: Position = ()) -> Iterator[Position]:
 
 
 def replaced(value: Any, where: Position, payload: Any, merged: bool) -> Any:
-    """A copy of a nested value with one entry replaced, or an object's entry merged with an object."""
+    """Return a copy of a nested value with one entry replaced, or merged if both are objects."""
     changed = copy.deepcopy(value)
     *above, last = where
     holder = changed
@@ -183,11 +183,11 @@ def replaced(value: Any, where: Position, payload: Any, merged: bool) -> Any:
 
 
 class Lab:
-    """Where it takes place.
+    """Environment of the cases.
 
     Args:
-        folder: for all that is written.
-        seed: draws them.
+        folder: for all files that they write.
+        seed: seed of the random choice of payloads.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -223,7 +223,7 @@ class Lab:
         self.commands["resume"] += ["callbacks=best_checkpoint", "data.val_size=100"]
 
     def start(self, case: Case) -> Running:
-        """Start a case in a folder of its own."""
+        """Start a case in its own folder."""
         home = self.folder / f"case{next(self.count)}" / "home"
         shutil.copytree(self.template, home, symlinks=True)
         (home / "tmp").mkdir()
@@ -246,7 +246,7 @@ class Lab:
         return Running(case, home, Child(case.words, home, watch, str(ROOT / "src" / f"{script}.py")))
 
     def end(self, running: Running) -> str | None:
-        """Wait for a case and say what is wrong, None if nothing is."""
+        """Wait for a case and return what is wrong, None if nothing is."""
         ended = running.child.end()
         wrong = marks(running.home) or not_shown(ended, running.home)
         if "Traceback" in ended.out + ended.err or ended.status < 0 or (ended.status and not ended.err.strip()):
@@ -255,18 +255,18 @@ class Lab:
         return wrong
 
     def some(self, many: int) -> list[tuple[str, Any]]:
-        """A few payloads, at random; all if so many are asked for."""
+        """Return `many` random payloads, or all of them if there are no more."""
         return self.payloads if many >= len(self.payloads) else self.random.sample(self.payloads, many)
 
 
 def harmless(event: str, details: tuple[Any, ...]) -> bool:
-    """Whether an event is one of our own: git's commit, temporary folders."""
+    """Check whether an event is our own: reading git's commit, removing temporary folders."""
     git = event == "subprocess.Popen" and details[1][:3] == ["git", "rev-parse", "HEAD"]
     return git or event == "shutil.rmtree"
 
 
 def marks(home: Path) -> str | None:
-    """What was run, or touched outside the case's folder."""
+    """Return what was executed, or touched outside the case's folder; None if nothing."""
     told = home / "events"
     events = told.read_text(errors="replace").splitlines() if told.exists() else []
     left = [*home.rglob("mark*"), *home.parent.glob("mark*"), *Path("/").glob("mark*")]
@@ -274,7 +274,7 @@ def marks(home: Path) -> str | None:
 
 
 def not_shown(ended: Ended, home: Path) -> str | None:
-    """What should not have been shown: a secret, a control character, a tag."""
+    """Return what should not have been shown: a secret, a control character, a tag; None if nothing."""
     said = ended.out + ended.err
     if control := {sign for sign in said if unicodedata.category(sign) in ("Cc", "Cf", "Cs") and sign not in "\n\t"}:
         return f"control characters {control} in {said[:300]!r}"
@@ -289,7 +289,7 @@ def not_shown(ended: Ended, home: Path) -> str | None:
 
 
 def rewrite(file: Path, content: Any) -> Callable[[Path], None]:
-    """Replace a JSON, YAML or text file."""
+    """Return a mutation that replaces a JSON, YAML or text file."""
 
     def mutate(home: Path) -> None:
         text = content if isinstance(content, str) else json.dumps(content)
@@ -299,7 +299,7 @@ def rewrite(file: Path, content: Any) -> Callable[[Path], None]:
 
 
 def resave(change_config: Callable[[Any], Any], change_content: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Rewrite a checkpoint, its configuration or its content changed."""
+    """Return a mutation that rewrites a checkpoint with changed configuration or content."""
 
     def mutate(home: Path) -> None:
         content, config = read_checkpoint(home / CHECKPOINT)
@@ -311,7 +311,7 @@ def resave(change_config: Callable[[Any], Any], change_content: Callable[[Any], 
 def in_structure(
     lab: Lab, command: str, file: str, value: Any, write: Callable[[Any], Any], many: int
 ) -> Iterator[Case]:
-    """Every position of a nested value, each with some payloads, in place of what is there or merged with it."""
+    """Yield a case per position of a nested value and payload, which replaces the entry or is merged with it."""
     for where in positions(value):
         for name, payload in lab.some(many):
             for merged in (False, True) if isinstance(payload, dict) and payload else (False,):
@@ -320,10 +320,10 @@ def in_structure(
 
 
 def opening(lab: Lab, command: str) -> Iterator[Case]:
-    """A command that opens a trained network: fields of record and checkpoint, and files that are no checkpoint."""
+    """Yield the cases of a command that opens a network: changed record, changed checkpoint, fake checkpoint."""
     many = 8 if command == "evaluate" else 2
     yield from in_structure(lab, command, "metrics.json", lab.record, lambda v: rewrite(RUN / METRICS, v), many)
-    if command == "check":  # it opens runs alone
+    if command == "check":  # it opens only runs
         return
     config = lab.record["config"]
     words = [word.replace("run=run", f"checkpoint={CHECKPOINT}") for word in lab.commands[command]]
@@ -335,12 +335,12 @@ def opening(lab: Lab, command: str) -> Iterator[Case]:
 
 
 def put(home: Path, content: bytes) -> None:
-    """Put something in place of the checkpoint."""
+    """Overwrite the checkpoint."""
     (home / CHECKPOINT).write_bytes(content)
 
 
 def archives(lab: Lab) -> dict[str, bytes]:
-    """Files that pretend to be checkpoints, and would run code, or write outside, where they are trusted."""
+    """Return fake checkpoints, most of which would run code or write outside if trusted."""
     whole = (lab.template / CHECKPOINT).read_bytes()
 
     def zipped(change: Callable[[str, bytes], bytes], more: dict[str, bytes]) -> bytes:
@@ -370,7 +370,7 @@ def archives(lab: Lab) -> dict[str, bytes]:
 
 
 def resuming(lab: Lab, command: str = "resume") -> Iterator[Case]:
-    """A run gone on from a folder in which record or checkpoint was changed."""
+    """Yield the cases of a run resumed from a changed record or checkpoint."""
     running = lab.record | {"status": "running", "reason": None, "metrics": {}}
     content, _ = read_checkpoint(lab.template / CHECKPOINT)
     content["loops"]["fit_loop"]["epoch_progress"]["current"] = dict.fromkeys(
@@ -397,7 +397,7 @@ def resuming(lab: Lab, command: str = "resume") -> Iterator[Case]:
 
 
 def sweeping(lab: Lab, command: str) -> Iterator[Case]:
-    """A sweep compared, gone on with, or asked about: its runs' records and tables, and Hydra's accounts."""
+    """Yield the cases of a sweep compared, resumed or dry-run: changed records, tables and Hydra files."""
     first = next((lab.template / SWEEP).glob("0_*")).name
     inside = SWEEP / first
     record = json.loads((lab.template / inside / METRICS).read_text())
@@ -441,7 +441,7 @@ def sweeping(lab: Lab, command: str) -> Iterator[Case]:
 
 
 def predicting(lab: Lab) -> Iterator[Case]:
-    """Pictures that are none, and names that are more than names."""
+    """Yield the cases of `predict`: files that are no pictures, and hostile file names."""
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile\n"
     pictures = {"EPS": eps, "a pickle": pickle.dumps(Harm()), "SVG": b"<svg><script>mark()</script></svg>", "none": b""}
     pictures |= {"PDF": b"%PDF-1.4 /JS (mark)", "a huge PNG": huge_png()}
@@ -469,7 +469,7 @@ def predicting(lab: Lab) -> Iterator[Case]:
 
 
 def huge_png() -> bytes:
-    """A PNG whose header says 60,000 by 60,000 pixels."""
+    """Return a PNG whose header claims 60,000 by 60,000 pixels."""
     packed = io.BytesIO()
     Image.new("L", (1, 1)).save(packed, "PNG")
     content = bytearray(packed.getvalue())
@@ -478,7 +478,7 @@ def huge_png() -> bytes:
 
 
 def cases(lab: Lab, command: str) -> Iterator[Case]:
-    """All cases of a command."""
+    """Yield all cases of a command."""
     if command == "resume":
         yield from resuming(lab)
     elif command in ("compare", "sweep", "dry_run"):
@@ -490,10 +490,10 @@ def cases(lab: Lab, command: str) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Try every case, two at a time, print the table, end with status 1 if one failed."""
+    """Try every case, two at a time, print the table, exit with status 1 if one failed."""
     folder = Path(tempfile.mkdtemp(prefix="strangers-"))
     torch.set_num_threads(1)
-    Plugins.instance()  # found once, here, and not in every process
+    Plugins.instance()  # discovers plugins once, not in every process
     parser = argparse.ArgumentParser(description="Open a stranger's files with every command.")
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help="evaluate, check, ..., resume, sweep; or all")
     parser.add_argument(

@@ -1,10 +1,10 @@
-"""Seconds of training until a test accuracy is first reached: the manual module, its peers, the notebook's loops.
+"""Time to accuracy: seconds of training until a test accuracy is first reached, for the manual module and its peers.
 
     python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the extra `bench`)
 
-Scoring after every epoch is not counted. All get the same recipe, initial weights and order of the data, but for the
-notebook's own loops, written anew, which draw theirs. The test set tells when to stop: what is reported is a time, no
-accuracy.
+Scoring after every epoch is not counted. All contenders share recipe, initial weights and data order, except the
+notebook's loops, reimplemented here, which draw their own. The test set may decide when to stop, since the result is a
+time and not an accuracy.
 """
 
 import argparse
@@ -48,17 +48,17 @@ RECIPES = {
     "experiment=best": "best",
     "experiment=fast": "fast",
 }
-Course = Iterator[tuple[float, float]]  # of every epoch, its seconds and the test accuracy after it
+Course = Iterator[tuple[float, float]]  # per epoch: its seconds and the test accuracy after it
 
 
 class Recipe(NamedTuple):
-    """What makes a step, for those who know no `conf/`.
+    """Training recipe for contenders that do not read `conf/`.
 
     network: with its initial weights.
-    data: in its order.
+    data: in training order.
     rates: the learning rate of every step.
-    sums: whether weights move by the batch's sum.
-    decay: c where the penalty's gradient is c * W.
+    sums: whether weight gradients are summed over the batch instead of averaged.
+    decay: c, where the penalty's gradient is c * W.
     """
 
     network: MLP
@@ -69,7 +69,7 @@ class Recipe(NamedTuple):
 
 
 def main() -> None:
-    """Train every contender with every recipe and seed, and print the table."""
+    """Train every contender with every recipe and seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def reached(course: Course) -> list[float | None]:
-    """The seconds after which each target is first reached, None where it never is."""
+    """Return the seconds until each target is first reached, None for never."""
     found: list[float | None] = [None] * len(TARGETS)
     total = 0.0
     for seconds, accuracy in course:
@@ -119,7 +119,7 @@ def reached(course: Course) -> list[float | None]:
 
 
 def told(times: tuple[float | None, ...]) -> str:
-    """The mean of those that got there, and how many did where not all."""
+    """Format the mean time of the runs that reached a target, and their number if not all did."""
     known = [each for each in times if each is not None]
     if not known:
         return "never"
@@ -127,7 +127,7 @@ def told(times: tuple[float | None, ...]) -> str:
 
 
 def under_trainer(cfg: DictConfig) -> Course:
-    """As `train.py` runs it."""
+    """Train as `train.py` does."""
     with tempfile.TemporaryDirectory() as folder:
         trainer, module, data, history = assemble(cfg, Path(folder))
         trainer.fit(module, data)
@@ -136,7 +136,7 @@ def under_trainer(cfg: DictConfig) -> Course:
 
 
 def recipe_of(cfg: DictConfig) -> Recipe:
-    """A configuration's, without Lightning."""
+    """Build the recipe of a configuration, without Lightning."""
     data = data_of(cfg)
     seed_everything(cfg.seed, verbose=False)
     network = build(cfg.network)
@@ -147,13 +147,13 @@ def recipe_of(cfg: DictConfig) -> Recipe:
     for _ in range(steps):
         rates.append(optimizer.param_groups[-1]["lr"])
         if schedule is not None:
-            optimizer._opt_called = True  # nothing is to be moved
+            optimizer._opt_called = True  # no warning that the optimizer was not stepped
             schedule.step()
     return Recipe(network, data, rates, optimizer.weight_reduction == "sum", build(cfg.regularizer).decay)
 
 
 def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
-    """Of every epoch, the loader in its order and the rates of its steps."""
+    """Yield for every epoch the loader in its order and the rates from its first step on."""
     loader = recipe.data.train_dataloader()
     for epoch in range(len(recipe.rates) // len(loader)):
         loader.sampler.set_epoch(epoch)
@@ -161,7 +161,7 @@ def epochs_of(recipe: Recipe) -> Iterator[tuple[Any, list[float]]]:
 
 
 def by_autograd(cfg: DictConfig) -> Course:
-    """A bare loop of torch's SGD."""
+    """Train in a bare loop with torch's SGD."""
     network, data, _, sums, decay = recipe = recipe_of(cfg)
     set_matmul_precision(cfg.matmul, torch.device("cpu"))
     groups = [{"params": network.weights, "weight_decay": decay}, {"params": network.biases}]
@@ -182,7 +182,7 @@ def by_autograd(cfg: DictConfig) -> Course:
 
 
 def by_jax(cfg: DictConfig) -> Course:
-    """An epoch in one compiled scan; the last batch, which is shorter, by itself."""
+    """Train in JAX: every epoch in one compiled scan, the shorter last batch separately."""
     import jax
     import jax.numpy as jnp
 
@@ -229,7 +229,7 @@ def by_jax(cfg: DictConfig) -> Course:
 
 
 def by_notebook(seed: int) -> Course:
-    """The notebook's loop by hand with relu: single images collated by a `DataLoader`."""
+    """Train with the notebook's manual loop and relu: single images collated by a `DataLoader`."""
     torch.manual_seed(seed)
     train, test = (
         datasets.MNIST(str(ROOT / "data"), train=part, transform=transforms.ToTensor()) for part in (True, False)

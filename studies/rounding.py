@@ -1,7 +1,7 @@
-"""What rounding makes of two engines that compute the same: python studies/rounding.py, a minute.
+"""Divergence of two equivalent engines by rounding: python studies/rounding.py, a minute.
 
-Two networks with the same weights take the same batches in the same order, one with gradients by hand, one with
-autograd's (experiment=controlled, four epochs); how far apart they are is drawn against the steps.
+Two networks with equal initial weights train on the same batches in the same order, one with manual gradients, one with
+autograd's (experiment=controlled, four epochs). Their distance is plotted against the steps.
 """
 
 from pathlib import Path
@@ -27,16 +27,16 @@ CASES: list[tuple[str, Activation, torch.dtype, str]] = [
     ("relu, float32", ReLU(), torch.float32, "tab:blue"),
     ("relu, float64", ReLU(), torch.float64, "tab:purple"),
 ]
-LOOKS = sorted({int(step) for step in np.geomspace(1, EPOCHS * 938, 60)})  # steps after which it is looked
+LOOKS = sorted({int(step) for step in np.geomspace(1, EPOCHS * 938, 60)})  # steps after which the networks are compared
 
 
 def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
-    """Train both and compare them.
+    """Train both networks and compare them.
 
     Returns:
-        a row per look: step; "weights", the distance of the weights as a share of the way they have come; "units", the
-        share of hidden units that are on in one network and off in the other, over a sample of test images; "accuracy",
-        the difference on the test set, in points.
+        a row per comparison: step; "weights", the distance between the networks over that from their initial weights;
+        "units", the share of hidden units active in only one network, over a sample of test images; "accuracy", the
+        difference on the test set, in points.
     """
     data = MNISTDataModule(root=str(ROOT / "data"), seed=seed)
     data.prepare_data()
@@ -78,14 +78,14 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
 
 
 def by_hand(network: MLP, phi: Activation, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Put the gradient of the mean loss, derived by hand, where an optimizer looks for it."""
+    """Write the manual gradient of the mean loss to `.grad`, where an optimizer looks for it."""
     gradients = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi).gradients
     for layer, gradient in zip(network.linear, gradients, strict=True):
         layer.weight.grad, layer.bias.grad = gradient.weight(), gradient.bias()
 
 
 def main() -> None:
-    """Draw a line per case, and print where they end."""
+    """Plot a line per case and print the final values."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for name, phi, dtype, colour in CASES:

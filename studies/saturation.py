@@ -1,4 +1,4 @@
-"""Why tanh stays at chance without warm-up: python studies/saturation.py SWEEP draws it from the runs' layers.csv.
+"""Saturation of tanh without warm-up: python studies/saturation.py SWEEP plots it from the runs' layers.csv.
 
 The sweep: python src/train.py -m experiment=stability activation=tanh schedule=constant,warmup 'seed=range(0,10)'
     diagnostics=layers trainer.max_epochs=20 +trainer.limit_train_batches=47 hydra/launcher=parallel
@@ -14,7 +14,7 @@ from handgrad.runs.folder import LAYERS, METRICS
 from handgrad.runs.record import read_record
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "tanh_saturation.png"
-STEPS = 47  # of an epoch in this sweep
+STEPS = 47  # per epoch of this sweep
 PANELS = [
     ("saturated", 3, "share of saturated units in layer 3", "linear"),
     ("delta_norm", 1, "norm of delta 1", "log"),
@@ -22,7 +22,7 @@ PANELS = [
 
 
 def main(sweep: Path) -> None:
-    """Draw a line per run, those that stayed at chance in red."""
+    """Plot a line per run, in red if it stayed at chance."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     for folder in sorted(path.parent for path in sweep.glob(f"*/{METRICS}")):

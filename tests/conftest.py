@@ -1,4 +1,4 @@
-"""What the tests share: real MNIST, the real command line, and every core for one test at a time."""
+"""Shared fixtures: real MNIST, the real command line, one torch thread per test process."""
 
 import gc
 import json
@@ -34,26 +34,26 @@ ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of every garbage collection; statsmodels asks for one at each correction."""
+    """Exclude imported objects from garbage collection, which statsmodels triggers at every correction."""
     gc.collect()
     gc.freeze()
 
 
 torch.set_num_threads(1)  # two test processes share two cores
-# TensorBoard counts a process's event files and reads them in the order of their names: all get seven digits.
+# TensorBoard numbers a process's event files and reads them in order of name: use seven digits for all.
 event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:
-    """Leaves the other tests the numbers below 1e-38 that a run flushes."""
+    """Restore denormals (below 1e-38), which a run flushes, for the other tests."""
     yield
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser without a window; a test that needs one is skipped where there is none."""
+    """Headless Chromium; tests that need it are skipped if it is missing."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -66,7 +66,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def mnist() -> MNISTDataModule:
-    """The whole of MNIST, as training sees it."""
+    """All of MNIST, as training reads it."""
     data = MNISTDataModule(root=str(ROOT / "data"))
     data.prepare_data()
     data.setup()
@@ -81,13 +81,13 @@ def images_640(mnist: MNISTDataModule) -> Images:
 
 
 def head_of(images: Images, count: int) -> Images:
-    """The first images of a set."""
+    """Return the first images of a set."""
     return Images(images.images[:count], images.targets[:count])
 
 
 @pytest.fixture(scope="session")
 def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the first 1,280 training and 400 test images of MNIST: twenty batches of 64."""
+    """Data folder with the first 1,280 training and 400 test images of MNIST: twenty batches of 64."""
     root = tmp_path_factory.mktemp("small")
     make_data(root)
     return root
@@ -95,11 +95,11 @@ def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def drawn() -> None:
-    """Asked for by a test of the figures that every run leaves: without it they are not drawn."""
+    """Marker for tests that need a run's figures, which are not drawn without it."""
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures of a run: they take half of a small run's time."""
+    """Disable a run's figures, which take half of a small run's time."""
     drawings = [f"handgrad.training.figures.{name}" for name in ("confusion", "curves", "predictions")]
     drawings += [f"handgrad.training.{module}.write_figure" for module in ("artifacts", "layer_stats")]
     for drawing in (*drawings, "torch.utils.tensorboard.SummaryWriter.add_figure"):
@@ -114,9 +114,9 @@ def run_script(
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> RunScript:
-    """Runs `src/train.py` on the small data, or another script, in this process and an empty folder.
+    """Run `src/train.py` on the small data, or another script, in this process and an empty folder.
 
-    Returns its status and what it printed.
+    Returns its exit status and output.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -138,7 +138,7 @@ def run_script(
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         finally:
-            os.environ.clear()  # Lightning's account of its processes among them
+            os.environ.clear()  # removes those that Lightning sets for its processes too
             os.environ.update(variables)
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -150,7 +150,7 @@ def run_script(
 
 
 def without_report(arguments: tuple[str, ...]) -> list[str]:
-    """Of a sweep, what leaves out its report, unless a test asks for it: it takes longer than the runs."""
+    """Return the option that skips a sweep's report, which takes longer than the runs, unless a test asks for it."""
     return ["report=false"] if "-m" in arguments and not any("report=" in word for word in arguments) else []
 
 
@@ -161,7 +161,7 @@ def start(folder: Path, tiny_mnist: Path, *arguments: str, script: str = SCRIPT)
 
 
 def start_fresh(folder: Path, tiny_mnist: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `src/train.py` in a new interpreter: what it does with its streams is the interpreter's business too."""
+    """Start `src/train.py` in a new interpreter: standard streams are set up at its start."""
     return subprocess.Popen(
         [sys.executable, SCRIPT, *arguments, f"data.root={tiny_mnist}"],
         cwd=folder,
@@ -190,7 +190,7 @@ def ended_at_scoring(number: int) -> Iterator[None]:
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
-    """Wait until a folder holds so many files of a pattern."""
+    """Wait until a folder holds `count` files that match a pattern."""
     deadline = time.monotonic() + 90
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < deadline
@@ -198,19 +198,19 @@ def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
 
 
 def words(options: str) -> list[str]:
-    """What is typed, as a shell hands it on; spaces in braces belong to a word."""
+    """Split options as a shell does, except that spaces inside braces do not split."""
     return re.findall(r"(?:\{[^}]*\}|[^\s{])+", options)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """What a run has left in its `metrics.json`."""
+    """Read a run's `metrics.json`."""
     loaded: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return loaded
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> RunCommand:
-    """Runs a script of `src/` in an empty folder that sees the project's data; returns what it printed."""
+    """Run a script of `src/` in an empty folder with a link to the project's data; return status and output."""
     (tmp_path / "data").symlink_to(ROOT / "data")
 
     def call(script: str, *arguments: str) -> Ended:

@@ -1,4 +1,4 @@
-"""Scripts of `src/` in forked processes, which need not import torch again, and what such a process does to files."""
+"""Forked processes that run scripts of `src/` without importing torch again, and hooks on their file operations."""
 
 import atexit
 import gzip
@@ -27,7 +27,7 @@ Prepare = Callable[[], None]
 
 
 class Ended(NamedTuple):
-    """How a command ended; a negative status is the signal that ended it."""
+    """Result of a command; a negative status is the signal that ended it."""
 
     status: int
     out: str
@@ -52,15 +52,15 @@ FORK_SERVER.set_forkserver_preload(PRELOADED)
 
 
 class Command:
-    """A script of `src/`, forked from a server with everything imported, in a group of its own, as a shell does it.
+    """Command forked from a server that has imported everything, in its own process group, as from a shell.
 
-    Has what the tests use of `subprocess.Popen`; output goes to files.
+    Offers the part of `subprocess.Popen` that the tests use; output goes to files.
 
     Args:
-        script: its path.
-        arguments: of the command line.
-        home: its working directory.
-        environment: variables changed for it; those read at import, PYTHONIOENCODING, have no effect.
+        script: path of a script of `src/`.
+        arguments: command-line arguments.
+        home: working directory.
+        environment: changed variables; those that Python reads at start, PYTHONIOENCODING, have no effect.
     """
 
     def __init__(self, script: str, arguments: list[str], home: Path, environment: dict[str, str]) -> None:
@@ -72,27 +72,27 @@ class Command:
         self.terminate, self.kill = self.process.terminate, self.process.kill
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, and its group none."""
+        """Send a signal to the process, not to its group."""
         os.kill(self.pid, number)
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """Process id."""
         assert self.process.pid
         return self.process.pid
 
     @property
     def returncode(self) -> int | None:
-        """Exit status; minus the number of the signal that ended it; None while it runs."""
+        """Exit status; the negative signal number if a signal ended it; None while it runs."""
         return self.process.exitcode
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait for its end; whether it came."""
+        """Wait for the end; return whether it came in time."""
         self.process.join(seconds)
         return self.process.exitcode is not None
 
     def communicate(self, timeout: float = 200) -> tuple[str, str]:
-        """Wait for its end; what it printed to stdout and to stderr."""
+        """Wait for the end; return stdout and stderr."""
         if not self.ended_within(timeout):
             os.killpg(self.pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(self.process.name, timeout)
@@ -103,11 +103,11 @@ class Command:
 def become_command(
     script: str, arguments: list[str], home: Path, files: list[Path], environment: dict[str, str]
 ) -> NoReturn:
-    """Run the script in this process, a fork server's, with a shell's signal handlers and its output in files."""
+    """Run the script in this fork-server process, with default signal handlers and its output in files."""
     import torch
 
     os.setsid()
-    # A shell's background jobs, this test's perhaps, ignore SIGINT, nohup's SIGHUP, and hand that on.
+    # Background jobs of a shell ignore SIGINT, those of nohup SIGHUP; their children, this test too, inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_DFL)
@@ -120,13 +120,13 @@ def become_command(
 
 
 class Child:
-    """A script of `src/` in a process forked from this one.
+    """Process forked from this one that runs a script of `src/`.
 
     Args:
-        arguments: of the command line.
-        home: its working directory.
-        prepare: called in the process before anything else, to arrange for a fault.
-        script: its path.
+        arguments: command-line arguments.
+        home: working directory.
+        prepare: called first in the new process, to arrange for a fault.
+        script: path of the script.
     """
 
     def __init__(self, arguments: list[str], home: Path, prepare: Prepare = lambda: None, script: str = TRAIN) -> None:
@@ -143,24 +143,24 @@ class Child:
         self.reading = [reading for reading, _ in pipes]
 
     def end(self) -> Ended:
-        """Wait for its end."""
-        with ThreadPoolExecutor(2) as readers:  # at once: a pipe that nobody reads stops its writer
+        """Wait for the end; return status and output."""
+        with ThreadPoolExecutor(2) as readers:  # in parallel: a full pipe blocks its writer
             said = list(readers.map(read_all, self.reading))
         _, status = os.waitpid(self.pid, 0)
         return Ended(os.waitstatus_to_exitcode(status), *said)
 
 
 def read_all(reading: int) -> str:
-    """What comes out of a pipe until its last writer is gone."""
+    """Read a pipe until its last writer closes it."""
     with os.fdopen(reading, "rb") as pipe:
         return pipe.read().decode(errors="replace")
 
 
 def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> NoReturn:
-    """Run the script as Python would, and end this process as Python would."""
+    """Run the script and end this process as the Python interpreter would."""
     status = 0
     try:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - those of the parent expect its files
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - the parent's stream objects expect its files
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         signal.alarm(LONGEST)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -174,19 +174,19 @@ def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> N
     except BaseException:
         traceback.print_exc()
         status = 1
-    atexit._run_exitfuncs()  # joblib's, which ends its workers
+    atexit._run_exitfuncs()  # joblib's ends its workers
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(status)
 
 
-CAME = b"# the fault came\n"  # what a run is made to print then
+CAME = b"# the fault came\n"  # printed by a run when its fault occurs
 ABOUT_TWO = ("os.rename", "os.link", "os.symlink")  # events with a source and a destination
 ABOUT_ONE = ("os.remove", "os.mkdir", "os.rmdir")
 
 
 def written_path(event: str, details: tuple[Any, ...]) -> str | None:
-    """The absolute path that an audited event is about to change, None if it changes none."""
+    """Return the absolute path that an audited event is about to change, None if it changes none."""
     if event == "open":
         writes = isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         path, folder = (details[0] if writes else None), -1
@@ -203,7 +203,7 @@ def written_path(event: str, details: tuple[Any, ...]) -> str | None:
 
 
 def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prepare:
-    """Arrange that `act(first)` is called before the n-th operation below a folder and each one after it."""
+    """Return a hook that calls `act(first)` before the n-th file operation below a folder and every later one."""
 
     def watch() -> None:
         count = itertools.count(1)
@@ -211,7 +211,7 @@ def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prep
         def hook(event: str, details: tuple[Any, ...]) -> None:
             path = written_path(event, details)
             if path and Path(path).is_relative_to(below):
-                n = next(count)  # at once: TensorBoard writes in a thread of its own
+                n = next(count)  # atomic: TensorBoard writes in its own thread
                 if n == nth:
                     os.write(1, CAME)
                 if n >= nth:
@@ -223,7 +223,7 @@ def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prep
 
 
 def make_data(root: Path) -> None:
-    """Cut the first 1,280 training and 400 test images out of MNIST, unpacked and packed."""
+    """Write the first 1,280 training and 400 test images of MNIST, unpacked and as archives."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for archive in (ROOT / "data" / "MNIST" / "raw").glob("*.gz"):

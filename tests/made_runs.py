@@ -1,4 +1,4 @@
-"""Runs as a comparison finds them, made by hand, and all that it makes of them."""
+"""Hand-made runs for tests of the comparison, and helpers that run the whole comparison on them."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ def leave_run(
     right: list[bool] | None = None,
     **changes: Any,
 ) -> None:
-    """Leave what a comparison reads of a run; `changes` replace parts of its record."""
+    """Write the files of a run that a comparison reads; `changes` replace fields of its record."""
     folder.mkdir(parents=True)
     optimizer = {"manual": "notebook_sgd", "autograd": "adam"}[engine]
     config = {"seed": seed, "name": "x", "threads": None, "network": {"hidden_sizes": [500, 250]}}
@@ -59,7 +59,7 @@ def leave_run(
 
 
 def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """Comparison, cells, pairs, effects and all sentences of a folder."""
+    """Return comparison, cells, pairs, effects and all sentences of a folder."""
     comparison = load.load_runs([folder], CompareOptions(**asked))
     cells = statistics.summarize_cells(comparison)
     pairs, effects = statistics.compare_cells(comparison, cells), main_effects(comparison)
@@ -67,12 +67,12 @@ def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd
 
 
 def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: str = "relu", **config: Any) -> None:
-    """Leave a run whose configuration is given; {"optimizer": {"lr": 0.1}} as optimizer={"lr": 0.1}."""
+    """Write a run with a given configuration, for example optimizer={"lr": 0.1}."""
     leave_run(folder, accuracy, seed, activation, config={"seed": seed, "name": f"s{seed}", **config})
 
 
 def written(folder: Path) -> Path:
-    """Write the whole report of a folder, a warning being an error; returns where."""
+    """Write the whole report of a folder, with warnings as errors; return the report's folder."""
     comparison, cells, pairs, effects, _ = everything(folder)
     report = page.Report(
         sources=[folder],

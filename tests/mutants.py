@@ -1,9 +1,9 @@
-"""Break the program once in every way that matters; each change must make a test fail.
+"""Mutation testing: break the program once in every way that matters; each mutant must make a test fail.
 
-Run by `make mutants` (an hour on two cores). Each mutant of `mutants.csv` replaces one expression or statement, known
-by its syntax tree and not by its text, in one function of a copy of the project and runs the tests of that module and
-its neighbours there; the first that fails is named. Exits with the number of mutants that no test noticed.
-`python tests/mutants.py compare/ training/data` tries those of some modules alone.
+Run by `make mutants` (an hour on two cores). Each mutant of `mutants.csv` replaces one expression or statement in one
+function of a copy of the project; it is matched by syntax tree, not by text. The tests of the module and its neighbours
+run on that copy, and the first failure is named. The exit status is the number of surviving mutants.
+`python tests/mutants.py compare/ training/data` tries only the mutants of these modules.
 """
 
 import ast
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["nn/activations", "nn/losses", "nn/mlp", "nn/backprop", "training/modules"]
 REPORT = ["compare/sentences", "compare/compare", "cli/sweep"]
-TESTS = {  # of a module, the likeliest first; of those that are not listed, the mathematics'
+TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
     "identity": ["cli/train", "runs/record"],
     "compare/progress": ["cli/sweep", *REPORT],
@@ -65,12 +65,12 @@ TESTS = {  # of a module, the likeliest first; of those that are not listed, the
 
 
 class Mutant(NamedTuple):
-    """One change.
+    """One fault.
 
-    place: a module of `src/handgrad`, and a function or class of it after a colon.
-    code: an expression or statement that stands there once, however it is formatted.
-    changed: what takes its place.
-    what: what that does.
+    place: a module of `src/handgrad`, optionally followed by a colon and a function or class.
+    code: an expression or statement that occurs there once, in any formatting.
+    changed: its replacement.
+    what: the fault in words.
     """
 
     place: str
@@ -84,7 +84,7 @@ class Mutant(NamedTuple):
 
 
 class Swap(ast.NodeTransformer):
-    """Replaces what is equal to a mutant's code; `count` is how often it stood there."""
+    """Transformer that replaces a mutant's code; `count` is the number of occurrences."""
 
     def __init__(self, mutant: Mutant) -> None:
         (self.wanted,) = ast.parse(mutant.code).body
@@ -101,10 +101,10 @@ class Swap(ast.NodeTransformer):
 
 
 def mutated(mutant: Mutant) -> str:
-    """A module's source with the change.
+    """Return a module's source with the mutant applied.
 
     Raises:
-        ValueError: the place is not there, or the code does not stand there once.
+        ValueError: the place does not exist, or the code does not occur there exactly once.
     """
     module, _, name = mutant.place.partition(":")
     tree = ast.parse((ROOT / "src" / "handgrad" / f"{module}.py").read_text(encoding="utf-8"))
@@ -123,13 +123,13 @@ MUTANTS = [Mutant(*row) for row in list(csv.reader(TABLE.splitlines(keepends=Tru
 
 
 def tests_of(module: str) -> list[str]:
-    """The tests of a module and its neighbours, the likeliest to notice first."""
+    """Return the test files of a module and its neighbours, likeliest to fail first."""
     names = TESTS.get(module, REPORT if "compare/" in module else MATHEMATICS)
     return [str(Path("tests", name).with_name(f"test_{Path(name).name}.py")) for name in dict.fromkeys(names)]
 
 
 def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
-    """The first test that fails with the change, or, without one, as things are; "" where none does."""
+    """Return the first test that fails with a mutant, or on the unchanged code if None; "" if none fails."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for name in ("src", "conf", "docs", "studies", "tests"):
@@ -151,7 +151,7 @@ def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
 
 
 def main(*modules: str) -> None:
-    """Try every mutant, two at a time, and list what became of it."""
+    """Try every mutant, two at a time, and print the test that kills it."""
     tried = [mutant for mutant in MUTANTS if not modules or mutant.place.startswith(modules)]
     tests = dict.fromkeys(test for mutant in tried for test in tests_of(mutant.module))
     if failed := noticed_by(["tests/test_docs.py", *tests]):

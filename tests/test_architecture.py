@@ -1,4 +1,4 @@
-"""Oracle: the import statements: no arrow leads up, none in a circle, none to another module's private name."""
+"""Oracle: the import statements: none to a higher package, none circular, none of a private name."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from conftest import ROOT
 
 SRC = ROOT / "src"
-# Each room with what it may import: nothing that stands above it.
+# Every package ("room") and the packages it may import, all below it.
 ROOMS = {
     "text": set[str](),
     "errors": {"text"},
@@ -29,7 +29,7 @@ HEAVY = {
 
 
 def imports() -> dict[str, set[str]]:
-    """Of every module of `src/handgrad`, the modules and names that it imports, at its top or in a function."""
+    """Return the names that every module of `src/handgrad` imports, at module level or in functions."""
     found: dict[str, set[str]] = {}
     for path in (SRC / "handgrad").rglob("*.py"):
         module = ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
@@ -44,7 +44,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def room_of(name: str) -> str | None:
-    """The room that a name of the project is in."""
+    """Return the room of a dotted name, None if it has none."""
     parts = name.split(".")
     return parts[1] if parts[0] == "handgrad" and len(parts) > 1 else None
 
@@ -59,7 +59,7 @@ def test_no_room_imports_one_above_it() -> None:
             assert not heavy, f"{module} imports {heavy}"
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_imports_are_circular() -> None:
     found = imports()
     arrows = {
         module: {other for other in found for name in names if name == other or name.rpartition(".")[0] == other}
@@ -69,7 +69,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert len(order) == len(found)
 
 
-def test_no_private_name_crosses_a_module() -> None:
+def test_no_private_name_is_imported() -> None:
     for module, names in imports().items():
         private = {name for name in names if name.startswith("handgrad.") and name.split(".")[-1].startswith("_")}
         assert not private, f"{module} imports {private}"

@@ -1,4 +1,4 @@
-"""Oracle: the notebook's table, and the recipes of its two halves as its README states them."""
+"""Oracle: the notebook's table, and the recipes of its two halves as stated in its README."""
 
 import csv
 import math
@@ -27,11 +27,11 @@ def compose(*overrides: str) -> DictConfig:
 
 
 def part(cfg: DictConfig, key: str) -> str:
-    """The last word of a group's target."""
+    """Return the class name of a group's `_target_`."""
     return str(cfg[key]["_target_"]).split(".")[-1]
 
 
-def test_engine_brings_its_half_of_the_notebook() -> None:
+def test_engine_selects_its_half_of_the_notebook() -> None:
     manual, autograd = compose("engine=manual"), compose("engine=autograd")
     assert (part(manual, "optimizer"), manual.network.init, manual.optimizer.lr) == (
         "FactoredSGD",
@@ -56,7 +56,7 @@ def test_command_line_wins_over_the_recipe() -> None:
 
 
 def named(row: dict[str, str]) -> str:
-    """A row's name, as its experiment's."""
+    """Return a row's name, as in its experiment's file name."""
     return "-".join(row[key] for key in ("engine", "activation", "regularizer"))
 
 
@@ -75,7 +75,7 @@ def test_every_row_of_the_notebook_has_its_experiment() -> None:
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_controlled_differs_in_the_engine_alone(engine: str) -> None:
+def test_controlled_experiments_differ_only_in_the_engine(engine: str) -> None:
     cfg, other = compose("experiment=controlled", f"engine={engine}"), compose("experiment=controlled")
     for key in ("optimizer", "network", "schedule", "data", "trainer", "regularizer", "seed"):
         assert cfg[key] == other[key]
@@ -99,7 +99,7 @@ def test_controlled_differs_in_the_engine_alone(engine: str) -> None:
         ("seed=-1", "invalid value seed=-1: must be >= 0"),
     ],
 )
-def test_impossible_value_is_one_sentence(override: str, sentence: str) -> None:
+def test_invalid_value_is_refused_in_one_sentence(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         compose(override)
     assert str(caught.value).startswith(sentence)
@@ -114,13 +114,13 @@ def test_impossible_value_is_one_sentence(override: str, sentence: str) -> None:
         (["trainer.precision=17"], "trainer", "trainer: .*17"),
     ],
 )
-def test_what_only_a_library_can_judge_names_the_group(overrides: list[str], node: str, message: str) -> None:
+def test_error_from_a_library_names_the_group(overrides: list[str], node: str, message: str) -> None:
     cfg: Any = compose(*overrides)
     with pytest.raises(UserError, match=message):
         build(cfg[node])
 
 
-def test_fashion_has_a_recipe_of_its_own_by_hand_and_leaves_the_rest_to_choose() -> None:
+def test_fashion_has_its_own_manual_recipe_and_can_be_overridden() -> None:
     cfg = compose("experiment=fashion")
     assert (cfg.data.dataset, cfg.trainer.max_epochs, cfg.name) == ("FashionMNIST", 5, "relu-manual-none-s0")
     assert (part(cfg, "engine"), part(cfg, "optimizer"), cfg.network.init) == (
@@ -134,15 +134,15 @@ def test_fashion_has_a_recipe_of_its_own_by_hand_and_leaves_the_rest_to_choose()
     assert (part(alike, "engine"), part(alike, "optimizer"), alike.optimizer.lr) == ("AutogradModule", "SGD", 0.2)
 
 
-def test_recipes_that_a_diverged_run_is_told_to_try_are_there() -> None:
+def test_recipes_suggested_after_divergence_exist() -> None:
     named = re.findall(r"experiment=(\w+)", str(DivergedError("train/loss", math.nan, 0, 3)))
     assert named == ["best", "fashion"]
     for name in named:
         compose(f"experiment={name}")
 
 
-def test_hydra_that_asks_is_told_the_classes_of_the_node_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra 1.4's signature, whose `instantiate` warns where no list is given."""
+def test_instantiate_gets_exactly_the_classes_of_the_node_as_allowlist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`instantiate` with the signature of Hydra 1.4, which warns if no list is given."""
     allowed = []
 
     def instantiate(node: Any, *, _execution_whitelist_: Any = None, **_: Any) -> None:

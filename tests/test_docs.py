@@ -1,4 +1,4 @@
-"""Oracle: the code itself: what the documents and the mutants name must exist."""
+"""Oracle: the code itself: everything that the docs and the mutants name must exist."""
 
 import importlib
 import re
@@ -26,7 +26,7 @@ def test_every_equation_names_its_function_and_its_test() -> None:
     assert sorted(set(numbers)) == list(range(1, 26))
 
 
-def test_every_mutant_changes_what_stands_once_in_its_module_and_has_tests() -> None:
+def test_every_mutant_changes_code_that_occurs_once_and_has_tests() -> None:
     for mutant in mutants.MUTANTS:
         mutants.mutated(mutant)
         assert mutant.code != mutant.changed

@@ -1,4 +1,4 @@
-"""Oracle: JSON's own types, and values worked by hand."""
+"""Oracle: JSON's own types, and values worked out by hand."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from handgrad.text import differences, equal_typed, flatten, format_value
 
 
-def test_every_value_is_found_by_its_dotted_key() -> None:
+def test_flatten_uses_dotted_keys() -> None:
     nested = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "sizes": [500, {"a": 1}], "empty": {}}
     assert flatten(nested) == {
         "seed": 0,
@@ -19,7 +19,7 @@ def test_every_value_is_found_by_its_dotted_key() -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [(True, 1), (1, 1.0), ("1", 1), (None, "null"), ([1], ["1"]), (0.1, 0.1000001)])
-def test_unlike_values_are_told_apart(a: Any, b: Any) -> None:
+def test_different_values_are_not_equal(a: Any, b: Any) -> None:
     assert not equal_typed(a, b)
     assert equal_typed(a, a)
     assert format_value(a) != format_value(b)
@@ -43,7 +43,7 @@ def test_unlike_values_are_told_apart(a: Any, b: Any) -> None:
         (["\u202e"], '["\\u202e"]'),
     ],
 )
-def test_value_is_shown_as_it_is_written_and_steers_no_terminal(value: Any, text: str) -> None:
+def test_value_is_formatted_as_written_with_control_characters_escaped(value: Any, text: str) -> None:
     assert format_value(value) == text
 
 

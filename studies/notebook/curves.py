@@ -1,4 +1,4 @@
-"""The notebook's printed losses over those of a sweep of its rows: python studies/notebook/curves.py SWEEP.
+"""Loss curves of a sweep of the notebook's rows, with its printed ones: python studies/notebook/curves.py SWEEP.
 
 The sweep: python src/train.py -m 'experiment=glob(notebook_*)'. Writes notebook_curves.png into the sweep's folder.
 """
@@ -16,7 +16,7 @@ PRINTED = Path(__file__).with_name("curves.csv")
 
 
 def main(sweep: Path) -> None:
-    """Draw the comparison's curves, the notebook's in grey."""
+    """Plot the comparison's curves, with the notebook's in grey."""
     comparison, printed = load_runs([sweep]), pd.read_csv(PRINTED)
     cells = summarize_cells(comparison)
     figure = figures.losses(comparison, cells, figures.Look(cells.label.tolist()))

@@ -1,9 +1,9 @@
-"""What the notebook's own loops take for its seven rows: the loops written anew from its facts, at a few epochs each.
+"""Training time of the notebook's own loops for its seven rows, reimplemented and timed for a few epochs each.
 
-    python studies/notebook/loops.py     (two epochs per row, two minutes; the seven rows are reckoned from them)
+    python studies/notebook/loops.py     (two epochs per row, two minutes; the seven rows are extrapolated)
 
-To be compared with `time python src/train.py -m 'experiment=glob(notebook_*)'`. As in the notebook: a list of single
-images and one-hot labels, collated by a `DataLoader`; by hand with examples as columns and every gradient formed, or
+Compare with `time python src/train.py -m 'experiment=glob(notebook_*)'`. As in the notebook: a list of single images
+and one-hot labels, collated by a `DataLoader`; manual loops with examples as columns and every gradient formed, or
 `torch.nn` with default Adam; the test set scored through `ToTensor` after every epoch, both sets at the end.
 """
 
@@ -41,7 +41,7 @@ Batches = DataLoader[Any]
 
 
 class ByHand:
-    """Part 1: examples as columns, weights moved by the batch's sum and biases by its mean."""
+    """Manual loop, part 1: examples as columns, weight gradients summed over the batch, bias gradients averaged."""
 
     def __init__(self, activation: str) -> None:
         self.phi, self.slope = PHI[activation], SLOPE[activation]
@@ -77,7 +77,7 @@ class ByHand:
 
 
 class ByLibrary:
-    """Part 2: `torch.nn`, default Adam, the penalty summed over the weight matrices."""
+    """Library loop, part 2: `torch.nn`, default Adam, the penalty summed over the weight matrices."""
 
     def __init__(self, activation: str, strength: float) -> None:
         phi = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[activation]
@@ -103,7 +103,7 @@ class ByLibrary:
 
 
 def main() -> None:
-    """Time a few epochs of every row and reckon the seven rows from them."""
+    """Time a few epochs of every row and extrapolate to all seven rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=2, help="to time per row")
     options = parser.parse_args()

@@ -15,14 +15,14 @@ from handgrad.runs.folder import is_locked
 
 
 def living(group: int) -> list[str]:
-    """The processes of a group that are not over."""
+    """Return the states of a group's live processes; zombies do not count."""
     listed = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in listed.splitlines()]
     return [state for number, state in rows if int(number) == group and not state.startswith("Z")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
+def test_signal_ends_a_run_with_its_status_and_the_record_stays_running(
     tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
     process = start(tmp_path, tiny_mnist, "hydra.run.dir=run", "trainer.max_epochs=5000")
@@ -49,12 +49,12 @@ def test_signal_ends_a_run_with_its_status_and_the_record_says_so(
     ],
     ids=lambda number: number.name,
 )
-def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker(
+def test_signal_ends_a_parallel_sweep_and_all_its_workers(
     tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
-    """Ctrl-C reaches the whole group; the others the parent alone."""
+    """SIGINT goes to the whole group, as by Ctrl-C; the other signals go to the parent only."""
     options = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", "trainer.max_epochs=5000", "seed=0,1,2"]
-    # At 0.01 relu may diverge on so few images, by the last digit of a product.
+    # At a rate of 0.01, relu may diverge on so few images, depending on rounding.
     process = start(tmp_path, tiny_mnist, "-m", *options, "optimizer.lr=0.001")
     wait_for(tmp_path, "sweep/*/history.csv", count=2)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
@@ -76,7 +76,7 @@ def test_parallel_sweep_ends_on_a_signal_and_leaves_no_run_running_and_no_worker
 
 
 @pytest.mark.slow
-def test_console_that_cannot_show_a_sign_shows_a_question_mark(tmp_path: Path, tiny_mnist: Path) -> None:
+def test_unencodable_characters_are_printed_as_question_marks(tmp_path: Path, tiny_mnist: Path) -> None:
     arguments = ["hydra.run.dir=run", "trainer.max_epochs=1", 'name="größe ± [b]x[/b]"']
     process = start_fresh(tmp_path, tiny_mnist, *arguments, PYTHONIOENCODING="ascii")
     printed, errors = process.communicate(timeout=60)
@@ -87,7 +87,7 @@ def test_console_that_cannot_show_a_sign_shows_a_question_mark(tmp_path: Path, t
 
 
 @pytest.mark.slow
-def test_reader_that_goes_away_costs_no_run(tmp_path: Path, tiny_mnist: Path) -> None:
+def test_closed_pipe_does_not_fail_the_run(tmp_path: Path, tiny_mnist: Path) -> None:
     process = start_fresh(tmp_path, tiny_mnist, "hydra.run.dir=run", "trainer.max_epochs=2")
     assert process.stdout
     process.stdout.close()
@@ -99,14 +99,14 @@ def test_reader_that_goes_away_costs_no_run(tmp_path: Path, tiny_mnist: Path) ->
 
 
 @pytest.mark.slow
-def test_output_closed_from_the_start_costs_no_run(tmp_path: Path, tiny_mnist: Path) -> None:
+def test_closed_stdout_does_not_fail_the_run(tmp_path: Path, tiny_mnist: Path) -> None:
     line = f"exec {sys.executable} {SCRIPT} hydra.run.dir=run trainer.max_epochs=1 data.root={tiny_mnist} >&-"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert record_of(tmp_path / "run")["status"] == "completed"
 
 
-def test_two_sweeps_in_one_folder_share_the_cells_and_both_end_well(tmp_path: Path, tiny_mnist: Path) -> None:
+def test_two_sweeps_in_one_folder_share_the_cells(tmp_path: Path, tiny_mnist: Path) -> None:
     options = ["hydra.sweep.dir=sweep", "trainer.max_epochs=3", "seed=0,1"]
     processes = [start(tmp_path, tiny_mnist, "-m", *options) for _ in range(2)]
     ended = [process.communicate(timeout=90) for process in processes]

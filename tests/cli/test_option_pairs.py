@@ -1,4 +1,4 @@
-"""Oracle: the other engine under the same options; every two of the usual ones meet in at least one run."""
+"""Oracle: the other engine under the same options; any two of the usual options meet in at least one run."""
 
 import csv
 from pathlib import Path
@@ -38,7 +38,7 @@ ENGINES = ("manual", "autograd")
 CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(FACTORS.values()))]
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
+@pytest.mark.filterwarnings("ignore")  # Lightning warns about unusual options
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
 def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[str, str]) -> None:
     precision, *deterministic = case["precision"].split()
@@ -49,7 +49,7 @@ def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[
     found = []
     for engine in ENGINES:
         optimizer = case["optimizer"]
-        if engine == "autograd":  # which has nothing for the factored form of the same steps
+        if engine == "autograd":  # autograd has no factored form of these steps
             optimizer = optimizer.replace("factored_sgd", "sgd optimizer.fused=false")
         status, printed = run_script(f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
         assert status == 0, printed
@@ -59,7 +59,7 @@ def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[
 
 
 def everything(folder: Path) -> dict[str, float]:
-    """Every number that two runs which do the same have in common."""
+    """Return every number on which equivalent runs must agree."""
     record = record_of(folder)
     assert record["status"] == "completed"
     rows = list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))

@@ -1,4 +1,4 @@
-"""Oracle: what an option's name says, read back from the files that a run of the real command leaves."""
+"""Oracle: the meaning of every option, read back from the files that the real command leaves."""
 
 import csv
 import importlib.util
@@ -23,7 +23,7 @@ BY_ACCURACY = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val
 
 
 def well(run_script: RunScript, *options: str) -> str:
-    """Run, assert that it ended well, and return what it printed."""
+    """Run the command, assert status 0, and return its output."""
     status, printed = run_script(*options)
     assert status == 0, printed
     return printed
@@ -45,7 +45,7 @@ def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(run_script: RunSc
 
 
 @pytest.mark.parametrize(("interval", "scored_at_the_end"), [("5", True), ("0.3", False)])
-def test_scores_of_the_middle_of_an_epoch_do_not_stand_in_its_row(
+def test_mid_epoch_scores_are_not_in_the_history_row(
     run_script: RunScript, interval: str, scored_at_the_end: bool
 ) -> None:
     well(run_script, *RUN, f"+trainer.val_check_interval={interval}")
@@ -77,12 +77,12 @@ COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
     ],
     ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),
 )
-def test_cosine_reaches_zero_at_the_last_step_really_taken(run_script: RunScript, options: list[str]) -> None:
+def test_cosine_reaches_zero_at_the_last_step_taken(run_script: RunScript, options: list[str]) -> None:
     well(run_script, *RUN, *COSINE, *options)
     assert float(history()[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
-def test_total_steps_of_the_users_own_are_kept_or_refused(run_script: RunScript) -> None:
+def test_explicit_total_steps_are_kept_or_refused(run_script: RunScript) -> None:
     well(run_script, *RUN, *COSINE, "schedule.total_steps=37")
     assert float(history()[-1]["lr"]) == pytest.approx(0.01 / 2)  # half way: step 20 of 3 to 37
     status, printed = run_script(*RUN, *COSINE, "schedule.total_steps=10", "hydra.run.dir=refused")
@@ -109,7 +109,7 @@ def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_cl
 
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(run_script: RunScript, engine: str) -> None:
+def test_plateau_schedule_follows_the_training_loss(run_script: RunScript, engine: str) -> None:
     plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 0.9}"
     options = [f"engine={engine}", "optimizer=sgd", "~schedule", f"+schedule={plateau}", "trainer.max_epochs=4"]
     well(run_script, *RUN, *options)
@@ -117,7 +117,7 @@ def test_plateau_schedule_lowers_the_rate_by_the_loss_of_training(run_script: Ru
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
-def test_users_own_callbacks_and_loggers_are_used_beside_ours(run_script: RunScript) -> None:
+def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) -> None:
     one = "+trainer.callbacks={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: kept}"
     logger = "+trainer.logger=[{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: theirs}]"
     well(run_script, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
@@ -175,7 +175,7 @@ def test_users_own_callbacks_and_loggers_are_used_beside_ours(run_script: RunScr
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_one_sentence(
+def test_invalid_option_is_refused_in_one_sentence(
     run_script: RunScript, options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HANDGRAD_SEED", "3")
@@ -197,7 +197,7 @@ def every_key(node: Any, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.slow
-def test_whatever_is_set_to_null_works_or_is_one_sentence(run_script: RunScript) -> None:
+def test_null_for_any_key_works_or_is_refused(run_script: RunScript) -> None:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         keys = every_key(hydra.compose("train"))
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
@@ -213,7 +213,7 @@ def test_whatever_is_set_to_null_works_or_is_one_sentence(run_script: RunScript)
             assert record_of(Path(key))["status"] == "completed"
 
 
-def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(run_script: RunScript) -> None:
+def test_diverged_run_is_skipped_with_the_same_status(run_script: RunScript) -> None:
     options = [*RUN, "optimizer.lr=1e30"]
     first, second = run_script(*options), run_script(*options)
     assert first[0] == second[0] == 1
@@ -224,7 +224,7 @@ def test_diverged_run_started_again_says_so_and_ends_with_the_same_status(run_sc
 
 
 @pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "5", "x" * 300, "[b]<i>$x$ ±"])
-def test_name_leads_nowhere_but_into_the_dated_folder(run_script: RunScript, name: str, tmp_path: Path) -> None:
+def test_name_cannot_leave_the_dated_folder(run_script: RunScript, name: str, tmp_path: Path) -> None:
     printed = well(run_script, *RUN[1:], f"name='{name}'")
     (folder,) = Path("outputs", "runs").iterdir()
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
@@ -232,9 +232,7 @@ def test_name_leads_nowhere_but_into_the_dated_folder(run_script: RunScript, nam
     assert name[:60] in printed
 
 
-def test_relative_path_means_the_directory_of_the_start(
-    run_script: RunScript, tiny_mnist: Path, tmp_path: Path
-) -> None:
+def test_paths_are_relative_to_the_working_directory(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
     Path("data").symlink_to(tiny_mnist)
     printed = well(run_script, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
     assert str(tmp_path / "a" / "run") in printed
@@ -252,7 +250,7 @@ def test_run_in_a_folder_of_another_configuration_names_the_keys(run_script: Run
 
 
 class Vandal(Callback):
-    """Does something to the run's folder before its second epoch."""
+    """Callback that damages the run's folder before the second epoch."""
 
     def __init__(self, deed: str) -> None:
         self.deed = deed
@@ -270,7 +268,7 @@ class Vandal(Callback):
 
 
 @pytest.mark.parametrize("deed", ["delete", "move", "file for a folder"])
-def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(run_script: RunScript, deed: str) -> None:
+def test_folder_damaged_during_the_run_is_reported_in_one_sentence(run_script: RunScript, deed: str) -> None:
     vandal = f"+trainer.callbacks={{_target_: test_options.Vandal, deed: {deed}}}"
     status, printed = run_script(*RUN, "trainer.max_epochs=3", vandal)
     assert status == 1
@@ -282,7 +280,7 @@ def test_folder_that_is_spoiled_while_the_run_goes_on_is_one_sentence(run_script
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "checkpoints", "metrics.json"])
-def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(run_script: RunScript, name: str) -> None:
+def test_blocked_path_is_reported_before_training(run_script: RunScript, name: str) -> None:
     target = Path("run", name)
     target.parent.mkdir()
     target.mkdir() if name == "metrics.json" else target.touch()
@@ -294,7 +292,7 @@ def test_what_stands_in_the_way_is_found_before_an_epoch_is_trained(run_script: 
 
 
 class Stopper(Callback):
-    """Ends the process' run once, in the middle of its second epoch."""
+    """Callback that ends the run once, in the middle of its second epoch."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.current_epoch == 1 and trainer.global_step == 35 and Path("stop").exists():
@@ -302,7 +300,7 @@ class Stopper(Callback):
             raise SystemExit(143)
 
 
-def test_tensorboard_of_a_run_that_went_on_has_every_step_once(run_script: RunScript) -> None:
+def test_tensorboard_of_a_resumed_run_has_every_step_once(run_script: RunScript) -> None:
     options = [*RUN, "trainer.max_epochs=3", "+trainer.callbacks={_target_: test_options.Stopper}"]
     Path("stop").touch()
     assert run_script(*options)[0] == 143
@@ -317,7 +315,7 @@ def test_tensorboard_of_a_run_that_went_on_has_every_step_once(run_script: RunSc
 
 
 class Witness(Callback):
-    """Notes the first pixel sums of every epoch's batches."""
+    """Callback that records the pixel sum of every batch, by epoch."""
 
     seen: ClassVar[list[list[float]]] = []
 
@@ -328,7 +326,7 @@ class Witness(Callback):
         Witness.seen[-1].append(float(batch[0].sum()))
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning says that it turns off what is off already
+@pytest.mark.filterwarnings("ignore")  # Lightning warns that it turns off what is off already
 def test_overfitting_sees_the_same_batches_in_every_epoch(run_script: RunScript) -> None:
     Witness.seen.clear()
     witness = "+trainer.callbacks={_target_: test_options.Witness}"
@@ -338,7 +336,7 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(run_script: RunScript)
     assert len(first) == 3
 
 
-def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(run_script: RunScript, tmp_path: Path) -> None:
+def test_fast_dev_run_leaves_no_files(run_script: RunScript, tmp_path: Path) -> None:
     printed = well(run_script, *RUN, "+trainer.fast_dev_run=true")
     assert (
         printed.strip().splitlines()[-1].startswith("fast_dev_run: 1 batch(es) each of training, validation and test")
@@ -347,7 +345,7 @@ def test_fast_dev_run_leaves_nothing_that_looks_like_a_result(run_script: RunScr
 
 
 @pytest.mark.parametrize("callback", ["early_stopping", "best_checkpoint"])
-def test_nothing_chooses_an_epoch_by_the_test_set(run_script: RunScript, callback: str) -> None:
+def test_callbacks_may_not_monitor_the_test_set(run_script: RunScript, callback: str) -> None:
     for monitor, remedy in (
         ("test/loss", "monitor val/loss and hold images out with data.val_size=6000"),
         ("val/loss", "needs images held out: data.val_size=6000"),
@@ -470,7 +468,7 @@ def test_debug_runs_stay_out_of_the_results(debug: str) -> None:
     assert str(cfg.hydra.sweep._get_node("dir")).startswith("outputs/debug/")
 
 
-def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(run_script: RunScript) -> None:
+def test_mlflow_run_has_metrics_and_figures_and_is_resumed(run_script: RunScript) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
     ours = ["logger=mlflow", "hydra.run.dir=run", "trainer.max_epochs=1"]
     assert run_script(*ours)[0] == 0
@@ -490,7 +488,7 @@ def test_mlflow_has_a_run_with_its_metrics_and_figures_and_goes_on_with_it(run_s
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="mlflow is installed")
-def test_mlflow_without_its_extra_is_one_sentence(run_script: RunScript) -> None:
+def test_mlflow_without_its_extra_is_refused_in_one_sentence(run_script: RunScript) -> None:
     status, printed = run_script("logger=mlflow")
     assert status == 1
     assert "Traceback" not in printed

@@ -1,4 +1,4 @@
-"""Oracle: one process that trains on batches of the same examples; float64."""
+"""Oracle: a single process trained on batches of the same examples; float64."""
 
 import math
 import os
@@ -19,17 +19,17 @@ from conftest import ROOT, RunScript, record_of, start, wait_for
 from handgrad.training.build import assemble
 
 PROCESSES = 2
-BATCH = 64  # of all processes together
+BATCH = 64  # total over all processes
 WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
-# Every way twice: with another activation and with the other penalty.
+# Every engine and optimizer twice, with different activations and penalties.
 CASES = [(("sigmoid", "relu", "tanh")[n % 3], PENALTIES[n % 2], WAYS[n % 5]) for n in range(10)]
-HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves a process with none
+HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves one process without any
 
 
 class Replica(Callback):
-    """Keeps the weights of this process as they are after every epoch."""
+    """Callback that copies this process's weights after every epoch."""
 
     def __init__(self) -> None:
         self.kept: list[list[Tensor]] = []
@@ -39,7 +39,7 @@ class Replica(Callback):
 
 
 def composed(tiny_mnist: Path, *overrides: str) -> DictConfig:
-    """The real configuration: three epochs of 20 steps, the last of each on fewer images."""
+    """Compose the real configuration: three epochs of 20 steps, the last batch of each smaller."""
     usual = [f"data.root={tiny_mnist}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
     usual += ["trainer.accelerator=cpu", "trainer.max_epochs=3", "name=x", "schedule=constant"]
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -47,7 +47,7 @@ def composed(tiny_mnist: Path, *overrides: str) -> DictConfig:
 
 
 def trained(cfg: DictConfig, folder: Path, processes: int) -> dict[str, Any]:
-    """Train and score, on batches of 64 images of all processes together."""
+    """Train and score on batches of 64 images in total over all processes."""
     cfg.data.batch_size, cfg.trainer.devices = BATCH // processes, processes
     trainer, module, data, history = assemble(cfg, folder, show_progress=False)
     replica = Replica()
@@ -66,7 +66,7 @@ def trained(cfg: DictConfig, folder: Path, processes: int) -> dict[str, Any]:
 
 
 def work(rank: int, port: int, folder: Path, configs: list[DictConfig]) -> None:
-    """What one of the processes does: every case after the other, the results into a file."""
+    """Run every case in turn in one of the processes and save the results."""
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
@@ -75,7 +75,7 @@ def work(rank: int, port: int, folder: Path, configs: list[DictConfig]) -> None:
 
 @pytest.fixture(scope="module")
 def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """Of every case, what one process alone, and each of two together, came to."""
+    """Results of every case: from a single process, then from each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     configs = [
         composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way)
@@ -104,7 +104,7 @@ def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
-def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
+def test_resumed_run_of_two_processes_leaves_the_files_of_one(
     run_script: RunScript, tiny_mnist: Path, tmp_path: Path
 ) -> None:
     usual = ("trainer.max_epochs=6", "trainer.precision=64-true", "+trainer.log_every_n_steps=5")
@@ -112,7 +112,7 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
     process = start(tmp_path, tiny_mnist, *together)
     wait_for(tmp_path, "together/history.csv")
     process.terminate()
-    output = "".join(process.communicate(timeout=60))  # ends when the helper has closed the output too
+    output = "".join(process.communicate(timeout=60))  # returns once the helper has closed its output too
     assert process.returncode == 143
     assert "Traceback" not in output
     assert record_of(tmp_path / "together")["status"] == "running"
@@ -135,7 +135,7 @@ def test_interrupted_run_of_two_processes_goes_on_to_the_files_of_one(
     }
 
 
-def test_helper_that_dies_ends_the_run_in_a_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_death_of_a_helper_ends_the_run_in_one_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tiny_mnist, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
     wait_for(tmp_path, "run/history.csv")
     helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -157,7 +157,7 @@ def test_helper_that_dies_ends_the_run_in_a_sentence(tiny_mnist: Path, tmp_path:
         (("trainer.devices=0",), "trainer: "),
     ],
 )
-def test_what_cannot_be_trained_together_is_refused(
+def test_unsupported_multi_process_options_are_refused(
     run_script: RunScript, arguments: tuple[str, ...], sentence: str
 ) -> None:
     status, output = run_script(*arguments)

@@ -15,14 +15,14 @@ RATE = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
 
 def trials() -> list[list[optuna.trial.FrozenTrial]]:
-    """Of every study in the file, its trials."""
+    """Return the trials of every study in the file."""
     url = "sqlite:///sweep/study.db"
     with closing(sqlite3.connect("sweep/study.db")) as file:
         names = [name for (name,) in file.execute("select study_name from studies order by study_id")]
     return [optuna.load_study(study_name=name, storage=url).trials for name in names]
 
 
-def test_search_goes_on_with_its_study_and_every_trial_has_a_run(run_script: RunScript) -> None:
+def test_search_resumes_its_study_and_every_trial_has_a_run(run_script: RunScript) -> None:
     for n_trials in (2, 1):
         status, printed = run_script(*SEARCH, *SHORT, RATE, f"hydra.sweeper.n_trials={n_trials}")
         assert status == 0, printed
@@ -35,7 +35,7 @@ def test_search_goes_on_with_its_study_and_every_trial_has_a_run(run_script: Run
     assert OmegaConf.load("sweep/optimization_results.yaml").best_value == min(made.values())
 
 
-def test_another_search_in_the_folder_is_another_study_and_a_damaged_one_is_one_sentence(run_script: RunScript) -> None:
+def test_other_search_gets_its_own_study_and_a_damaged_file_is_refused(run_script: RunScript) -> None:
     one = "hydra.sweeper.n_trials=1"
     for seed in (0, 1):
         assert run_script(*SEARCH, *SHORT, RATE, f"seed={seed}", one)[0] == 0
@@ -48,7 +48,7 @@ def test_another_search_in_the_folder_is_another_study_and_a_damaged_one_is_one_
     assert len(list(Path("sweep").glob("*/metrics.json"))) == 2
 
 
-def test_search_of_which_no_trial_is_completed_is_one_sentence(run_script: RunScript) -> None:
+def test_search_without_a_completed_trial_ends_in_one_sentence(run_script: RunScript) -> None:
     status, printed = run_script(*SEARCH, "optimizer.lr=choice(1e30)", *SHORT, "hydra.sweeper.n_trials=2")
     assert status == 1
     assert "Traceback" not in printed

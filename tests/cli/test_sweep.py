@@ -1,4 +1,4 @@
-"""Oracle: a sweep itself, which does what its trial said, and is where its report says."""
+"""Oracle: the sweep itself: it does what its dry run predicts and is as far as its report says."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from handgrad.compare import progress
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
 
 
-def test_trial_says_what_the_sweep_does_and_starts_nothing(run_script: RunScript, tmp_path: Path) -> None:
+def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "activation=relu,tanh", "hydra.sweep.dir=sweep", *FEW]
     status, said = run_script(*sweep, "seed=0,1", "dry_run=true")
     assert (status, "2 cells, 4 runs: 0 are done already, 4 to run." in said) == (0, True)
@@ -47,7 +47,7 @@ def test_trial_says_what_the_sweep_does_and_starts_nothing(run_script: RunScript
     ],
     ids=["wrong", "search", "single"],
 )
-def test_trial_that_cannot_be_is_one_sentence(
+def test_invalid_dry_run_is_refused_in_one_sentence(
     run_script: RunScript, options: list[str], answer: str, tmp_path: Path
 ) -> None:
     status, said = run_script(*options, "dry_run=true")
@@ -57,7 +57,7 @@ def test_trial_that_cannot_be_is_one_sentence(
     assert not list(tmp_path.rglob("metrics.json"))
 
 
-def test_estimate_is_made_of_the_runs_most_like_it() -> None:
+def test_estimate_uses_the_most_similar_runs() -> None:
     def ran(engine: str, sizes: list[int], per_epoch: float) -> dict[str, Any]:
         config = {"network": {"hidden_sizes": sizes}, "data": {"batch_size": 64}, "trainer": {"max_epochs": 2}}
         times = {"seconds": 2 * per_epoch + 3, "epochs": 2, "seconds_per_epoch": per_epoch}
@@ -70,7 +70,7 @@ def test_estimate_is_made_of_the_runs_most_like_it() -> None:
     assert progress.seconds_of(wanted, {"engine": "other"}, known) is None
 
 
-def test_lengths_of_time_are_said_as_people_do() -> None:
+def test_durations_are_readable() -> None:
     assert [progress.in_time(seconds) for seconds in (4.4, 59, 61, 3300, 3900)] == [
         "4 s",
         "59 s",
@@ -80,7 +80,7 @@ def test_lengths_of_time_are_said_as_people_do() -> None:
     ]
 
 
-def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(run_script: RunScript, tmp_path: Path) -> None:
+def test_sweep_ends_with_a_report_even_if_a_run_diverges(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "optimizer.lr=0.1,1e20", "schedule=constant", "hydra.sweep.dir=sweep", *FEW]
     status, said = run_script(*sweep, "report=true")
     assert status == 1
@@ -90,7 +90,7 @@ def test_report_is_made_at_the_end_of_a_sweep_even_if_a_run_diverges(run_script:
     assert said.count("report: ") == 1
 
 
-def test_sweep_does_not_fail_because_its_report_did(run_script: RunScript, tmp_path: Path) -> None:
+def test_failed_report_does_not_fail_the_sweep(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "comparison").touch()  # where a folder should be
     status, said = run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
@@ -99,41 +99,41 @@ def test_sweep_does_not_fail_because_its_report_did(run_script: RunScript, tmp_p
     assert "Traceback" not in said
 
 
-def test_what_concerns_a_sweep_alone_changes_no_run(run_script: RunScript) -> None:
+def test_sweep_only_options_change_no_run(run_script: RunScript) -> None:
     assert run_script("report=false", "hydra.run.dir=run", *FEW)[0] == 0
     status, said = run_script("report=true", "hydra.run.dir=run", *FEW)
     assert (status, "completed before, skipped" in said) == (0, True)
 
 
-def test_no_report_where_none_is_wanted(run_script: RunScript, tmp_path: Path) -> None:
+def test_report_can_be_turned_off(run_script: RunScript, tmp_path: Path) -> None:
     assert run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=false")[0] == 0
     assert not (tmp_path / "sweep" / "comparison").exists()
 
 
-def page_says(page: Path, words: str) -> None:
-    """Wait until a page that is renewed has these words."""
+def wait_for_words(page: Path, words: str) -> None:
+    """Wait until a refreshed page contains these words."""
     deadline = time.monotonic() + 90
     while not page.exists() or words not in page.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_sweep_that_is_running_is_watched_and_so_is_its_death(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_watch_shows_a_running_sweep_and_its_death(tiny_mnist: Path, tmp_path: Path) -> None:
     sweep = start(tmp_path, tiny_mnist, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
     wait_for(tmp_path, "sweep/1_*/metrics.json")
     watching = start(tmp_path, tiny_mnist, "sweep=sweep", "refresh_seconds=1", script="compare.py")
     page = tmp_path / "sweep" / "comparison" / "report.html"
-    page_says(page, "1 of 2 runs done, 1 running, 0 to go, about ")
+    wait_for_words(page, "1 of 2 runs done, 1 running, 0 to go, about ")
     assert '<meta http-equiv="refresh" content="1">' in page.read_text(encoding="utf-8")
     sweep.kill()
     sweep.communicate()
-    page_says(page, "1 of 2 runs done, 0 running, 1 to go, about ")
+    wait_for_words(page, "1 of 2 runs done, 0 running, 1 to go, about ")
     watching.terminate()
     watching.communicate()
     assert watching.returncode == 128 + signal.SIGTERM
 
 
-def test_rest_of_a_sweep_is_what_has_not_ended_shared_by_those_at_work(
+def test_remaining_time_counts_unfinished_runs_divided_by_workers(
     run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (

@@ -1,4 +1,4 @@
-"""Oracle: the contract of a run's folder, read back after the real command line on real MNIST."""
+"""Oracle: the run folder's contract, read back after the real command line on real MNIST."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def record(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One run of two epochs over all of MNIST: its folder and what it printed."""
+    """Folder and output of one run of two epochs over all of MNIST."""
     home = tmp_path_factory.mktemp("finished")
     (home / "data").symlink_to(ROOT / "data")
     arguments = ["trainer.max_epochs=2", "regularizer=l2", "seed=3"]
@@ -129,7 +129,7 @@ def test_tensorboard_has_every_metric(finished: tuple[Path, str]) -> None:
     assert start["seed"].number_value == 3
 
 
-def test_sweep_goes_on_after_a_diverged_cell(run_script: RunScript, tmp_path: Path) -> None:
+def test_sweep_continues_after_a_diverged_cell(run_script: RunScript, tmp_path: Path) -> None:
     status, printed = run_script("-m", "optimizer.lr=1e30,0.01", "hydra.sweep.dir=sweep", *SHORT)
     assert status == 1
     first, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
@@ -153,8 +153,8 @@ def test_validation_split_is_watched_and_the_test_set_scored_once(run_script: Ru
     assert np.loadtxt(tmp_path / "run" / "confusion_train.csv", delimiter=",").sum() == 1000
 
 
-def test_search_goes_on_after_a_trial_that_diverges(run_script: RunScript, tmp_path: Path) -> None:
-    # A seed whose three draws have both: Optuna 2's grid sampler cannot end on a failed trial.
+def test_search_continues_after_a_diverged_trial(run_script: RunScript, tmp_path: Path) -> None:
+    # Seed 0 draws both rates in three trials; Optuna 2's grid sampler cannot end on a failed trial.
     sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3"]
     search = ["-m", "hydra/sweeper=search", *sampler, "optimizer.lr=choice(1e30,0.01)"]
     chosen_by = ["optimized_metric=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
@@ -184,7 +184,7 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
         (["actvation=relu"], "Did you mean activation? Known here: activation, callbacks, data"),
         (["outputs/runs/1"], "Write 'outputs/runs/1' as key=value (--help lists the keys)"),
         (["data.batch_size=0"], "invalid value data.batch_size=0: must be > 0"),
-        # found by a library, after the imports
+        # rejected by a library, after the imports
         (["trainer.accelerator=tpu"], "trainer: "),
         (
             ["+optimizer.momentum=0.9"],
@@ -229,7 +229,7 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     assert run_script(*sweep, "optimizer.lr=0.01")[0] == 0
     damaged = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     damaged.write_text(json.dumps(json.loads(damaged.read_text()) | {"status": "failed", "metrics": {}}))
-    status, printed = run_script(*sweep, "optimizer.lr=0.01", "seed=0,1")  # numbers the jobs anew
+    status, printed = run_script(*sweep, "optimizer.lr=0.01", "seed=0,1")  # renumbers the jobs
     assert status == 0, printed
     assert f"relu-manual-none-s0: completed before, skipped ({tmp_path}/sweep/0_relu-manual-none-s0)" in printed
     assert f"tanh-manual-none-s0: goes on from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
@@ -238,7 +238,7 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     assert all(record(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
 
 
-def test_killed_run_goes_on_as_if_never_interrupted(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_result(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
     arguments = ["trainer.max_epochs=6", "engine=autograd", "schedule=warmup", "network.hidden_sizes=[30]"]
     arguments += ["trainer.precision=64-true", "+trainer.log_every_n_steps=5"]
     process = start(tmp_path, tiny_mnist, "hydra.run.dir=killed", *arguments)
@@ -262,7 +262,7 @@ def test_killed_run_goes_on_as_if_never_interrupted(run_script: RunScript, tiny_
 
 
 @pytest.mark.usefixtures("drawn")
-def test_search_gets_its_objective_and_leaves_the_test_set_alone(run_script: RunScript, tmp_path: Path) -> None:
+def test_search_gets_its_objective_without_the_test_set(run_script: RunScript, tmp_path: Path) -> None:
     arguments = ["data.val_size=280", "data.score_test=false", "hydra.run.dir=run", *SHORT]
     printed = run_script("optimized_metric=test/loss", *arguments)[1]
     assert "optimized_metric=test/loss is not among this run's metrics: val/loss" in printed
@@ -298,7 +298,7 @@ def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
         assert one["metrics"] == other["metrics"]
 
 
-def test_default_added_later_and_an_integer_are_no_other_configuration(run_script: RunScript) -> None:
+def test_later_default_and_integer_do_not_change_the_configuration(run_script: RunScript) -> None:
     typed = ["trainer.max_epochs=2", "logger=none", "engine=manual", "network.hidden_sizes=[16]", "schedule=constant"]
     with ended_at_scoring(2):
         assert run_script(*typed, "optimizer.lr=1", "hydra.run.dir=sweep/0_a")[0] == 143
@@ -306,7 +306,7 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(run_scrip
     last = folder / "checkpoints" / "last.ckpt"
 
     def recorded(data: dict[str, Any]) -> None:
-        """Change what the run and its checkpoint record of their data."""
+        """Change the data configuration recorded in the run and its checkpoint."""
         record = record_of(folder)
         older = record["config"] | {"data": data}
         (folder / "metrics.json").write_text(json.dumps(record | {"config": older}))
@@ -337,7 +337,7 @@ def test_default_added_later_and_an_integer_are_no_other_configuration(run_scrip
 
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
 def test_loss_of_every_nth_batch_is_logged(run_script: RunScript, engine: str) -> None:
-    """Their mean over all batches is the epoch's train/loss; of every fifth, they are those of these batches."""
+    """The mean over all batches is the epoch's train/loss; logging every fifth step keeps those batches' losses."""
     typed = [f"engine={engine}", "trainer.max_epochs=1", "network.hidden_sizes=[16]", "trainer.precision=64-true"]
     found = []
     for every in (1, 5):

@@ -1,4 +1,4 @@
-"""Oracle: docs/trainer-options.md, whose every row is run by the real command, and Lightning's own signature."""
+"""Oracle: docs/trainer-options.md, every row run by the real command, and Lightning's own signature."""
 
 import csv
 import inspect
@@ -10,14 +10,14 @@ import pytest
 
 from conftest import ROOT, RunScript, ended_at_scoring, record_of, words
 
-# The option, and the words of the answer where it is refused.
+# A row of the table: options, verdict, and details with the quoted error message of a refusal.
 ROW = re.compile(r"^\| `([^`]+)` \| (works|refused)[^|]*\|([^|]*)\|$", re.MULTILINE)
 TABLE = (ROOT / "docs" / "trainer-options.md").read_text(encoding="utf-8")
 ROWS = ROW.findall(TABLE)
 SIZES = "network.hidden_sizes=[30,20]"
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning says what it thinks of unusual options
+@pytest.mark.filterwarnings("ignore")  # Lightning warns about unusual options
 @pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
 def test_option_does_what_the_table_says(run_script: RunScript, options: str, verdict: str, what: str) -> None:
     status, printed = run_script(SIZES, "trainer.max_epochs=2", "hydra.run.dir=run", *words(options))

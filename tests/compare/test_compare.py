@@ -1,4 +1,4 @@
-"""Oracle: numbers worked by hand, a textbook's exact binomial, and runs whose differences are known by construction."""
+"""Oracle: numbers worked out by hand, a textbook's exact binomial, and runs whose differences are known."""
 
 import csv
 import json
@@ -39,11 +39,11 @@ def test_interval_is_students() -> None:
     assert np.isnan(statistics.interval([])).all()
 
 
-def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> None:
+def test_mean_is_over_completed_runs_and_every_other_run_is_reported(tmp_path: Path) -> None:
     for seed, status in enumerate(["completed", "completed", "diverged", "failed", "running"]):
         leave_run(tmp_path / f"{seed}_x", 0.98, seed, status=status)
     leave_run(tmp_path / "5_x", 0.0986, seed=5)
-    leave_run(tmp_path / "6_x", 0.98, seed=6, status="running")  # in a folder that nobody holds: interrupted
+    leave_run(tmp_path / "6_x", 0.98, seed=6, status="running")  # no process holds its lock: interrupted
     with run_lock(tmp_path / "4_x"):
         comparison, cells, _, _, said = everything(tmp_path)
     cell = cells.iloc[0]
@@ -51,10 +51,10 @@ def test_only_completed_runs_make_a_mean_and_none_is_hidden(tmp_path: Path) -> N
     assert (cell.learned, cell["at chance"]) == (2, 1)
     assert cells["test/accuracy"][0] == pytest.approx((0.98 + 0.98 + 0.0986) / 3)
     assert len(comparison.table) == 7
-    # Clopper and Pearson's upper end for 2 of 4 by the beta distribution: 0.9324; the lower is its mirror
+    # Clopper-Pearson upper bound for 2 of 4, by the beta distribution: 0.9324; the lower bound mirrors it
     share = "2 of 4 runs of relu manual none learned (95 % interval of the share 7% to 93%); 1 at chance, 1 diverged."
     assert share in said
-    assert "98.00 (9.86 to 98.00) %" in said  # no mean with an interval: a bell curve has no second hump
+    assert "98.00 (9.86 to 98.00) %" in said  # no interval of the mean: the accuracies are bimodal
     remarks = " ".join(comparison.remarks)
     assert "1 of 7 runs diverged and are part of no mean: 2_x." in remarks
     assert "2 of 7 runs failed or were interrupted and are part of no mean: 3_x, 6_x." in remarks
@@ -98,7 +98,7 @@ def test_equal_runs_are_called_equal(tmp_path: Path) -> None:
     assert "are equal, seed by seed (3 seeds each)." in everything(tmp_path)[-1]
 
 
-def test_effect_is_averaged_over_the_other_cells_and_names_what_follows(tmp_path: Path) -> None:
+def test_main_effect_is_averaged_over_cells_and_names_confounds(tmp_path: Path) -> None:
     for seed, noise in enumerate(NOISE):
         for activation, base in (("relu", 0.97), ("tanh", 0.95)):
             leave_run(tmp_path / f"m{activation}{seed}", base + 0.010 + noise, seed, activation, "manual")
@@ -111,12 +111,12 @@ def test_effect_is_averaged_over_the_other_cells_and_names_what_follows(tmp_path
     assert "engine is confounded with optimizer: a difference may be due to either." in said
 
 
-def test_cells_own_differences_are_of_the_seeds_that_count(tmp_path: Path) -> None:
+def test_differences_within_cells_use_only_shared_seeds(tmp_path: Path) -> None:
     for seed, noise in enumerate(NOISE):
         for activation, base in (("relu", 0.97), ("tanh", 0.95)):
             leave_run(tmp_path / f"m{activation}{seed}", base + 0.010 + noise, seed, activation, "manual")
             leave_run(tmp_path / f"a{activation}{seed}", base + 0.002 - noise, seed, activation, "autograd")
-    for activation in ("relu", "tanh"):  # a seed that the other engine has not
+    for activation in ("relu", "tanh"):  # a seed that the other engine lacks
         leave_run(tmp_path / f"{activation}3", 0.50, 3, activation, "manual")
     engine = everything(tmp_path)[3].set_index("key").loc["engine"]
     assert (engine.n, engine.difference) == (3, pytest.approx(0.008))
@@ -129,7 +129,7 @@ def test_single_runs_get_mcnemars_test_and_no_interval(tmp_path: Path) -> None:
     leave_run(tmp_path / "1", 0.90, activation="tanh", right=both + [False] * 8 + [True])
     _, _, pairs, _, said = everything(tmp_path)
     assert (pairs.test[0], pairs.only_a[0], pairs.only_b[0]) == ("McNemar", 8, 1)
-    assert pairs.p[0] == pytest.approx(2 * (1 + 9) / 2**9)  # two-sided: at most 1 of 9 tosses
+    assert pairs.p[0] == pytest.approx(2 * (1 + 9) / 2**9)  # two-sided binomial: at most 1 of 9
     assert "These two runs of relu and tanh differ (7.00 points; only the first is right on 8 test images" in said
     assert "interval" not in said
     leave_run(tmp_path / "x" / "0", 0.97, activation="relu", right=[*both, True, True, False])
@@ -159,7 +159,7 @@ def test_runs_of_other_versions_and_folders_are_compared_with_a_warning(tmp_path
     assert cells["data.root"].tolist() == ["data", "other"]
 
 
-def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path: Path) -> None:
+def test_reference_value_is_shown_with_the_cell_of_its_settings(tmp_path: Path) -> None:
     for seed in (0, 1):
         leave_run(tmp_path / f"r{seed}", 0.97, seed)
         leave_run(tmp_path / f"s{seed}", 0.96, seed, lr=0.02)
@@ -174,7 +174,7 @@ def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path:
     assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
     losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
-    table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # equal numbers are two rows
+    table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # rows with equal numbers count separately
     comparison = load.load_runs([tmp_path], CompareOptions(reference=table))
     assert "paper is shown beside cells with its optimizer.lr: 2 of 2 rows." in comparison.remarks
 
@@ -188,7 +188,7 @@ def test_printed_number_stands_beside_the_cell_whose_settings_it_names(tmp_path:
         (None, "cannot be read"),
     ],
 )
-def test_reference_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: str | None, message: str) -> None:
+def test_unusable_reference_is_refused_in_one_sentence(tmp_path: Path, content: str | None, message: str) -> None:
     leave_run(tmp_path / "0", 0.97)
     if content is not None:
         (tmp_path / "paper.csv").write_text(content)
@@ -209,7 +209,7 @@ def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> Non
     assert "Left out: 4_c never got as far as a metrics.json." in comparison.remarks
 
 
-def test_nothing_to_compare_is_one_sentence(tmp_path: Path) -> None:
+def test_nothing_to_compare_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no sweep in"):
         sources.matching([], tmp_path)
     with pytest.raises(UserError, match="no folder matches sweep="):
@@ -221,7 +221,7 @@ def test_nothing_to_compare_is_one_sentence(tmp_path: Path) -> None:
     assert "No run is completed yet." in everything(tmp_path)[-1]
 
 
-def test_every_figure_is_drawn_where_there_is_something_to_draw(tmp_path: Path) -> None:
+def test_every_figure_with_data_is_drawn(tmp_path: Path) -> None:
     for lr in (0.0, 0.001, 0.1):
         for seed, noise in enumerate(NOISE):
             leave_run(tmp_path / f"{lr}-{seed}", 0.9 + lr / 10 + noise, seed, lr=lr)
@@ -258,7 +258,7 @@ def test_newest_sweep_is_compared_on_one_page(command: RunCommand, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs", "paper.csv"}
 
 
-def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: RunCommand, tmp_path: Path) -> None:
+def test_several_sweeps_are_compared_by_a_glob(command: RunCommand, tmp_path: Path) -> None:
     leave_run(tmp_path / "s1" / "0", 0.98)
     leave_run(tmp_path / "s2" / "0", 0.97, activation="tanh")
     done = command("compare.py", "sweep=s*", "output=there")
@@ -271,7 +271,7 @@ def test_several_sweeps_by_a_glob_are_compared_elsewhere(command: RunCommand, tm
         assert "Traceback" not in done.err
 
 
-def test_sweep_of_single_seeds_is_told_how_to_get_intervals(
+def test_sweep_of_single_seeds_gets_a_command_for_more_seeds(
     command: RunCommand, run_script: RunScript, tiny_mnist: Path
 ) -> None:
     sweep = ["-m", "activation=relu,tanh", "trainer.max_epochs=1", f"data.root={tiny_mnist}"]
@@ -313,7 +313,7 @@ def test_command_for_more_seeds_keeps_the_launcher(tmp_path: Path) -> None:
     )
 
 
-def test_true_and_false_are_labels_like_any_other(tmp_path: Path) -> None:
+def test_booleans_are_values_like_any_other(tmp_path: Path) -> None:
     accuracies = {}
     for seed in (5, 6):
         for activation, base in (("relu", 0.97), ("sigmoid", 0.93)):
@@ -329,7 +329,7 @@ def test_true_and_false_are_labels_like_any_other(tmp_path: Path) -> None:
     row = effects.set_index("key").loc["optimizer.nesterov"]
     each = [accuracies[seed, True, a] - accuracies[seed, False, a] for seed in (5, 6) for a in ("relu", "sigmoid")]
     assert (row.a, row.b, row.cells, row.n, row.difference) == ("true", "false", 2, 2, pytest.approx(np.mean(each)))
-    # t = 12.706; p = 0.03, twice that for the tables of cells and of values
+    # t = 12.706; p = 0.03, doubled for two tables, of cells and of values
     assert (
         "Cannot tell nesterov=true from nesterov=false (1.05 points, 95 % interval 0.41 to 1.69, 2 seeds each" in said
     )
@@ -350,7 +350,7 @@ def test_null_is_a_value(tmp_path: Path) -> None:
     assert comparison.swept is None  # null has no place on an axis
 
 
-def test_a_target_that_is_swept_makes_a_cell(tmp_path: Path) -> None:
+def test_swept_target_defines_a_cell(tmp_path: Path) -> None:
     for target, accuracy in (("torch.optim.Adam", 0.97), ("torch.optim.AdamW", 0.98), ("torch.optim.NAdam", 0.96)):
         for seed, noise in enumerate(NOISE):
             optimizer = {"_target_": target, "lr": 0.1}
@@ -362,7 +362,7 @@ def test_a_target_that_is_swept_makes_a_cell(tmp_path: Path) -> None:
     assert not comparison.remarks
 
 
-def test_cells_differ_by_the_types_of_their_values(tmp_path: Path) -> None:
+def test_values_of_different_types_define_different_cells(tmp_path: Path) -> None:
     values = [True, 1, 1.0, "1", None, "null", "unset", [1], ["1"], "a\nb", "a\\nb"]
     for number, value in enumerate(values):
         leave_configured(tmp_path / str(number), 0.9 + number / 1000, optimizer={"amsgrad": value})
@@ -373,7 +373,7 @@ def test_cells_differ_by_the_types_of_their_values(tmp_path: Path) -> None:
     assert cells["test/accuracy"].tolist() == pytest.approx([0.95, *best_first[1:]])
 
 
-def test_labels_of_two_cells_are_never_alike(tmp_path: Path) -> None:
+def test_cell_labels_are_unique(tmp_path: Path) -> None:
     for number, (rate, other) in enumerate([(0.1234567, 1), (0.1234568, 1), (0.1234567, 2), (0.1234568, 2)]):
         leave_configured(tmp_path / str(number), 0.9, optimizer={"lr": rate}, schedule={"lr": other})
     comparison, cells, *_ = everything(tmp_path)
@@ -404,7 +404,7 @@ def test_setting_named_like_a_column_is_a_setting(tmp_path: Path) -> None:
 
 
 def damages() -> list[Any]:
-    """Each kind of damage of each kind of file, with the name of the kind."""
+    """Return every kind of damage to every kind of file, named by its id."""
     everywhere = {
         "empty": b"",
         "blank": b"\n",
@@ -474,7 +474,7 @@ def test_damaged_file_is_left_out_by_name_and_the_rest_compared(tmp_path: Path, 
     assert "nan" not in said
 
 
-def test_epochs_that_were_not_scored_are_not_drawn(tmp_path: Path) -> None:
+def test_unscored_epochs_are_not_drawn(tmp_path: Path) -> None:
     leave_run(tmp_path / "0_relu", 0.97)
     rows = ["epoch,train/loss,test/loss", "0,0.5,", "1,0.3,0.35", "2,0.2,", "3,0.1,0.25"]
     (tmp_path / "0_relu" / "history.csv").write_text("\r\n".join(rows) + "\r\n", newline="")
@@ -495,7 +495,7 @@ def test_file_that_is_a_folder_is_left_out(tmp_path: Path) -> None:
     ]
 
 
-def test_history_of_fewer_epochs_than_the_record_speaks_of_is_left_out(tmp_path: Path) -> None:
+def test_history_with_fewer_epochs_than_recorded_is_left_out(tmp_path: Path) -> None:
     leave_run(tmp_path / "0_relu", 0.97, epochs=3)
     comparison, *_ = everything(tmp_path)
     assert comparison.remarks == [f"Left out: {tmp_path}/0_relu/history.csv is damaged (it has 2 epochs, not 3)."]
@@ -520,7 +520,7 @@ def test_history_of_fewer_epochs_than_the_record_speaks_of_is_left_out(tmp_path:
         ),
     ],
 )
-def test_run_whose_record_cannot_be_is_left_out_by_name(tmp_path: Path, change: dict[str, Any], remark: str) -> None:
+def test_run_with_an_invalid_record_is_left_out_by_name(tmp_path: Path, change: dict[str, Any], remark: str) -> None:
     leave_run(tmp_path / "0_relu", 0.97)
     leave_run(tmp_path / "1_tanh", 0.98, activation="tanh", **change)
     comparison, cells, *_ = everything(tmp_path)
@@ -544,7 +544,7 @@ def test_run_whose_record_cannot_be_is_left_out_by_name(tmp_path: Path, change: 
         ({"metrics": {"train/accuracy": 0.9, "test/accuracy": 0.9, "test/loss": -1.0}}, "test/loss", "test/loss=-1.0"),
     ],
 )
-def test_number_that_cannot_be_is_left_out_of_the_mean(
+def test_impossible_number_is_left_out_of_the_mean(
     tmp_path: Path, change: dict[str, Any], column: str, remark: str
 ) -> None:
     leave_run(tmp_path / "0_relu", 0.97, seed=0)
@@ -650,7 +650,7 @@ def test_odd_names_are_drawn_and_written(tmp_path: Path) -> None:
         assert picture.width < 2500
 
 
-def test_spreadsheet_sees_no_formula(tmp_path: Path) -> None:
+def test_csv_files_contain_no_formula(tmp_path: Path) -> None:
     names = ["=1+1", "+x", "-y", "@z", "\tq", "-1", "=cmd|' /C calc'!A0"]
     for number, name in enumerate(names):
         leave_run(tmp_path / f"={number}", 0.9 + number / 1000, activation=name, reason="=2+2", lr=-1.0 * number)
@@ -664,7 +664,7 @@ def test_spreadsheet_sees_no_formula(tmp_path: Path) -> None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number for Python."""
+    """Check whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:
@@ -722,7 +722,7 @@ def test_output_that_names_no_folder_is_refused(output: Any) -> None:
         (["output=a_file"], "cannot use"),
     ],
 )
-def test_input_that_cannot_be_is_answered_in_one_sentence(
+def test_invalid_input_is_refused_in_one_sentence(
     command: RunCommand, tmp_path: Path, arguments: list[str], answer: str
 ) -> None:
     (tmp_path / "a_file").write_text("")
@@ -734,7 +734,7 @@ def test_input_that_cannot_be_is_answered_in_one_sentence(
     assert len([line for line in done.err.splitlines() if line]) <= 3  # two of them may be Hydra's own
 
 
-def test_paths_are_relative_to_the_start_and_shown_absolute(command: RunCommand, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_working_directory_and_shown_absolute(command: RunCommand, tmp_path: Path) -> None:
     leave_run(tmp_path / "3" / "0", 0.98)
     done = command("compare.py", "sweep=3", "hydra.job.chdir=true", "hydra.run.dir=elsewhere", "output=there")
     assert done.status == 0, done.err
@@ -743,7 +743,7 @@ def test_paths_are_relative_to_the_start_and_shown_absolute(command: RunCommand,
     assert str(tmp_path / "3") in done.out
 
 
-def test_no_name_steers_the_terminal(command: RunCommand, tmp_path: Path) -> None:
+def test_names_cannot_control_the_terminal(command: RunCommand, tmp_path: Path) -> None:
     for number, name in enumerate(["\x1b[31mred", "[red]x[/red]", ":heart:", "a\rb", "\u202eabc"]):
         leave_run(
             tmp_path / "s" / f"{number}{name}".replace("/", "."), 0.9 + number / 100, activation=name, status="failed"
@@ -756,7 +756,7 @@ def test_no_name_steers_the_terminal(command: RunCommand, tmp_path: Path) -> Non
         assert done.out.count(shown) >= 1 + ("/" not in shown)  # in the table, and by its folder in the remark
 
 
-def test_everything_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+def test_report_is_utf8_in_any_locale(tmp_path: Path) -> None:
     leave_run(tmp_path / "größe" / "0", 0.98, activation="größe±")
     code = (
         "import locale, sys; from pathlib import Path; import made_runs;"
@@ -771,7 +771,7 @@ def test_everything_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
         assert "größe±" in (tmp_path / "comparison" / name).read_text(encoding="utf-8")
 
 
-def test_variables_of_the_environment_are_not_looked_up_for_a_strangers_folder(
+def test_environment_variables_in_an_untrusted_folder_are_not_resolved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
@@ -785,7 +785,7 @@ def test_variables_of_the_environment_are_not_looked_up_for_a_strangers_folder(
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{]", b"\xff", b"hydra: 3", b"hydra: {overrides: {task: 3}}", b"a: " + b"[" * 5000]
 )
-def test_damaged_account_of_the_start_is_left_out_by_name(tmp_path: Path, content: bytes) -> None:
+def test_damaged_multirun_file_is_left_out_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "multirun.yaml").write_bytes(content)
     remarks: list[str] = []
     assert page.command_for_more_seeds([tmp_path], remarks=remarks).endswith(
@@ -794,8 +794,8 @@ def test_damaged_account_of_the_start_is_left_out_by_name(tmp_path: Path, conten
     assert remarks[0].startswith(f"Left out: {tmp_path / 'multirun.yaml'} is damaged (")
 
 
-def leave_account(folder: Path, task: list[str], options: list[str], **runtime: Any) -> None:
-    """Leave Hydra's account of a sweep's start."""
+def leave_multirun_file(folder: Path, task: list[str], options: list[str], **runtime: Any) -> None:
+    """Write the `multirun.yaml` that Hydra leaves in a sweep's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     hydra = {"overrides": {"hydra": options, "task": task}, "runtime": runtime}
     (folder / "multirun.yaml").write_text(json.dumps({"hydra": hydra}))
@@ -811,14 +811,14 @@ def test_command_for_more_seeds_keeps_all_but_mode_folder_and_seed(tmp_path: Pat
     ]
     task = ["seed=1", "+seed=2", "++seed=3", "data.seed=4", "+optimizer.momentum=0.9,0.5"]
     sources = [{"provider": "hydra", "path": "pkg://x"}, {"provider": "command-line", "path": "/my conf"}]
-    leave_account(tmp_path, task, options, config_sources=sources, choices={"hydra/sweeper": "basic"})
+    leave_multirun_file(tmp_path, task, options, config_sources=sources, choices={"hydra/sweeper": "basic"})
     assert page.command_for_more_seeds([tmp_path], start=tmp_path.parent) == (
         "python src/train.py -m --config-dir '/my conf' +hydra.job.env_set.A=1 hydra/launcher=p data.seed=4 "
         f"+optimizer.momentum=0.9,0.5 seed=0,1,2,3,4 hydra.sweep.dir={tmp_path.name}"
     )
 
 
-def test_command_that_may_run_a_strangers_code_says_so(tmp_path: Path) -> None:
+def test_command_that_may_run_foreign_code_gets_a_remark(tmp_path: Path) -> None:
     usual = ["activation=relu,tanh", "+optimizer.momentum=0.9"]
     for task, options, own in [
         (usual, ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=x"], ""),
@@ -827,15 +827,15 @@ def test_command_that_may_run_a_strangers_code_says_so(tmp_path: Path) -> None:
         (usual, ["hydra.launcher.setup=[touch mark]"], "by hydra.launcher.setup=[touch mark]:"),
         (usual, ["+hydra.job.env_set.PYTHONPATH=/x"], "by +hydra.job.env_set.PYTHONPATH=/x:"),
     ]:
-        leave_account(tmp_path, task, options)
+        leave_multirun_file(tmp_path, task, options)
         remarks: list[str] = []
         page.command_for_more_seeds([tmp_path], remarks=remarks)
         assert (own in "".join(remarks)) if own else not remarks
 
 
-def test_of_several_sweeps_each_has_its_command(tmp_path: Path) -> None:
+def test_each_of_several_sweeps_gets_its_command(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        leave_account(tmp_path / name, [f"activation={name}"], [])
+        leave_multirun_file(tmp_path / name, [f"activation={name}"], [])
     assert page.command_for_more_seeds([tmp_path / "a", tmp_path / "b"], start=tmp_path) == (
         "python src/train.py -m activation=a seed=0,1,2,3,4 hydra.sweep.dir=a\n"
         "python src/train.py -m activation=b seed=0,1,2,3,4 hydra.sweep.dir=b"
@@ -843,8 +843,8 @@ def test_of_several_sweeps_each_has_its_command(tmp_path: Path) -> None:
 
 
 def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
-    leave_account(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
-    leave_account(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
+    leave_multirun_file(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
+    leave_multirun_file(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
     assert page.command_for_more_seeds([tmp_path / "a"]) == ""
     assert page.command_for_more_seeds([tmp_path / "b"]) == ""
 
@@ -870,7 +870,7 @@ def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
         *["\\${x}", "~", "a#b", " a ", "$HOME", "*", "a:b", "größe", "!x", "sweep", "/tmp/x-1.2_y"],
     ],
 )
-def test_folder_of_any_name_is_read_by_hydra_as_it_is(name: str) -> None:
+def test_any_folder_name_is_quoted_for_hydra(name: str) -> None:
     override = OverridesParser.create().parse_override(f"hydra.sweep.dir={again.for_hydra(name)}")
     assert str(OmegaConf.create({"dir": override.value()}).dir) == name
     assert not override.is_sweep_override()
@@ -892,14 +892,14 @@ def test_suggested_command_adds_its_runs_to_the_same_folder(
     suggested = next(line for line in done.out.splitlines() if line.startswith("python src/train.py -m"))
     typed = suggested.replace("python src/train.py", "printf '%s\\0'").replace("seed=0,1,2,3,4", "seed=0,1")
     words = subprocess.run(typed, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
-    again = command("train.py", *words.split("\0")[:-1])  # as the shell hands them on
+    again = command("train.py", *words.split("\0")[:-1])  # as the shell passes them
     assert again.status == 0, again.err
     records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
     assert sorted(record["seed"] for record in records) == [0, 1]
     assert {path.name for path in tmp_path.iterdir()} == {"data", folder.name, own.name}
 
 
-def test_of_very_many_cells_the_best_is_compared_with_each_other_one(tmp_path: Path) -> None:
+def test_with_many_cells_only_the_best_is_compared_with_the_others(tmp_path: Path) -> None:
     for number in range(40):
         right = [True] * (200 - 5 * number) + [False] * 5 * number
         leave_run(tmp_path / str(number), 0.98 * (1 - 5 * number / 200), lr=0.01 * (number + 1), right=right)
@@ -917,7 +917,7 @@ def test_of_very_many_cells_the_best_is_compared_with_each_other_one(tmp_path: P
         assert "The best 24 of 40 cells." in caption or "?" in caption.partition("best 24")[0]
 
 
-def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> None:
+def test_key_with_many_values_gets_one_sentence(tmp_path: Path) -> None:
     for number in range(100):
         for seed, noise in enumerate(NOISE):
             drop = 0.0 if number == 0 else 0.0005 if number < 10 else 0.2 + noise / 10  # the first nine without spread
@@ -927,7 +927,7 @@ def test_of_a_key_with_very_many_values_one_sentence_is_said(tmp_path: Path) -> 
     row = effects.set_index("b").loc["0.1"]
     t = 0.2 / (np.std(NOISE, ddof=1) / 10 / 3**0.5)
     assert row.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5, rel=1e-3)  # Student's t of two degrees of freedom
-    assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values but nine
+    assert row.p_corrected == pytest.approx((4950 - 9) * row.p, rel=1e-3)  # all pairs of 100 values except nine
     assert len(sentences.sentences(comparison, cells, pairs, effects)) == 3
     assert (
         "Of the 100 values of lr, 0.001 is on average the best, and probably overestimated; compared with each other "

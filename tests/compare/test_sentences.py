@@ -1,4 +1,4 @@
-"""Oracle: textbook formulas in NumPy, Fisher's tea, simulated sweeps, and runs whose differences are known."""
+"""Oracle: textbook formulas in NumPy, Fisher's tea tasting, simulated sweeps, and runs with known differences."""
 
 import json
 import re
@@ -16,29 +16,29 @@ from handgrad.compare import figures, page, sentences, statistics
 from handgrad.errors import UserError
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 
-TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # in hundredths of a point, of seeds 0 to 9; their mean is zero
+TEN = [-9, 7, 3, -4, 2, 5, -6, 1, 4, -3]  # noise of seeds 0 to 9 in hundredths of a point; the mean is zero
 
 
 def leave_cell(folder: Path, activation: str, accuracies: Any, seeds: Any = None, **changes: Any) -> None:
-    """Leave a run per accuracy, with seeds from 0 on where none are given."""
+    """Write one run per accuracy, with seeds from 0 on unless given."""
     for seed, accuracy in zip(seeds or range(len(accuracies)), accuracies, strict=True):
         leave_run(folder / f"{activation}{seed}{len(list(folder.glob('*')))}", accuracy, seed, activation, **changes)
 
 
 def leave_history(folder: Path, accuracies: list[float]) -> None:
-    """Leave a history of the test accuracies of epochs."""
+    """Write a `history.csv` of test accuracies, one per epoch."""
     rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(accuracies))
     (folder / "history.csv").write_text("epoch,test/accuracy\n" + rows)
 
 
-def test_difference_is_that_of_the_seeds_both_have_whichever_mean_is_higher(tmp_path: Path) -> None:
+def test_difference_is_over_shared_seeds_even_if_the_means_disagree(tmp_path: Path) -> None:
     steady = [0.97 + noise / 1e4 for noise in TEN]
     leave_cell(tmp_path, "relu", [value + 0.005 for value in steady[:5]])
     leave_cell(
         tmp_path, "tanh", [*(value + (0.0001 if n % 2 else 0) for n, value in enumerate(steady[:5])), *[0.99] * 5]
     )
     _, cells, pairs, effects, said = everything(tmp_path)
-    assert cells.label.tolist() == ["tanh", "relu"]  # by all seeds
+    assert cells.label.tolist() == ["tanh", "relu"]  # ordered by the mean over all seeds
     row = pairs.iloc[0]
     assert (row.a, row.b, row.n, row.n_a, row.n_b) == ("relu", "tanh", 5, 5, 10)
     assert (row.difference, effects.difference[0]) == pytest.approx((0.00496, 0.00496))
@@ -47,7 +47,7 @@ def test_difference_is_that_of_the_seeds_both_have_whichever_mean_is_higher(tmp_
     assert "by -" not in said
 
 
-def test_equal_seed_by_seed_is_said_only_of_the_same_seeds(tmp_path: Path) -> None:
+def test_equal_seed_by_seed_requires_the_same_seeds(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97, 0.971, 0.972])
     leave_cell(tmp_path, "tanh", [0.97, 0.971, 0.972], seeds=[5, 6, 7])
     assert "equal, seed by seed" not in everything(tmp_path)[-1]
@@ -62,7 +62,7 @@ def test_effects_that_cancel_are_not_called_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_setting_that_two_keys_decide_together_is_named(tmp_path: Path, seeds: int) -> None:
+def test_setting_confounded_with_two_keys_is_named(tmp_path: Path, seeds: int) -> None:
     for engine in ("manual", "autograd"):
         for activation in ("relu", "tanh"):
             for seed in range(seeds):
@@ -75,7 +75,7 @@ def test_setting_that_two_keys_decide_together_is_named(tmp_path: Path, seeds: i
     assert "activation and engine together are confounded with trainer.max_epochs" in said
 
 
-def test_values_without_a_cell_in_common_are_not_passed_over(tmp_path: Path) -> None:
+def test_values_without_a_common_cell_are_reported(tmp_path: Path) -> None:
     for strength, accuracy in ((None, 0.98), (1e-5, 0.97), (1e-4, 0.96)):
         for seed, noise in enumerate(NOISE):
             penalty: dict[str, Any] = {"regularizer": {"strength": strength}} if strength else {}
@@ -91,7 +91,7 @@ def test_values_without_a_cell_in_common_are_not_passed_over(tmp_path: Path) -> 
     assert re.search(r"Not averaged: (none and l2|l2 and none) have no cell in common in which all else is alike", said)
 
 
-def test_cell_that_was_scored_on_another_set_gets_a_remark_and_no_number(tmp_path: Path) -> None:
+def test_cell_scored_on_another_set_gets_a_remark_and_no_number(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97, 0.98])
     leave_cell(tmp_path, "tanh", [0.97, 0.98], metrics={"train/accuracy": 0.9, "val/accuracy": 0.9, "val/loss": 0.3})
     comparison, *_, said = everything(tmp_path)
@@ -101,7 +101,7 @@ def test_cell_that_was_scored_on_another_set_gets_a_remark_and_no_number(tmp_pat
     ] * 2
 
 
-def test_welchs_test_tells_both_numbers_of_seeds(tmp_path: Path) -> None:
+def test_welchs_test_reports_both_numbers_of_seeds(tmp_path: Path) -> None:
     first, second = [0.970, 0.974], [0.960, 0.967, 0.962, 0.965, 0.961, 0.963]
     leave_cell(tmp_path, "relu", first)
     leave_cell(tmp_path, "tanh", second, seeds=[10, 11, 12, 13, 14, 15])
@@ -114,7 +114,7 @@ def test_welchs_test_tells_both_numbers_of_seeds(tmp_path: Path) -> None:
     assert "2 and 6 seeds, none in common" in said
 
 
-def test_what_became_of_a_run_is_what_its_history_shows(tmp_path: Path) -> None:
+def test_outcome_of_a_run_follows_from_its_history(tmp_path: Path) -> None:
     courses = {"at chance": [0.1, 0.1135, 0.098], "hardly learned": [0.1, 0.12, 0.15], "collapsed": [0.9, 0.97, 0.098]}
     for seed, accuracies in enumerate(courses.values()):
         leave_run(tmp_path / str(seed), accuracies[-1], seed)
@@ -129,11 +129,11 @@ def test_what_became_of_a_run_is_what_its_history_shows(tmp_path: Path) -> None:
     assert "| 1 at chance, 1 hardly learned, 1 collapsed |" in summary
 
 
-def test_links_lead_to_files_whose_names_have_signs() -> None:
+def test_links_escape_special_characters() -> None:
     assert page.link(Path("/a/b c#1/50%.png"), Path("/a/comparison")) == "../b%20c%231/50%25.png"
 
 
-def test_interval_that_leaves_what_an_accuracy_can_be_is_not_printed(tmp_path: Path) -> None:
+def test_interval_beyond_100_percent_accuracy_is_not_printed(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.98, 0.92])
     assert "The test accuracy of relu manual none is 95.00 (92.00 to 98.00) %." in everything(tmp_path)[-1]
 
@@ -169,18 +169,16 @@ def test_three_verdicts(tmp_path: Path) -> None:
     assert "equality within 0.001 points" in narrow
 
 
-def test_holms_correction_is_by_steps(tmp_path: Path) -> None:
-    p = pd.Series([0.04, np.nan, 0.01, 0.03])  # what cannot be tested is no part of the family
+def test_holms_correction_is_stepwise(tmp_path: Path) -> None:
+    p = pd.Series([0.04, np.nan, 0.01, 0.03])  # an untestable comparison is not in the family
     found = statistics.holm(p, 4)
-    assert found.dropna().tolist() == pytest.approx(
-        [0.06, 0.03, 0.06]
-    )  # 3 x 0.01, 2 x 0.03, and never less than before
-    assert statistics.holm(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more, not made
+    assert found.dropna().tolist() == pytest.approx([0.06, 0.03, 0.06])  # 3 x 0.01, 2 x 0.03, and never decreasing
+    assert statistics.holm(p, 6).dropna().tolist() == pytest.approx([0.12, 0.05, 0.12])  # two more tests, not made
 
 
-def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) -> None:
+def test_shares_use_fishers_test_and_means_only_runs_that_learned(tmp_path: Path) -> None:
     tea = statistics.fisher_test((3, 4), (1, 4))
-    assert tea["p"] == pytest.approx(34 / 70)  # 1935: (16 + 1) of 70 ways, and as many on the other side
+    assert tea["p"] == pytest.approx(34 / 70)  # Fisher, 1935: (16 + 1) of 70 ways in each tail
     assert tea["difference"] == 0.5
     leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN])
     leave_cell(tmp_path, "tanh", [0.96 + noise / 2e4 for noise in TEN[:4]] + [0.098] * 6)
@@ -194,7 +192,7 @@ def test_shares_are_fishers_and_means_are_of_those_that_learned(tmp_path: Path) 
     assert cells["test/accuracy.low"].notna().tolist() == [True, False]
 
 
-def test_diverged_runs_count_among_those_that_did_not_learn(tmp_path: Path) -> None:
+def test_diverged_runs_count_as_not_learned(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97 + noise / 1e4 for noise in TEN[:4]])
     leave_cell(tmp_path, "tanh", [0.96, 0.961])
     leave_cell(tmp_path, "tanh", [0, 0], seeds=[2, 3], status="diverged")
@@ -215,19 +213,19 @@ def test_gap_order_and_scored_set_are_those_of_the_runs(tmp_path: Path) -> None:
     assert "The gap (train minus val accuracy) of relu manual none is 2.00 ± 2.48 points." in said  # 4.303 / 3^0.5
 
 
-def test_figures_show_the_mean_of_counts_and_dots_in_the_unit(tmp_path: Path) -> None:
+def test_figures_show_mean_counts_and_dots_in_the_metrics_unit(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97, 0.972])
     comparison, cells, *_ = everything(tmp_path)
     matrix = figures.mean_confusion(comparison, cells.iloc[0])
     assert matrix is not None
-    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # as both have it
+    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # equal in both runs
     drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.metric).axes[0]
     np.testing.assert_allclose(np.asarray(drawn.collections[0].get_offsets())[:, 0], [97, 97.2])
 
 
-def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> None:
+def test_planned_seeds_have_a_power_of_80_percent() -> None:
     random = np.random.default_rng(0)
-    limits = {(30, 1): 2.0452, (10, 5): 3.2498, (5, 5): 4.6041, (3, 50): 31.599}  # any table of Student's t
+    limits = {(30, 1): 2.0452, (10, 5): 3.2498, (5, 5): 4.6041, (3, 50): 31.599}  # from a table of Student's t
     for (seeds, comparisons), limit in limits.items():
         size = statistics.detectable(2.0, seeds, comparisons)
         each = random.normal(size, 2.0, (20_000, seeds))
@@ -236,7 +234,7 @@ def test_planned_seeds_would_show_the_difference_in_four_of_five_sweeps() -> Non
 
 
 def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
-    """What is inferred from paired differences whose mean is positive."""
+    """Return t-test, interval and equivalence test of paired differences with a positive mean."""
     error, limits, mean = d.std(ddof=1) / len(d) ** 0.5, stats.t(len(d) - 1), d.mean()
     half = limits.ppf(0.975) * error
     found = {"n": len(d), "difference": mean, "low": mean - half, "high": mean + half, "spread": d.std(ddof=1)}
@@ -244,14 +242,14 @@ def by_formula(d: np.ndarray, margin: float) -> dict[str, float]:
 
 
 def holm(p: np.ndarray, tables: int) -> np.ndarray:
-    """Holm's method step by step, in one of several tables that share the 5 %."""
+    """Apply Holm's correction stepwise to one of several tables that share the 5 %."""
     told = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
     corrected: np.ndarray = np.minimum(tables * told[np.argsort(np.argsort(p))], 1)
     return corrected
 
 
-def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> None:
-    """Runs in no order, effects that change with the cell, seeds that one cell lacks and seeds that it has alone."""
+def test_tables_of_an_uneven_sweep_match_the_formulas(tmp_path: Path) -> None:
+    """Shuffled runs, effects that vary between cells, and one cell with a missing and an extra seed."""
     random = np.random.default_rng(3)
     means = {"relu": (0.9772, 0.9752), "tanh": (0.9738, 0.9755), "gelu": (0.9741, 0.9747)}
     values: dict[tuple[str, str], dict[int, float]] = {}
@@ -295,7 +293,7 @@ def test_tables_are_what_formulas_make_of_an_uneven_sweep(tmp_path: Path) -> Non
 
 
 def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only the best is compared with each other, it was found among all pairs all the same."""
+    """Even if only the best cell is compared, it was selected among all pairs."""
     random = np.random.default_rng(0)
     for place, activation in enumerate(("relu", "tanh", "gelu", "silu")):
         leave_cell(tmp_path, activation, 0.97 + place / 2000 + random.normal(0, 2e-4, 5))
@@ -306,8 +304,8 @@ def test_best_of_many_cells_is_corrected_for_every_pair(tmp_path: Path, monkeypa
     assert pairs.n_comparisons.tolist() == [6, 6, 6]
 
 
-def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
-    """Welch and Satterthwaite's degrees of freedom, as in any textbook."""
+def test_welchs_tests_of_unequal_samples_match_the_formulas() -> None:
+    """Degrees of freedom by Welch and Satterthwaite, as in any textbook."""
     a, b = np.array([0.9700, 0.9703, 0.9698]), np.array([0.9650, 0.9722, 0.9701, 0.9611, 0.9689, 0.9735, 0.9640])
     found = statistics.compare_means(pd.Series(a), pd.Series(b, index=range(10, 17)), margin=0.01)
     parts = np.array([a.var(ddof=1) / 3, b.var(ddof=1) / 7])
@@ -319,7 +317,7 @@ def test_welchs_tests_are_what_formulas_make_of_unlike_samples() -> None:
     assert found["spread"] == pytest.approx((a.var(ddof=1) + b.var(ddof=1)) ** 0.5)
 
 
-def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
+def test_seeds_are_planned_for_inconclusive_pairs(tmp_path: Path) -> None:
     steady = [0.97 + noise / 1e4 for noise in TEN[:5]]
     leave_cell(tmp_path, "relu", steady)
     leave_cell(tmp_path, "tanh", [value + 0.002 * (-1) ** n for n, value in enumerate(steady)])
@@ -329,13 +327,13 @@ def test_what_cannot_be_told_is_planned_for(tmp_path: Path) -> None:
     assert planned[5][0] == pytest.approx(1.682 * 100 * 0.002 * np.std([1, -1, 1, -1, 1], ddof=1), rel=1e-3)
     assert (np.diff(planned[list(statistics.SEED_COUNTS)].iloc[0]) < 0).all()
     two = pd.concat([planned, planned[list(statistics.SEED_COUNTS)] / 10])
-    assert sentences.enough(comparison, two) == 20  # for the wider of them
+    assert sentences.enough(comparison, two) == 20  # enough for the wider of the two
     said, seeds = page.remedy(comparison, cells, planned)
     assert (said, seeds) == ("20 seeds would show every difference of 0.2 points", 20)
     assert page.command_for_more_seeds([tmp_path], seeds=20).endswith("'seed=range(0,20)'")
 
 
-def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
+def test_lower_is_better_for_loss_and_time(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.98 + noise for noise in NOISE])
     leave_cell(tmp_path, "tanh", [0.97 + 0.9 * noise for noise in NOISE])
     for metric in ("loss", "test/loss"):
@@ -344,7 +342,7 @@ def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
         assert (pairs.a[0], pairs.difference[0]) == ("relu", pytest.approx(0.01))
         assert "The lowest test loss is that of relu: 0.0200 ± 0.0009 nats." in said
         assert "relu beats tanh by 0.0100 nats" in said
-    for seed in range(3):  # as slow as the better is good
+    for seed in range(3):  # make the better cell the slower one
         path = tmp_path / f"relu{seed}{seed}" / "metrics.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds_per_epoch": 3.0 + seed / 10}))
     said = everything(tmp_path, metric="seconds_per_epoch", margin=0.5)[-1]
@@ -352,7 +350,7 @@ def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
     assert "tanh beats relu by 1.10 s (" in said
 
 
-def test_every_other_cell_against_one(tmp_path: Path) -> None:
+def test_every_other_cell_is_compared_with_the_baseline(tmp_path: Path) -> None:
     for number, activation in enumerate(["relu", "tanh", "sigmoid", "gelu"]):
         leave_cell(tmp_path, activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
     for baseline in ("tanh", "activation=tanh", "activation=tanh engine=manual"):
@@ -369,7 +367,7 @@ def test_every_other_cell_against_one(tmp_path: Path) -> None:
             everything(tmp_path, baseline=baseline)
 
 
-def test_condition_chooses_runs_and_keys_are_found_anew(tmp_path: Path) -> None:
+def test_where_filters_runs_and_keys_are_recomputed(tmp_path: Path) -> None:
     for lr in (0.1, 0.2):
         leave_cell(tmp_path, "relu", [0.97 + noise + lr / 100 for noise in NOISE], lr=lr)
         leave_cell(tmp_path, "tanh", [0.96 + noise for noise in NOISE], lr=lr)
@@ -382,7 +380,7 @@ def test_condition_chooses_runs_and_keys_are_found_anew(tmp_path: Path) -> None:
             everything(tmp_path, where=wrong)
 
 
-def test_keys_asked_for_pool_the_others_by_seed(tmp_path: Path) -> None:
+def test_group_pools_the_other_keys_by_seed(tmp_path: Path) -> None:
     for lr in (0.1, 0.2):
         leave_cell(tmp_path, "relu", [0.97 + noise + lr / 100 for noise in NOISE], lr=lr)
         leave_cell(tmp_path, "tanh", [0.96 + 2 * noise for noise in NOISE], lr=lr)
@@ -399,7 +397,7 @@ def test_keys_asked_for_pool_the_others_by_seed(tmp_path: Path) -> None:
         everything(tmp_path, group=["nonsense"])
 
 
-def test_unknown_metric_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_unknown_metric_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     leave_cell(tmp_path, "relu", [0.97])
     with pytest.raises(
         UserError, match=r"^invalid value metric=val/loss: these runs have gap, seconds_per_epoch, train/accuracy"
@@ -407,7 +405,7 @@ def test_unknown_metric_is_answered_with_those_there_are(tmp_path: Path) -> None
         everything(tmp_path, metric="val/loss")
 
 
-def test_table_for_latex_is_escaped(tmp_path: Path) -> None:
+def test_latex_table_is_escaped(tmp_path: Path) -> None:
     leave_cell(tmp_path, "my_relu & 5%", [0.97, 0.971])
     table = (written(tmp_path) / "summary.tex").read_text(encoding="utf-8")
     assert r"my\_relu \& 5\%" in table
@@ -416,7 +414,7 @@ def test_table_for_latex_is_escaped(tmp_path: Path) -> None:
     assert "97.05 ±" in table
 
 
-def test_everything_is_asked_for_on_the_command_line(command: RunCommand, tmp_path: Path) -> None:
+def test_every_option_works_on_the_command_line(command: RunCommand, tmp_path: Path) -> None:
     for number, activation in enumerate(["relu", "tanh", "gelu"]):
         leave_cell(tmp_path / "s", activation, [0.97 - number / 1000 + (number + 1) * noise for noise in NOISE])
     done = command(
@@ -442,7 +440,7 @@ def test_everything_is_asked_for_on_the_command_line(command: RunCommand, tmp_pa
         assert "Traceback" not in done.err
 
 
-def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) -> None:
+def test_page_can_be_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) -> None:
     sweep = tmp_path / "a b#1"
     for number, activation in enumerate(["relu", "tanh", "gelu"]):
         leave_cell(sweep, activation, [0.09 + 0.4 * number + noise for noise in NOISE])
@@ -461,7 +459,7 @@ def test_page_is_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) ->
     assert first.first.inner_text().startswith("gelu")
     page.locator("table.cells th", has_text="test %").first.click()
     page.wait_for_selector("th[aria-sort=ascending]")
-    assert first.first.inner_text().startswith("relu")  # 9 before 49
+    assert first.first.inner_text().startswith("relu")  # sorted as numbers: 9 before 49
     page.locator("input[type=search]").first.fill("tan")
     page.wait_for_function("document.querySelectorAll('table.cells tbody tr').length == 1")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""Oracle: a mark that a stranger's class leaves when it is built, and the numbers that a run had recorded."""
+"""Oracle: a mark file that a foreign class creates when instantiated, and the numbers a run recorded."""
 
 import gc
 import inspect
@@ -44,7 +44,7 @@ OPENING = {
 
 
 class Harm:
-    """Leaves a mark when it is unpickled."""
+    """Payload that creates the file `mark` when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("mark"),)
@@ -52,13 +52,13 @@ class Harm:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the run that all tests open is kept, trained once."""
+    """Folder of the run that all tests open, trained once."""
     return tmp_path_factory.mktemp("kept") / "run"
 
 
 @pytest.fixture
 def run(run_script: RunScript, kept: Path) -> dict[str, Any]:
-    """A trained network in the folder `run`, beside files that leave a mark; its record."""
+    """Record of a trained network in the folder `run`, next to files that create `mark` if executed."""
     if not kept.exists():
         status, printed = run_script(*SMALL)
         assert status == 0, printed
@@ -71,7 +71,7 @@ def run(run_script: RunScript, kept: Path) -> dict[str, Any]:
 
 
 def recorded(**changes: Any) -> None:
-    """Change the configuration that the run and its checkpoint record."""
+    """Change the configuration recorded in the run and its checkpoint."""
     record = record_of(Path("run"))
     record["config"] |= changes
     Path("run", "metrics.json").write_text(json.dumps(record))
@@ -80,14 +80,14 @@ def recorded(**changes: Any) -> None:
 
 
 def evaluated(run_script: RunScript, *options: str) -> tuple[int, str]:
-    """What `src/evaluate.py` ends with and prints."""
+    """Run `src/evaluate.py`; return its exit status and output."""
     return run_script(*options, script="evaluate.py")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str, Any]) -> None:
+def test_payloads_leave_a_mark_when_built(run: dict[str, Any]) -> None:
     for node in EVIL.values():
-        with suppress(SystemExit, InstantiationException):  # what comes after the mark
+        with suppress(SystemExit, InstantiationException):  # errors after the mark do not matter
             hydra.utils.instantiate(node, _convert_="all")
         assert Path("mark").exists(), node
         Path("mark").unlink()
@@ -96,7 +96,7 @@ def test_payloads_of_these_tests_leave_a_mark_where_they_are_built(run: dict[str
 
 @pytest.mark.parametrize("file", ["run=run", f"checkpoint={LAST}"])
 @pytest.mark.parametrize("script", OPENING)
-def test_class_that_a_file_names_is_not_built_by_any_command(
+def test_no_command_builds_a_class_named_by_a_file(
     run_script: RunScript, run: dict[str, Any], script: str, file: str
 ) -> None:
     if script == "check.py" and file.startswith("checkpoint"):
@@ -113,13 +113,13 @@ def test_class_that_a_file_names_is_not_built_by_any_command(
 
 
 def nodes_of(part: str, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ways to hide a class in a part of a configuration."""
+    """Return ways to hide a class in one part of a configuration."""
     own, evil = run["config"][part], EVIL[part]
     return [evil, own | evil, own | {"x": [evil]}, own | {"_args_": [evil]}, {"_target_": [evil["_target_"]]}]
 
 
 @pytest.mark.parametrize("part", EVIL)
-def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], part: str) -> None:
+def test_class_is_not_built_anywhere_inside_a_part(run: dict[str, Any], part: str) -> None:
     for node in nodes_of(part, run):
         if part == "trainer" and "_target_" in node and node["_target_"] == run["config"][part]["_target_"]:
             assert allowed_parts(run["config"] | {part: node}, "file", False)["trainer"].keys() <= {
@@ -130,7 +130,7 @@ def test_class_is_not_built_wherever_it_stands_in_a_part(run: dict[str, Any], pa
             allowed_parts(run["config"] | {part: node}, "file", False)
 
 
-def test_what_a_trained_network_does_not_need_is_not_built(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_parts_that_a_trained_network_does_not_need_are_not_built(run_script: RunScript, run: dict[str, Any]) -> None:
     evil = EVIL["activation"]
     recorded(
         **dict.fromkeys(("optimizer", "schedule", "diagnostics", "x"), evil),
@@ -166,7 +166,7 @@ def test_what_a_trained_network_does_not_need_is_not_built(run_script: RunScript
         ({"trainer": {"_target_": "lightning.Trainer", "accelerator": {"_target_": "x"}}}, "accelerator={"),
     ],
 )
-def test_value_that_does_not_fit_is_refused_in_a_sentence(
+def test_invalid_value_is_refused_in_one_sentence(
     run_script: RunScript, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
@@ -180,13 +180,13 @@ def test_value_that_does_not_fit_is_refused_in_a_sentence(
     assert "Traceback" not in printed
 
 
-def test_trust_lets_no_interpolation_through(run: dict[str, Any]) -> None:
+def test_trust_allows_no_interpolation(run: dict[str, Any]) -> None:
     evil = {"_target_": "x", "y": [{"z": "${oc.create:{_target_: builtins.open}}"}]}
     with pytest.raises(UserError, match="nothing is looked up"):
         allowed_parts(run["config"] | {"activation": evil}, "file", True)
 
 
-def test_no_data_is_fetched_to_where_a_record_says(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_no_data_is_downloaded_to_a_recorded_path(run_script: RunScript, run: dict[str, Any]) -> None:
     recorded(data=run["config"]["data"] | {"root": "elsewhere"})
     status, printed = evaluated(run_script, "run=run")
     assert status == 1
@@ -198,13 +198,13 @@ def test_no_data_is_fetched_to_where_a_record_says(run_script: RunScript, run: d
 
 
 def options(group: str) -> dict[str, dict[str, Any]]:
-    """Every option of a config group that names a class."""
+    """Return every option of a config group that has a `_target_`."""
     files = {path.stem: yaml.safe_load(path.read_text()) or {} for path in (ROOT / "conf" / group).glob("*.yaml")}
     return {name: content for name, content in files.items() if "_target_" in content}
 
 
 @pytest.mark.parametrize("part", ["activation", "network", "data", "regularizer", "trainer"])
-def test_list_has_every_option_with_the_arguments_of_its_class(part: str) -> None:
+def test_allowlist_has_every_option_with_the_arguments_of_its_class(part: str) -> None:
     assert {content["_target_"] for content in options(part).values()} <= set(ALLOWED[part])
     for name, schema in ALLOWED[part].items() if part != "trainer" else ():
         taken = set(inspect.signature(hydra.utils.get_object(name)).parameters) - {"seed"}
@@ -231,7 +231,7 @@ def test_run_and_checkpoint_of_every_option_open(run_script: RunScript, number: 
 
 @pytest.fixture
 def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An activation of the user's own, on the path as `my.Swish`."""
+    """Custom activation, importable as `my.Swish`."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "my.py").write_text("from handgrad.nn.activations import SiLU as Swish\n")
     monkeypatch.syspath_prepend(str(tmp_path / "own"))
@@ -239,14 +239,14 @@ def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("swish")
-def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: RunScript) -> None:
+def test_custom_activation_trains_resumes_and_opens_only_with_trust(run_script: RunScript) -> None:
     typed = ["activation._target_=my.Swish", "optimizer._target_=torch.optim.SGD", "~optimizer.weight_reduction"]
     with ended_at_scoring(1):
         assert run_script(*SMALL, *typed, "trainer.max_epochs=2")[0] == 143
     status, printed = run_script(*SMALL, *typed, "trainer.max_epochs=2")
     assert status == 0, printed
     for file in ("run=run", f"checkpoint={LAST}"):
-        recorded(trust=True)  # what the file says of itself does not count
+        recorded(trust=True)  # trust claimed by the file itself does not count
         status, printed = evaluated(run_script, file)
         assert status == 1
         assert "activation._target_=my.Swish: building it may run any code; add trust=true" in printed
@@ -255,7 +255,7 @@ def test_own_activation_trains_goes_on_and_opens_with_trust_alone(run_script: Ru
         assert repr(record_of(Path("run"))["metrics"]["test/loss"]) in printed
 
 
-def test_pickle_of_a_rerun_is_not_read(run_script: RunScript, run: dict[str, Any]) -> None:
+def test_rerun_pickle_is_not_read(run_script: RunScript, run: dict[str, Any]) -> None:
     for flag in ("--experimental-rerun", "--exp"):
         status, printed = run_script(flag, "evil.pkl", script="evaluate.py")
         assert status == 2
@@ -264,7 +264,7 @@ def test_pickle_of_a_rerun_is_not_read(run_script: RunScript, run: dict[str, Any
 
 
 def interrupted(change: Callable[[dict[str, Any]], Any]) -> None:
-    """Leave a run as if it had been killed, the content of its checkpoint changed."""
+    """Mark a run as killed and change the content of its checkpoint."""
     record = record_of(Path("run")) | {"status": "running"}
     Path("run", "metrics.json").write_text(json.dumps(record))
     content, _ = read_checkpoint(LAST)
@@ -314,7 +314,7 @@ def test_resumed_run_deletes_nothing_outside_its_folder(run_script: RunScript) -
         ),
     ],
 )
-def test_state_that_does_not_fit_is_refused_in_a_sentence(run_script: RunScript, key: str, value: Any) -> None:
+def test_invalid_checkpoint_state_is_refused_in_one_sentence(run_script: RunScript, key: str, value: Any) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
         assert run_script(*typed)[0] == 143
@@ -328,7 +328,7 @@ def test_state_that_does_not_fit_is_refused_in_a_sentence(run_script: RunScript,
     assert run_script(*typed)[0] == 0
 
 
-def test_state_of_the_checkpoint_that_every_run_keeps_is_not_read(run_script: RunScript) -> None:
+def test_state_of_the_last_checkpoint_callback_is_not_read(run_script: RunScript) -> None:
     typed = [*SMALL, "trainer.max_epochs=2"]
     with ended_at_scoring(2):
         assert run_script(*typed)[0] == 143

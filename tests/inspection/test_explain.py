@@ -1,4 +1,4 @@
-"""Oracle: the package's own forward and backward pass, in float64, with the weights rounded as the page has them.
+"""Oracle: the package's forward and backward pass in float64, with weights rounded to 16 bits as on the page.
 
 Needs Chromium on the PATH, which `.ci/run` installs; skipped without.
 """
@@ -22,13 +22,13 @@ from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.training.data import MNISTDataModule
 
 Page = Any
-RIGHT = 1e-4  # of the size of what is compared
+RIGHT = 1e-4  # tolerance, relative to the largest number
 LR = 0.05
 
 
 @pytest.fixture
 def opened(chromium: Any, run_script: RunScript) -> Iterator[Callable[..., Page]]:
-    """Trains a small network, makes its page and opens it; no console message and no request may come of it."""
+    """Train a small network and open its page; it may log nothing to the console and request no other file."""
     said: list[str] = []
     asked: list[str] = []
     contexts = []
@@ -57,7 +57,7 @@ def opened(chromium: Any, run_script: RunScript) -> Iterator[Callable[..., Page]
 
 
 def rounded(run: Path) -> list[tuple[Tensor, Tensor]]:
-    """The run's weights as 16-bit floats, in float64."""
+    """Return the run's weights, rounded to 16-bit floats, as float64."""
     layers = layers_of(read_checkpoint(run / "checkpoints" / "last.ckpt")[0], run)
     return [(weight.half().double(), bias.half().double()) for weight, bias in layers]
 
@@ -70,7 +70,7 @@ def examples_of(tiny_mnist: Path) -> tuple[Tensor, Tensor]:
     return test.images.double() / 255, test.targets.double()
 
 
-# As text: the browser's driver takes numbers one by one.
+# Returned as text: the browser's driver transfers numbers one by one.
 COMPUTED = """(lr) => JSON.stringify(digits.map(({ x, label }) => {
   const layers = trained(), passed = forward(layers, phi, x), deltas = backward(layers, phi, passed, label);
   const gradients = deltas.map((delta, l) => Array.from(weightGradient(delta, passed.activations[l])));
@@ -83,7 +83,7 @@ COMPUTED = """(lr) => JSON.stringify(digits.map(({ x, label }) => {
 
 
 def near(found: Any, expected: Tensor) -> bool:
-    """Equal to 1e-4 of the largest number."""
+    """Check equality up to 1e-4 of the largest number."""
     numbers = torch.tensor(found, dtype=torch.float64).view_as(expected)
     return float((numbers - expected).abs().max()) <= RIGHT * float(expected.abs().max()) + 1e-12
 
@@ -112,7 +112,7 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
 
 
-def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], tiny_mnist: Path) -> None:
+def test_buttons_step_through_the_page(opened: Callable[..., Page], tiny_mnist: Path) -> None:
     page = opened("activation=tanh", viewport={"width": 1200, "height": 900})
     x, y = examples_of(tiny_mnist)
     weights, biases = (list(part) for part in zip(*rounded(Path("run")), strict=True))
@@ -142,14 +142,14 @@ def test_page_is_stepped_through_by_its_buttons(opened: Callable[..., Page], tin
     assert "should be a number above 0" in page.locator("#stepped").inner_text()
 
 
-def test_hurried_reader_sees_everything(opened: Callable[..., Page]) -> None:
+def test_clicking_during_the_animation_shows_every_layer(opened: Callable[..., Page]) -> None:
     page = opened(reduced_motion="no-preference")
     page.locator("#digits button").first.click()
-    page.get_by_role("button", name="backward").click()  # while layer after layer is still being shown
+    page.get_by_role("button", name="backward").click()  # during the layer-by-layer animation
     page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
 
 
-def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page]) -> None:
+def test_drawn_digit_is_preprocessed_like_mnist(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark", has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     box = page.locator("#pad").bounding_box()
@@ -169,7 +169,7 @@ def test_digit_drawn_by_hand_is_prepared_as_mnist_was(opened: Callable[..., Page
     assert page.get_by_role("button", name="backward").is_enabled()
 
 
-def test_page_prepares_a_drawing_as_predict_does(opened: Callable[..., Page]) -> None:
+def test_page_preprocesses_a_drawing_like_predict(opened: Callable[..., Page]) -> None:
     from handgrad.inspection.digits import centred, fit_to_box
 
     page = opened()
@@ -180,7 +180,7 @@ def test_page_prepares_a_drawing_as_predict_does(opened: Callable[..., Page]) ->
     assert float((torch.tensor(theirs) - ours).abs().mean()) < 0.01
 
 
-def test_what_no_page_can_be_made_of_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_does_not_fit_on_a_page_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = ["network.hidden_sizes=[30]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
     assert run_script(*usual, "data.val_size=100", "data.score_test=false")[0] == 0
     status, printed = run_script("run=run", script="explain.py")

@@ -1,4 +1,4 @@
-"""Oracle: MNIST's own images, made into pictures of every kind: what is prepared from them is the image again."""
+"""Oracle: MNIST's own images, which preprocessing must recover from pictures of every kind."""
 
 import csv
 import re
@@ -31,7 +31,7 @@ def digits(mnist: MNISTDataModule) -> Tensor:
 def drawn(
     digit: Tensor, size: tuple[int, int] = (300, 400), side: int = 250, at: tuple[int, int] = (37, 81)
 ) -> Image.Image:
-    """Black ink on a white canvas."""
+    """Draw a digit in black on a white canvas."""
     canvas = Image.new("L", size, 255)
     ink = Image.fromarray(255 - digit.numpy())
     canvas.paste(ink.resize((side, side), Image.Resampling.BICUBIC), at)
@@ -39,25 +39,25 @@ def drawn(
 
 
 def coloured(picture: Image.Image) -> Image.Image:
-    """Blue ink on yellow paper."""
+    """Recolour to blue ink on yellow paper."""
     channels = zip((30, 40, 160), (250, 240, 150), strict=True)
     return Image.merge("RGB", [picture.point(lambda v, a=a, b=b: a + (b - a) * v / 255) for a, b in channels])
 
 
 def transparent(picture: Image.Image, shade: int) -> Image.Image:
-    """Ink of a shade on nothing."""
+    """Draw in one shade on a transparent background."""
     glass = Image.new("RGBA", picture.size, (shade, shade, shade, 0))
     glass.putalpha(picture.point(lambda v: 255 - v))
     return glass
 
 
 def deep(picture: Image.Image) -> Image.Image:
-    """16 bits of grey, of which only a part is used."""
+    """Convert to 16-bit grey, using part of the range."""
     return Image.fromarray(np.asarray(picture).astype(np.uint16) * 150 + 4000)
 
 
 def photographed(picture: Image.Image) -> Image.Image:
-    """On paper, in uneven light, with grain."""
+    """Simulate a photograph, with uneven light and grain."""
     grain = np.random.default_rng(0)
     ink = 1 - np.asarray(picture.filter(ImageFilter.GaussianBlur(1)), dtype=float) / 255
     y, x = np.mgrid[0 : 1 : ink.shape[0] * 1j, 0 : 1 : ink.shape[1] * 1j]
@@ -66,7 +66,7 @@ def photographed(picture: Image.Image) -> Image.Image:
 
 
 def dirty(picture: Image.Image) -> Image.Image:
-    """With dust, and the table's edge in the picture."""
+    """Add dust and a dark edge."""
     pixels = np.asarray(picture).copy()
     pixels[10:13, 20:23] = pixels[390:392, 150:153] = 0
     pixels[:, :12] = 60
@@ -74,7 +74,7 @@ def dirty(picture: Image.Image) -> Image.Image:
 
 
 def turned(picture: Image.Image) -> Image.Image:
-    """Upside down in the file, which says so (EXIF orientation 3)."""
+    """Turn upside down, with EXIF orientation 3."""
     upside_down = picture.rotate(180)
     upside_down.getexif()[0x0112] = 3
     return upside_down
@@ -100,10 +100,10 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
-    """Near to the images, and most nearer to them than to the images moved by a pixel or scaled by a tenth.
+def are_recovered(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
+    """Check that results are close to the digits, most closer than to copies moved by a pixel or scaled by a tenth.
 
-    A centre of mass between two pixels may fall to either.
+    Not all: a centre of mass between two pixels may be rounded either way.
     """
     distances = []
     for found, digit in zip(seen, digits, strict=True):
@@ -117,30 +117,30 @@ def are_themselves(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_images_made_into_pictures_are_prepared_to_be_themselves(tmp_path: Path, digits: Tensor, name: str) -> None:
+def test_preprocessing_recovers_mnist_images_from_pictures(tmp_path: Path, digits: Tensor, name: str) -> None:
     seen = []
     for digit in digits[:5]:
         picture = KINDS[name](drawn(digit))
         picture.save(tmp_path / name, exif=picture.getexif())
         seen.append(to_mnist(tmp_path / name)[1].view(28, 28))
-    assert are_themselves(seen, list(digits[:5]))
+    assert are_recovered(seen, list(digits[:5]))
 
 
 @pytest.mark.parametrize(
     ("size", "side", "at"), [((28, 28), 28, (0, 0)), ((60, 60), 40, (20, 0)), ((900, 300), 100, (700, 150))]
 )
-def test_size_and_place_do_not_matter(
+def test_size_and_position_do_not_matter(
     tmp_path: Path, digits: Tensor, size: tuple[int, int], side: int, at: tuple[int, int]
 ) -> None:
     seen = []
     for digit in digits:
         drawn(digit, size, side, at).save(tmp_path / "x.png")
         seen.append(to_mnist(tmp_path / "x.png")[1].view(28, 28))
-    assert are_themselves(seen, list(digits))
+    assert are_recovered(seen, list(digits))
 
 
-def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None:
-    """Longer side 20, brightest pixel 1, centre of mass at (14, 14) to half a pixel, as in all of MNIST."""
+def test_digit_is_scaled_and_centred_like_mnist(digits: Tensor) -> None:
+    """Longer side 20, centre of mass at (14, 14) within half a pixel, as in all of MNIST."""
     where = torch.arange(28.0)
     for digit in digits:
         ink = extract_ink(1 - digit.double().numpy() / 255)
@@ -152,7 +152,7 @@ def test_digit_is_scaled_and_placed_as_the_data_set_says(digits: Tensor) -> None
             assert abs(float((field.sum(dim=axis) * where).sum() / field.sum()) - 14) <= 0.5
 
 
-def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None:
+def test_thin_stroke_becomes_as_thick_as_in_mnist(tmp_path: Path) -> None:
     pixels = np.full((400, 400), 255, dtype=np.uint8)
     pixels[100:300, 199:202] = 0
     Image.fromarray(pixels).save(tmp_path / "one.png")
@@ -174,7 +174,7 @@ def test_stroke_of_a_thin_pen_becomes_as_thick_as_mnists(tmp_path: Path) -> None
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_digit_is_refused_in_a_sentence(
+def test_file_without_a_digit_is_refused_in_one_sentence(
     tmp_path: Path, digits: Tensor, name: str, content: Image.Image | bytes | None, words: str
 ) -> None:
     path = tmp_path / name
@@ -189,7 +189,7 @@ def test_what_is_no_digit_is_refused_in_a_sentence(
         to_mnist(path)
 
 
-def test_command_predicts_what_can_be_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
+def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
     options = ["network.hidden_sizes=[60]", "trainer.max_epochs=12", "logger=none", "optimizer.lr=0.003"]
     assert run_script(*options, "hydra.run.dir=run")[0] == 0
     assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8

@@ -30,7 +30,7 @@ LAST = Path("checkpoints", "last.ckpt")
 
 @pytest.fixture
 def trained(run_script: RunScript) -> Trained:
-    """Trains a small network for an epoch in the folder `run` and returns its record."""
+    """Train a small network for an epoch in the folder `run`; return its record."""
 
     def train(*options: str, folder: str = "run") -> dict[str, Any]:
         usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
@@ -42,7 +42,7 @@ def trained(run_script: RunScript) -> Trained:
 
 
 def scored(run_script: RunScript, *arguments: str) -> dict[str, float]:
-    """What `src/evaluate.py` prints, number by number."""
+    """Run `src/evaluate.py`; return the metrics it prints."""
     status, printed = run_script(*arguments, script="evaluate.py")
     assert status == 0, printed
     return {name: float(value) for name, value in re.findall(r"│ (\w+/\w+) +│ (\S+)", printed)}
@@ -61,12 +61,12 @@ def scored(run_script: RunScript, *arguments: str) -> dict[str, float]:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_reopened_run_scores_what_it_had_recorded(run_script: RunScript, trained: Trained, options: list[str]) -> None:
+def test_reopened_run_scores_as_it_recorded(run_script: RunScript, trained: Trained, options: list[str]) -> None:
     recorded = trained(*options)["metrics"]
     assert scored(run_script, "run=run") == recorded
 
 
-def test_newest_completed_run_is_opened_a_sweeps_among_them(run_script: RunScript, trained: Trained) -> None:
+def test_newest_completed_run_is_opened_even_from_a_sweep(run_script: RunScript, trained: Trained) -> None:
     old = trained(folder="outputs/runs/old")
     new = trained("seed=1", folder="outputs/sweeps/new/0_x")
     for number, folder in enumerate(("runs/old", "sweeps/new/0_x")):
@@ -76,7 +76,7 @@ def test_newest_completed_run_is_opened_a_sweeps_among_them(run_script: RunScrip
     assert scored(run_script) == new["metrics"] != old["metrics"]
 
 
-def test_other_images_are_scored(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
+def test_other_data_sets_are_scored(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
     recorded = trained()["metrics"]
     raw = Path("fashion", "FashionMNIST", "raw")
     shutil.copytree(tiny_mnist / "MNIST" / "raw", raw)
@@ -92,14 +92,14 @@ def test_other_images_are_scored(run_script: RunScript, trained: Trained, tiny_m
 
 
 @pytest.mark.parametrize("kind", ["state_dict", "notebook", "ours", "foreign checkpoint", "older format", "float64"])
-def test_file_alone_scores_as_its_run(run_script: RunScript, trained: Trained, tiny_mnist: Path, kind: str) -> None:
+def test_single_file_scores_as_its_run(run_script: RunScript, trained: Trained, tiny_mnist: Path, kind: str) -> None:
     metrics = trained("activation=silu")["metrics"]
     options = ["activation=silu", f"data.root={tiny_mnist}"]
     if kind in ("state_dict", "notebook"):
         assert run_script("run=run", f"format={kind}", "output=weights.pt", script="export.py")[0] == 0
     elif kind == "ours":
         shutil.copy(Path("run") / LAST, "weights.pt")
-        options.remove("activation=silu")  # the file says it
+        options.remove("activation=silu")  # recorded in the file
     else:
         state = torch.load(Path("run") / LAST, weights_only=True)["state_dict"]
         renamed = {key.replace("network.layers", "model.fc"): value for key, value in state.items()}
@@ -115,7 +115,7 @@ def test_file_alone_scores_as_its_run(run_script: RunScript, trained: Trained, t
 
 
 def notebook(**changed: Any) -> dict[str, Any]:
-    """The notebook's dictionary for a small network."""
+    """Return a small network in the notebook's dictionary format."""
     return {
         **{f"w{number}": torch.zeros(shape) for number, shape in enumerate(SHAPES, start=1)},
         **{f"b{number}": torch.zeros(shape[0], 1) for number, shape in enumerate(SHAPES, start=1)},
@@ -123,7 +123,7 @@ def notebook(**changed: Any) -> dict[str, Any]:
 
 
 class Harm:
-    """Runs code when unpickled."""
+    """Payload that runs code when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("harmed"),)
@@ -147,7 +147,7 @@ class Harm:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_file_that_is_no_network_is_refused_in_a_sentence(run_script: RunScript, content: Any, words: str) -> None:
+def test_file_that_is_no_network_is_refused_in_one_sentence(run_script: RunScript, content: Any, words: str) -> None:
     torch.save(content, "weights.pt")
     status, printed = run_script("checkpoint=weights.pt", script="evaluate.py")
     assert status == 1
@@ -156,7 +156,7 @@ def test_file_that_is_no_network_is_refused_in_a_sentence(run_script: RunScript,
     assert not Path("harmed").exists()
 
 
-def test_what_cannot_be_opened_is_refused_in_a_sentence(run_script: RunScript, trained: Trained) -> None:
+def test_run_that_cannot_be_opened_is_refused_in_one_sentence(run_script: RunScript, trained: Trained) -> None:
     def refused(*arguments: str) -> str:
         status, printed = run_script(*arguments, script="evaluate.py")
         assert status == 1
@@ -189,7 +189,7 @@ def test_notebooks_dictionary_is_read_in_the_layers_order() -> None:
     assert [float(weight[0, 0]) for weight, _ in layers_of(eleven, "x")] == list(range(1, 12))
 
 
-def test_exported_networks_are_the_trained_one(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
+def test_exported_networks_match_the_trained_one(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
     trained("activation=tanh")
     for kind in ("state_dict", "notebook"):
         status, printed = run_script("run=run", f"format={kind}", script="export.py")
@@ -207,7 +207,7 @@ def test_exported_networks_are_the_trained_one(run_script: RunScript, trained: T
 
     theirs = torch.load("run/exported/notebook.pt", weights_only=True)
     assert [tuple(theirs[f"w{n}"].shape) for n in (1, 2, 3)] == SHAPES
-    a: Tensor = x.T  # one column per image, as the notebook has it
+    a: Tensor = x.T  # one column per image, as in the notebook
     for number in (1, 2, 3):
         z = theirs[f"w{number}"] @ a + theirs[f"b{number}"]
         a = torch.tanh(z)
@@ -224,13 +224,11 @@ def test_onnx_gives_the_same_logits(run_script: RunScript, trained: Trained) -> 
     assert Path("run/exported/network.onnx").stat().st_size > 90_000
 
 
-def test_export_that_went_wrong_leaves_no_file(
-    run_script: RunScript, trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_export_leaves_no_file(run_script: RunScript, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     trained()
 
     def rescaled(network: MLP) -> dict[str, Tensor]:
-        """The same predictions, and other logits."""
+        """Return weights that give the same predictions but other logits."""
         return {name: tensor * (1.001 if name.endswith("3") else 1) for name, tensor in for_notebook(network).items()}
 
     for written in (lambda network: notebook(), rescaled):
@@ -242,7 +240,7 @@ def test_export_that_went_wrong_leaves_no_file(
         assert not list(Path("run", "exported").iterdir())
 
 
-def test_read_says_that_a_file_is_missing_or_unsound(tmp_path: Path) -> None:
+def test_missing_and_damaged_checkpoints_raise(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "none")
     (tmp_path / "empty").touch()

@@ -1,4 +1,4 @@
-"""Oracle: PyTorch's own activations and their derivatives by autograd, in float64; limits worked out by hand."""
+"""Oracle: PyTorch's activations and their autograd derivatives in float64; limits worked out by hand."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_function_and_derivative_match_pytorch(phi: Activation) -> None:
 
 
 @every_activation
-def test_arguments_are_left_as_they_are(phi: Activation) -> None:
+def test_arguments_are_not_modified(phi: Activation) -> None:
     z = torch.linspace(-3, 3, 7)
     z_before, a = z.clone(), phi(z)
     a_before = a.clone()
@@ -57,7 +57,7 @@ def test_normal_distribution_does_not_cancel() -> None:
 
 
 def test_softplus_does_not_cancel() -> None:
-    """log(1 + x) is x - x^2 / 2 + ..., for x = exp(-40) x to the last digit."""
+    """log(1 + x) = x - x^2 / 2 + ...: at x = exp(-40) this is x to the last digit."""
     z = torch.tensor(-40.0, dtype=torch.float64)
     assert Softplus()(z).item() == pytest.approx(math.exp(-40), rel=1e-15, abs=0)
 

@@ -19,7 +19,7 @@ STRENGTH = 1e-3
 
 
 def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regularizer: L2) -> list[Tensor]:
-    """Weight and bias gradients of every layer, as the manual engine computes them."""
+    """Return every layer's weight and bias gradients from the manual engine."""
     step = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     gradients = []
     for weight, gradient in zip(network.weights, step.gradients, strict=True):
@@ -28,7 +28,7 @@ def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regul
 
 
 def objective(network: MLP, x: Tensor, y: Tensor, phi: Activation, strength: float) -> Tensor:
-    """What is minimised, written with PyTorch alone."""
+    """Return the training objective, cross-entropy plus penalty, in plain PyTorch."""
     squares = sum(p.square().sum() for name, p in network.named_parameters() if name.endswith("weight"))
     return torch.nn.functional.cross_entropy(network(x, phi.reference()), y) + strength * squares
 
@@ -68,8 +68,8 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_networks_in_one_tensor_are_each_as_alone(images_640: Images, phi: Activation) -> None:
-    """Three networks, a batch of its own for each: losses, gradients, and the layout of every product."""
+def test_stacked_networks_match_single_networks(images_640: Images, phi: Activation) -> None:
+    """Three stacked networks, one batch each: losses and gradients match, and every product is column-major."""
     torch.manual_seed(0)
     networks = [MLP([12, 8], init="pytorch").double() for _ in range(3)]
     x, y = (tensor.view(3, 7, -1) for tensor in batch_of(images_640, 21))
@@ -86,8 +86,8 @@ def test_networks_in_one_tensor_are_each_as_alone(images_640: Images, phi: Activ
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_a_units_values_lie_side_by_side_in_memory(images_640: Images, phi: Activation) -> None:
-    """The layout that makes the products fast: an activation that changes it on the way would undo it silently."""
+def test_hidden_tensors_are_column_major(images_640: Images, phi: Activation) -> None:
+    """Column-major tensors make the products fast; an activation that changed the layout would slow them silently."""
     network = MLP([12, 8])
     x, y = images_640.images[:16] / 255, images_640.targets[:16]
     _, passed, (*hidden, _) = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
@@ -129,7 +129,7 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
 
 
-def test_backward_leaves_what_it_is_given_as_it_is(images_640: Images) -> None:
+def test_backward_modifies_no_argument(images_640: Images) -> None:
     network, (x, y) = MLP([6, 5]).double(), batch_of(images_640, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)

@@ -1,4 +1,4 @@
-"""Oracle: which gradients each spoiled equation enters, read off docs/derivation.md; autograd for the sound ones."""
+"""Oracle: the gradients that each equation affects, read off docs/derivation.md; autograd for correct equations."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from handgrad.training.data import Images
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
 BELOW = {(n, name) for n in (1, 2) for name in ("weight", "bias")}
-# Of three layers: the gradients that an equation enters; with relu, phi' is the same at z and at a.
+# The gradients of three layers that a bug in an equation affects; for relu, phi' is the same at z and at a.
 ENTERS = [
     (None, Sigmoid(), set()),
     ("BP1", Sigmoid(), WEIGHTS | BIASES),
@@ -38,7 +38,7 @@ def wrong(rows: list[gradcheck.Row], reference: str, precision: str) -> set[tupl
 @pytest.mark.parametrize(
     ("broken", "phi", "entered"), ENTERS, ids=lambda value: "" if isinstance(value, set) else str(value)
 )
-def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
+def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
     images_640: Images, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
 ) -> None:
     torch.manual_seed(0)
@@ -49,14 +49,14 @@ def test_spoiled_equation_shows_in_just_the_gradients_it_enters(
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
-def test_missing_penalty_is_not_seen_where_there_is_none(images_640: Images) -> None:
+def test_missing_penalty_is_harmless_at_strength_zero(images_640: Images) -> None:
     rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), images_640.images[:64] / 255, images_640.targets[:64], 5, "L2")
     assert {row.verdict for row in rows} == {"right"}
 
 
 @pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_sound_gradients_are_found_right(images_640: Images, phi: Activation, hidden: list[int]) -> None:
+def test_correct_gradients_pass(images_640: Images, phi: Activation, hidden: list[int]) -> None:
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
         rows = gradcheck.check(
@@ -66,7 +66,7 @@ def test_sound_gradients_are_found_right(images_640: Images, phi: Activation, hi
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
 
 
-def test_gradient_that_is_not_finite_is_wrong(images_640: Images) -> None:
+def test_non_finite_gradient_is_wrong(images_640: Images) -> None:
     network = MLP([5])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
@@ -74,7 +74,7 @@ def test_gradient_that_is_not_finite_is_wrong(images_640: Images) -> None:
     assert rows[0].verdict == "wrong"
 
 
-def test_difference_is_a_share_of_the_largest_entry() -> None:
+def test_error_is_relative_to_the_largest_entry() -> None:
     assert gradcheck.relative_error(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, 4.0])) == 2 / 4
     assert gradcheck.relative_error(torch.tensor([3.0]), torch.tensor([0.0])) == 3
 
@@ -84,7 +84,7 @@ def checked(run_script: RunScript, tiny_mnist: Path, *arguments: str) -> tuple[i
     return status, printed, json.loads(Path("found", "check.json").read_text(encoding="utf-8"))
 
 
-def test_command_shows_what_it_writes_and_its_status_tells(run_script: RunScript, tiny_mnist: Path) -> None:
+def test_command_prints_its_report_and_exits_with_the_verdict(run_script: RunScript, tiny_mnist: Path) -> None:
     options = ["network.hidden_sizes=[30,20]", "activation=tanh", "regularizer=l2", "batch=32", "fd_entries=5"]
     status, printed, report = checked(run_script, tiny_mnist, *options)
     assert (status, report["broken"]) == (0, None)

@@ -1,4 +1,4 @@
-"""Oracle: the bounds of the two initialisations, from their papers' formulas; shapes counted by hand."""
+"""Oracle: the bounds of both initialisations by their papers' formulas; shapes counted by hand."""
 
 import math
 

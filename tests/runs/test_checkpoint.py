@@ -1,4 +1,4 @@
-"""Oracle: torch.load of the file as it was saved, and an uninterrupted run's numbers."""
+"""Oracle: torch.load of the saved file, and an uninterrupted run's numbers."""
 
 import logging
 import random
@@ -35,14 +35,14 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def test_checkpoint_is_an_ordinary_one_and_nothing_lies_beside_it(saved: Path) -> None:
+def test_checkpoint_loads_with_torch_and_is_the_only_file(saved: Path) -> None:
     assert equal(torch.load(saved, weights_only=True), CONTENT)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
     assert resumable(saved, CONFIG)
     assert not resumable(saved.with_name("other"), CONFIG)
 
 
-def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_flipped_bit_is_noticed_or_harmless(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     whole, draw = saved.read_bytes(), random.Random(0)
     noticed = 0
@@ -58,14 +58,14 @@ def test_every_damaged_bit_is_noticed_or_changes_nothing(saved: Path, caplog: py
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 3000, -1])
-def test_checkpoint_cut_short_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_checkpoint_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
     assert not resumable(saved, CONFIG)
     assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
 
 
 class Harm:
-    """Runs code when unpickled."""
+    """Payload that runs code when unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("harmed"),)
@@ -85,7 +85,7 @@ def test_checkpoint_of_another_configuration_is_refused_with_the_difference(save
         resumable(saved, CONFIG | {"seed": False})
 
 
-def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(path: Path, content: Any) -> int:
         with path.open("wb") as file:
             file.write(bytes(content)[: len(content) // 2])
@@ -98,7 +98,7 @@ def test_disk_that_is_full_leaves_the_checkpoint_before(saved: Path, monkeypatch
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_run_begins_anew_from_a_damaged_checkpoint_and_gives_the_same_numbers(run_script: RunScript) -> None:
+def test_run_with_a_damaged_checkpoint_restarts_with_the_same_result(run_script: RunScript) -> None:
     options = ["trainer.max_epochs=2", "engine=autograd"]
     assert run_script("hydra.run.dir=run", *options)[0] == 0
     whole = record_of(Path("run"))["metrics"]

@@ -39,7 +39,7 @@ def test_record_says_running_then_completed(tmp_path: Path) -> None:
         (SystemExit(143), "running", "None"),
     ],
 )
-def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
+def test_record_has_the_final_status(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
     with pytest.raises(type(error)), track_status(tmp_path, {"name": "a"}):
         raise error
     after = read(tmp_path)
@@ -50,7 +50,7 @@ def test_record_says_what_became_of_the_run(tmp_path: Path, error: BaseException
 
 
 def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, Any]:
-    """Leave a run's record; return its configuration."""
+    """Write a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
     facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
     with run_lock(folder), track_status(folder, facts):
@@ -60,7 +60,7 @@ def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, A
     return config
 
 
-def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None:
+def test_earlier_run_is_found_by_its_configuration(tmp_path: Path) -> None:
     config = leave_run(tmp_path / "3_a", seed=1)
     leave_run(tmp_path / "4_a", seed=2)
     (tmp_path / "0_damaged").mkdir()
@@ -73,7 +73,7 @@ def test_run_begun_earlier_is_found_by_its_configuration(tmp_path: Path) -> None
     assert find_existing_run(tmp_path / "7_a", config | {"seed": 3}, siblings=True) == (tmp_path / "7_a", None)
     beside, none = find_existing_run(tmp_path / "3_a", config | {"seed": 3}, siblings=True)
     assert none is None
-    assert re.fullmatch("3_a_[0-9a-f]{8}", beside.name)  # the number is another run's
+    assert re.fullmatch("3_a_[0-9a-f]{8}", beside.name)  # job number 3 belongs to another run
     assert find_existing_run(tmp_path / "3_a", config | {"seed": 4}, siblings=True)[0] != beside
 
 
@@ -127,13 +127,13 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
     assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
 
 
-def test_error_of_a_worker_can_be_sent_to_its_parent() -> None:
+def test_divergence_error_can_be_pickled() -> None:
     error = DivergedError("train/loss", math.inf, 1, 2)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def enter(folder: Path, times: int) -> None:
-    """Enter a folder again and again; fail if another process is in it at the same time."""
+    """Take a folder's lock repeatedly; fail if another process holds it at the same time."""
     mark = folder.parent / "inside"
     for _ in range(times):
         try:
@@ -141,7 +141,7 @@ def enter(folder: Path, times: int) -> None:
                 mark.touch(exist_ok=False)
                 mark.unlink()
         except UserError:
-            continue  # another process is inside
+            continue  # another process holds the lock
 
 
 def test_no_two_processes_are_ever_in_one_folder(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_no_two_processes_are_ever_in_one_folder(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_half_of_a_file_that_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     halves = [tmp_path / ".metrics.json.123.part", tmp_path / "checkpoints" / ".last.ckpt.7.part"]
     for half in halves:
@@ -185,7 +185,7 @@ def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
             find_existing_run(tmp_path, config | {"seed": other}, siblings=False)
 
 
-def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
@@ -200,4 +200,4 @@ def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
     write_history(tmp_path, rows)
     first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
-    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch is none
+    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch does not count

@@ -1,4 +1,4 @@
-"""Oracle: what a seed and a number of threads are for."""
+"""Oracle: what a seed and a thread count promise."""
 
 import subprocess
 import sys
@@ -14,21 +14,21 @@ from handgrad.training.build import assemble
 
 
 def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
-    """The first layer's weights and the targets of the first batch, as a run begins with them."""
+    """Return a new run's first-layer weights and the targets of its first batch."""
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
     return module.network.weights[0].detach(), next(iter(data.train_dataloader()))[1]
 
 
-def test_a_seed_decides_weights_and_order_for_either_engine(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_seed_determines_weights_and_data_order_for_both_engines(tiny_mnist: Path, tmp_path: Path) -> None:
     for engine in ("manual", "autograd"):
         first, again, other = (begun(tiny_mnist, tmp_path, f"engine={engine}", f"seed={seed}") for seed in (1, 1, 2))
         assert all(map(torch.equal, first, again))
         assert not any(map(torch.equal, first, other))
 
 
-def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
+def test_thread_count_is_set(tiny_mnist: Path, tmp_path: Path) -> None:
     begun(tiny_mnist, tmp_path, "threads=2")
     assert torch.get_num_threads() == 2
     begun(tiny_mnist, tmp_path, "threads=1")
@@ -36,8 +36,8 @@ def test_threads_are_those_asked_for(tiny_mnist: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_below_the_normal_ones_are_zero_in_every_thread_of_a_run(tiny_mnist: Path, tmp_path: Path) -> None:
-    """In a process of its own, as a run is: threads that are there already would not learn of it."""
+def test_denormals_are_flushed_in_every_thread(tiny_mnist: Path, tmp_path: Path) -> None:
+    """Runs in a new process: threads that exist already would not get the setting."""
     code = f"""
 import pathlib, hydra, torch
 from handgrad.training.build import assemble

@@ -1,4 +1,4 @@
-"""Oracle: losses made not finite at a known step, and a clock of our own."""
+"""Oracle: losses made non-finite at a known step, known delays, and losses recorded step by step."""
 
 import math
 import time
@@ -28,7 +28,7 @@ Engine = type[ManualModule] | type[AutogradModule]
 
 
 class Spoiler(Callback):
-    """Makes one weight infinite right after a step, so that the next step's loss is the first that is not finite."""
+    """Callback that makes weights infinite after a given step: the next step's loss is the first non-finite one."""
 
     def __init__(self, after_step: int) -> None:
         self.after_step = after_step
@@ -63,25 +63,25 @@ def fit(engine: Engine, images_640: Images, *callbacks: Callback, **options: Any
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_run_stops_at_the_step_whose_loss_is_not_finite(images_640: Images, engine: Engine) -> None:
+def test_run_stops_at_the_first_non_finite_loss(images_640: Images, engine: Engine) -> None:
     with pytest.raises(DivergedError, match=r"train/loss was nan at epoch 1, step 13: try") as caught:
         fit(engine, images_640, DivergenceGuard(), Spoiler(after_step=13))
     assert (caught.value.epoch, caught.value.step) == (1, 13)
 
 
-def test_weights_spoiled_by_the_last_step_are_noticed(images_640: Images) -> None:
+def test_non_finite_weights_after_the_last_step_are_noticed(images_640: Images) -> None:
     with pytest.raises(DivergedError, match=r"test/loss was nan at epoch 0, step 10: try"):
         fit(ManualModule, images_640, DivergenceGuard(), Spoiler(after_step=10))
 
 
 class Sleeper(Callback):
-    """Takes its time while the epoch is scored."""
+    """Callback that delays every validation batch by half a second."""
 
     def on_validation_batch_end(self, *_: Any) -> None:
         time.sleep(0.5)
 
 
-def test_seconds_are_of_training_alone(images_640: Images, tmp_path: Path) -> None:
+def test_seconds_exclude_validation(images_640: Images, tmp_path: Path) -> None:
     history = History(tmp_path)
     fit(ManualModule, images_640, history, Sleeper())
     assert [row["epoch"] for row in history.rows] == [0, 1]
@@ -89,7 +89,7 @@ def test_seconds_are_of_training_alone(images_640: Images, tmp_path: Path) -> No
 
 
 class Bystander(Callback):
-    """Notes every step's loss by epoch."""
+    """Callback that records every step's loss, by epoch."""
 
     def __init__(self) -> None:
         self.losses: list[list[float]] = []
@@ -102,7 +102,7 @@ class Bystander(Callback):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_a_row_is_of_its_own_epoch(images_640: Images, tmp_path: Path, engine: Engine) -> None:
+def test_history_row_describes_its_own_epoch(images_640: Images, tmp_path: Path, engine: Engine) -> None:
     history, bystander = History(tmp_path), Bystander()
     trainer = fit(engine, images_640, history, bystander, check_val_every_n_epoch=2, limit_train_batches=7)
     assert [row["train/loss"] for row in history.rows] == pytest.approx([sum(of) / 7 for of in bystander.losses])
@@ -116,8 +116,8 @@ def test_a_row_is_of_its_own_epoch(images_640: Images, tmp_path: Path, engine: E
     assert history.rows[1]["test/loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_profiler_changes_no_number(images_640: Images) -> None:
-    """The oracle is Lightning's own default."""
+def test_no_profiler_does_not_change_the_loss(images_640: Images) -> None:
+    """Oracle: Lightning's default profiler."""
     losses = []
     for options in ({}, {"profiler": NoProfiler()}):
         torch.manual_seed(0)
@@ -125,7 +125,7 @@ def test_no_profiler_changes_no_number(images_640: Images) -> None:
     assert losses[0] == losses[1]
 
 
-def test_weights_that_are_not_finite_are_never_saved(images_640: Images, tmp_path: Path) -> None:
+def test_non_finite_weights_are_never_saved(images_640: Images, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
         fit(ManualModule, images_640, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download fails at once, as on a machine without a network."""
+    """Make every download fail at once, as without a network."""
 
     def refuse(url: str, *_: object, **__: object) -> None:
         raise OSError(f"no route to {url}")
@@ -60,7 +60,7 @@ def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
     assert y.max(dim=1).values.eq(1).all()
 
 
-def test_an_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
+def test_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
     batches = list(mnist.train_dataloader())
     assert len(batches) == len(mnist.train_dataloader()) == 938
     assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT
@@ -74,7 +74,7 @@ def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
     return torch.cat([y for _, y in loader])
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     once, again, other = (load(ROOT / "data", seed=seed) for seed in (0, 0, 1))
     first = first_targets(once, epoch=0)
     assert not torch.equal(first, first_targets(once, epoch=1))
@@ -95,7 +95,7 @@ def test_no_two_seeds_or_epochs_have_the_same_order() -> None:
 
 
 @pytest.mark.parametrize(("part", "name"), [("train", "train"), ("test", "t10k")])
-def test_every_image_comes_with_its_label_as_the_files_have_them(mnist: MNISTDataModule, part: str, name: str) -> None:
+def test_images_and_labels_match_the_files(mnist: MNISTDataModule, part: str, name: str) -> None:
     raw = ROOT / "data" / "MNIST" / "raw"
     images, labels = (
         torch.frombuffer(
@@ -115,7 +115,7 @@ def test_every_image_comes_with_its_label_as_the_files_have_them(mnist: MNISTDat
         served += len(x)
 
 
-def test_validation_split_is_drawn_by_the_seed_and_leaves_the_test_set_alone() -> None:
+def test_validation_split_depends_on_the_seed_and_loads_no_test_set() -> None:
     splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).sets for seed in (0, 1)]
     assert not torch.equal(splits[0]["val"].images, splits[1]["val"].images)
     assert all(set(sets) == {"train", "val"} for sets in splits)
@@ -206,7 +206,7 @@ def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 def unpack_alone(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Leave one unpacked file, changed, without its archive to repair it from."""
+    """Write one unpacked file, changed, and delete the archive that could repair it."""
     raw = root / "MNIST" / "raw"
     (raw / name).write_bytes(change(gzip.decompress((raw / f"{name}.gz").read_bytes())))
     (raw / f"{name}.gz").unlink()
@@ -218,7 +218,7 @@ def test_labels_outside_the_digits_are_refused(root: Path) -> None:
         load(root)
 
 
-def test_labels_and_images_must_be_as_many(root: Path) -> None:
+def test_numbers_of_labels_and_images_must_match(root: Path) -> None:
     unpack_alone(root, LABELS, lambda content: content[:4] + (9999).to_bytes(4, "big") + content[8:-1])
     with pytest.raises(UserError, match=r"10000 images but 9999 labels of the test set: delete"):
         load(root)
@@ -232,7 +232,7 @@ def test_wrong_magic_number_without_archive_is_refused(root: Path) -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder everyone may read, and no root rights, which would see no read-only folder."""
+    """World-readable folder for a test that drops root rights, since root ignores read-only permissions."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     root = os.geteuid() == 0
@@ -266,7 +266,7 @@ def test_two_processes_unpack_a_fresh_clone_at_the_same_time(root: Path) -> None
 
 
 def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
-    """Stands in MNIST's files, unpacked, for the ones of FashionMNIST that the repository does not hold."""
+    """MNIST's unpacked files stand in for FashionMNIST's, which the repository does not hold."""
     raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for archive in ARCHIVES.glob("*.gz"):
@@ -279,7 +279,7 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
 
 
 def packed_by_another(root: Path) -> dict[Path, bytes]:
-    """Replace the archives by a user's own: the same names, another content, another packing."""
+    """Replace the archives by a user's own: same names, different content and compression."""
     raw = root / "MNIST" / "raw"
     for archive in raw.glob("*.gz"):
         content = gzip.decompress(archive.read_bytes())
@@ -288,7 +288,7 @@ def packed_by_another(root: Path) -> dict[Path, bytes]:
     return {archive: archive.read_bytes() for archive in raw.glob("*.gz")}
 
 
-def test_archives_of_the_users_own_are_used_with_a_line_that_says_so_and_never_overwritten(
+def test_users_own_archives_are_used_with_a_warning_and_never_overwritten(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(root)  # the original's content is unpacked already
@@ -305,9 +305,7 @@ def test_archives_of_the_users_own_are_used_with_a_line_that_says_so_and_never_o
         assert f"{archive} is not the original archive (its checksum differs): it is used as it is" in caplog.text
 
 
-def test_unpacked_file_of_the_users_own_is_kept_beside_the_archives(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_users_own_unpacked_file_is_renamed_and_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     load(root)
     theirs = root / "MNIST" / "raw" / LABELS
     theirs.write_bytes(theirs.read_bytes()[:-1] + b"\x09")
@@ -323,7 +321,7 @@ def test_unpacked_file_of_the_users_own_is_kept_beside_the_archives(
     [b"", b"garbage", gzip.compress(b"no IDX"), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc")],
     ids=["empty", "garbage", "no IDX", "cut"],
 )
-def test_unsound_archive_of_the_users_own_is_refused_and_left_as_it_is(root: Path, content: bytes) -> None:
+def test_users_own_damaged_archive_is_refused_and_not_modified(root: Path, content: bytes) -> None:
     archive = root / "MNIST" / "raw" / f"{LABELS}.gz"
     archive.write_bytes(content)
     with pytest.raises(UserError, match=rf"{LABELS}.gz is damaged \(.+\): put the original there .* delete it"):
@@ -332,13 +330,13 @@ def test_unsound_archive_of_the_users_own_is_refused_and_left_as_it_is(root: Pat
     assert not (root / "MNIST" / "raw" / LABELS).exists()
 
 
-def test_root_that_is_not_there_is_named_and_not_left_behind(tmp_path: Path) -> None:
+def test_missing_root_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{tmp_path}/no/where/MNIST/raw/.*gz is missing and could not be downloaded"):
         load(tmp_path / "no" / "where")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_half_unpacked_is_cleared_away(root: Path) -> None:
+def test_leftovers_of_a_killed_unpacking_are_removed(root: Path) -> None:
     load(root)
     left = root / "MNIST" / "raw" / ".unpacking.abc"
     left.mkdir()

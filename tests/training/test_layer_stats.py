@@ -23,11 +23,11 @@ RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(images_640: Images, phi: Activation) -> None:
+def test_layer_statistics_match_autograd_and_plain_counts(images_640: Images, phi: Activation) -> None:
     torch.manual_seed(0)
     network = MLP([12, 9]).double()
     with torch.no_grad():
-        network.biases[0][:3] = -50  # three units that relu cuts off for every image
+        network.biases[0][:3] = -50  # three units that are dead with relu
     x, y = images_640.images[:32].double() / 255, images_640.targets[:32].double()
     decay = 0.02
 
@@ -69,13 +69,13 @@ def test_numbers_of_a_layer_are_those_that_autograd_and_counting_give(images_640
 
 
 def slope_at(phi: Activation, z: float) -> float:
-    """phi'(z) by autograd."""
+    """Return phi'(z) by autograd."""
     point = torch.tensor(z, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(phi.reference()(point), point)
     return float(slope)
 
 
-def test_largest_slope_is_known_where_it_can_be_written_down() -> None:
+def test_largest_slopes_match_known_values() -> None:
     by_name = {type(phi).__name__: max_slope(phi) for phi in ACTIVATIONS}
     assert by_name["Sigmoid"] == 0.25
     assert by_name["Tanh"] == by_name["ReLU"] == by_name["LeakyReLU"] == 1
@@ -108,7 +108,7 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
         status, printed = run_script(*options, "hydra.run.dir=run")
     assert status == 0, printed
     assert "diagnostics=layers took" in printed
-    assert len(looks) >= 3  # after every epoch, the clock stands still
+    assert len(looks) >= 3  # the clock is paused after every epoch
     assert run_script(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
     assert record_of(Path("run"))["metrics"] == record_of(Path("plain"))["metrics"]
     rows = rows_of(Path("run"))
@@ -135,7 +135,7 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 
 
 def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
-    """By plain SGD with the whole training set as one batch, the step is lr times the gradient at the start."""
+    """Plain SGD on the training set as one batch: the step is lr times the initial gradient."""
     options = ["data.batch_size=1280", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant", "trainer.max_epochs=1"]
     status, printed = run_script(*RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
     assert status == 0, printed
@@ -169,12 +169,12 @@ def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options:
         assert [row["log10_update"] == "" for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
 
 
-def test_trial_run_leaves_nothing(run_script: RunScript) -> None:
+def test_fast_dev_run_leaves_nothing(run_script: RunScript) -> None:
     assert run_script(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
     assert not Path("run").exists()
 
 
-def test_run_that_goes_on_has_every_row_and_step_once(run_script: RunScript) -> None:
+def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
     options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
     assert run_script(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
 

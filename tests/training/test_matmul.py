@@ -1,4 +1,4 @@
-"""Oracle: float64 products, and PyTorch's own switch."""
+"""Oracle: float64 products, and PyTorch's own precision setting."""
 
 import json
 from collections.abc import Iterator
@@ -15,30 +15,30 @@ from handgrad.training.matmul import DEFAULT, FASTER, set_matmul_precision
 
 CPU = torch.device("cpu")
 SHAPES = [(500, 784), (250, 500), (100, 250), (10, 100)]  # (O, I) of every layer
-MOST = 4.0  # times the default's error
+MOST = 4.0  # largest error allowed, in multiples of the default's
 
 
 @pytest.fixture(autouse=True)
 def switched_back() -> Iterator[None]:
-    """Leaves the other tests PyTorch's default."""
+    """Restore PyTorch's default precision after the test."""
     yield
     torch.set_float32_matmul_precision(DEFAULT)
 
 
 def largest_errors() -> Tensor:
-    """(L, 3) the largest error of every layer's pre-activations, deltas and weight gradient, of the largest entry."""
+    """Return (L, 3): largest error over largest entry of every layer's pre-activations, deltas and weight gradient."""
     generator = torch.Generator().manual_seed(0)
     errors = []
     for outputs, inputs in SHAPES:
         sizes = [(inputs, 64), (outputs, 64), (inputs, 64), (inputs, outputs), (1, outputs)]
-        factors = [torch.randn(*size, generator=generator).T for size in sizes]  # a unit's values side by side
+        factors = [torch.randn(*size, generator=generator).T for size in sizes]  # column-major
         made, exact = products(*factors), products(*(factor.double() for factor in factors))
         errors += [(one - right).abs().max() / right.abs().max() for one, right in zip(made, exact, strict=True)]
     return torch.stack(errors).view(-1, 3)
 
 
 def products(a: Tensor, delta: Tensor, slope: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """A layer's three products."""
+    """Return a layer's three products: pre-activations, hidden deltas, weight gradient."""
     gradient = FactoredGradient(delta, a).weight()
     return [pre_activation(a, weight, bias[:, 0]), hidden_delta(delta, weight, slope), gradient]
 
@@ -79,15 +79,15 @@ def test_auto_is_faster_only_where_nothing_is_rounded(
     assert set_matmul_precision("auto", torch.device("cuda")) == DEFAULT
 
 
-def test_record_says_which_products_were_made(run_script: RunScript, tmp_path: Path) -> None:
-    """All in one process: what a run has switched on, the next one does not inherit."""
+def test_record_names_the_matmul_precision(run_script: RunScript, tmp_path: Path) -> None:
+    """All in one process: a run does not inherit the precision of the one before."""
     sweep = ("-m", "matmul=high,default,medium", "hydra.sweep.dir=sweep")
     assert run_script(*sweep, "trainer.max_epochs=1", "logger=none")[0] == 0
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/metrics.json"))]
     assert [record["matmul"] for record in records] == ["high", "highest", "medium"]
 
 
-def test_mistyped_products_are_refused_with_the_choices(run_script: RunScript) -> None:
+def test_unknown_matmul_is_refused_with_the_choices(run_script: RunScript) -> None:
     code, said = run_script("matmul=fast")
     assert code == 1
     assert "invalid value matmul=fast: must be 'default', 'auto', 'high' or 'medium'" in said

@@ -1,4 +1,4 @@
-"""Oracle: the autograd engine, plain torch.optim, and the notebook's update written down on its own; float64."""
+"""Oracle: the autograd engine, plain torch.optim, and the notebook's update reimplemented here; float64."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ Engine = type[ManualModule] | type[AutogradModule]
 
 
 def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Classifier:
-    """A small module whose initial weights are always the same."""
+    """Return a small module with fixed initial weights."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {
         "network": MLP([30, 20, 10]),
@@ -55,9 +55,9 @@ def fit(
     watched: str = "test",
     **options: Any,
 ) -> Trainer:
-    """Train in float64 with nothing but Lightning's own parts, in batches of 64 in the order of seed 0.
+    """Train in float64 with Lightning's own parts only, on batches of 64 in the order of seed 0.
 
-    The first 64 images are scored as a set of the name `watched`.
+    The first 64 images are the validation set, named `watched`.
     """
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(
@@ -76,9 +76,7 @@ def fit(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-def test_engines_stay_together_for_100_steps(
-    images_640: Images, phi: Activation, regularizer: L2, optimizer: str
-) -> None:
+def test_engines_agree_for_100_steps(images_640: Images, phi: Activation, regularizer: L2, optimizer: str) -> None:
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
@@ -90,7 +88,7 @@ def test_engines_stay_together_for_100_steps(
 
 
 def test_one_step_is_the_notebooks(images_640: Images) -> None:
-    """The notebook in its own layout: columns are examples; weights move by the sum, biases by the mean."""
+    """Notebook update in its own layout: examples are columns, weight gradients are sums, bias gradients means."""
     module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
@@ -111,7 +109,7 @@ def test_one_step_is_the_notebooks(images_640: Images) -> None:
         torch.testing.assert_close(module.network.biases[layer].detach()[:, None], new_bias, rtol=1e-12, atol=1e-15)
 
 
-def test_loss_of_a_set_is_the_mean_over_its_images_whatever_the_batches() -> None:
+def test_loss_is_the_mean_over_images_for_any_batch_sizes() -> None:
     logits, y = torch.randn(50, 10), torch.eye(10).repeat(5, 1)
     scores = Scores()
     for part in (slice(0, 20), slice(20, 40), slice(40, 47), slice(47, 47), slice(47, 50)):
@@ -166,7 +164,7 @@ def test_schedule_is_stepped_after_every_batch(images_640: Images, engine: Engin
 
 
 def saving(folder: Path) -> dict[str, Any]:
-    """Trainer options that keep `last.ckpt` in a folder."""
+    """Return Trainer options that save `last.ckpt` in a folder."""
     return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
 
 
@@ -177,7 +175,7 @@ def saving(folder: Path) -> dict[str, Any]:
         (ManualModule, NOTEBOOK_SGD),
     ],
 )
-def test_checkpoint_goes_on_as_if_never_interrupted(
+def test_resumed_training_matches_uninterrupted_training(
     images_640: Images, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
     whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
@@ -212,8 +210,8 @@ def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Images, regular
     assert all(parameter.grad is None for parameter in in_place.parameters())
 
 
-def test_sum_over_a_short_batch_is_of_its_own_examples(images_640: Images) -> None:
-    """Weights move by lr times the sum over the 40 examples there are, whatever the full batch would hold."""
+def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Images) -> None:
+    """The weight step is lr times the sum over the 40 examples present, not over a full batch."""
     short = head_of(images_640, 40)
     by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
     by_mean = make(ManualModule, optimizer=partial(SGD, lr=0.01 * 40), schedule=constant)
@@ -249,8 +247,8 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_soft_targets_are_taken_as_they_are(images_640: Images, engine: Engine) -> None:
-    """Targets that are the network's own probabilities leave it as it is."""
+def test_soft_targets_are_supported(images_640: Images, engine: Engine) -> None:
+    """Targets equal to the network's own probabilities give a zero gradient."""
     module = make(engine, regularizer=no_penalty(), schedule=constant).double()
     with torch.no_grad():
         y = torch.softmax(module((images_640.images / 255).double()), dim=1)
@@ -279,7 +277,7 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
 
 
-def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(images_640: Images) -> None:
+def test_unsupported_optimizer_is_refused_before_the_first_step(images_640: Images) -> None:
     unlike: Any = partial  # the arguments are wrong on purpose
     for optimizer, sentence in (
         (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
@@ -295,7 +293,7 @@ def test_optimizer_that_no_engine_can_step_is_refused_before_the_first_step(imag
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_rehearsal_changes_no_random_number(images_640: Images, engine: Engine) -> None:
+def test_dry_step_leaves_the_random_state_unchanged(images_640: Images, engine: Engine) -> None:
     module = make(engine)
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = torch.get_rng_state()
@@ -304,7 +302,7 @@ def test_rehearsal_changes_no_random_number(images_640: Images, engine: Engine) 
 
 
 class Saver(Checkpoint):
-    """Saves where the history does: when all else at the epoch's end is done."""
+    """Callback that saves after all other end-of-epoch hooks, as the history does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -314,7 +312,9 @@ class Saver(Checkpoint):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_plateau_schedule_goes_on_as_if_never_interrupted(images_640: Images, engine: Engine, tmp_path: Path) -> None:
+def test_resumed_plateau_schedule_matches_an_uninterrupted_one(
+    images_640: Images, engine: Engine, tmp_path: Path
+) -> None:
     plateau = partial(ReduceLROnPlateau, patience=0, threshold=0.5)
     whole, half, rest = (make(engine, schedule=plateau) for _ in range(3))
     options: dict[str, Any] = {"callbacks": [Saver(tmp_path / "x.ckpt")], "enable_checkpointing": True}
@@ -326,7 +326,7 @@ def test_plateau_schedule_goes_on_as_if_never_interrupted(images_640: Images, en
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_plateau_is_one_of_the_loss_on_the_validation_set(
+def test_plateau_schedule_watches_the_validation_loss(
     images_640: Images, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     seen: list[float] = []
@@ -337,12 +337,12 @@ def test_plateau_is_one_of_the_loss_on_the_validation_set(
         expected = torch.nn.functional.cross_entropy(
             module(images_640.images[:64].double() / 255), images_640.targets[:64].double()
         )
-    assert len(seen) == 1 + 3  # once in rehearsal
+    assert len(seen) == 1 + 3  # once in the dry step of configure_optimizers
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
 
 def by_hand(module: Classifier, **options: Any) -> dict[str, Any]:
-    """What assembly does: with gradients by hand, the module takes the options about steps; return what is left."""
+    """Move step options into a manual module, as `assemble` does; return the other Trainer options."""
     if isinstance(module, ManualModule):
         module.batches_per_step = options.pop("accumulate_grad_batches", 1)
         module.clip_val = options.pop("gradient_clip_val", None)
@@ -354,7 +354,7 @@ STEPPING: list[dict[str, Any]] = [
     {"gradient_clip_val": 0.05},
     {"gradient_clip_val": 100.0},
     {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"},
-    {"accumulate_grad_batches": 4},  # of ten batches: the last step has two
+    {"accumulate_grad_batches": 4},  # ten batches: the last step has two
     {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
 ]
 
@@ -362,7 +362,7 @@ STEPPING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
-def test_clipping_and_accumulation_by_hand_are_lightnings(
+def test_manual_clipping_and_accumulation_match_lightning(
     images_640: Images, optimizer: str, stepping: dict[str, Any], regularizer: L2
 ) -> None:
     if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
@@ -381,7 +381,7 @@ def test_clipping_and_accumulation_by_hand_are_lightnings(
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
 
 
-def test_clipping_by_value_is_refused_where_no_gradient_is_multiplied_out(images_640: Images) -> None:
+def test_clipping_by_value_is_refused_with_factored_gradients(images_640: Images) -> None:
     module = make(ManualModule, optimizer=NOTEBOOK_SGD)
     by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
     with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
