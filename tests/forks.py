@@ -116,7 +116,7 @@ def become_command(
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    become(script, arguments, home, lambda: None)
+    become(script, arguments, home, lambda: None, longest=0)
 
 
 class Child:
@@ -156,13 +156,13 @@ def read_all(reading: int) -> str:
         return pipe.read().decode(errors="replace")
 
 
-def become(script: str, arguments: list[str], home: Path, prepare: Prepare) -> NoReturn:
+def become(script: str, arguments: list[str], home: Path, prepare: Prepare, longest: int = LONGEST) -> NoReturn:
     """Run the script and end this process as the Python interpreter would."""
     status = 0
     try:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - the parent's stream objects expect its files
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        signal.alarm(LONGEST)
+        signal.alarm(longest)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(home)
         sys.argv = [script, *arguments]

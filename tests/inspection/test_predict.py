@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from conftest import RunScript, record_of
 from handgrad.errors import UserError
-from handgrad.inspection.digits import centred, extract_ink, fit_to_box, to_mnist
+from handgrad.inspection.digits import centred, extract_ink, find_digits, fit_to_box
 from handgrad.training.data import MNISTDataModule
 
 Pixels = NDArray[np.uint8]
@@ -100,6 +100,12 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+def seen_in(path: Path) -> Tensor:
+    """(28, 28) the network's input for the one digit of a picture."""
+    _, (digit,) = find_digits(path)
+    return digit.seen.view(28, 28)
+
+
 def are_recovered(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
     """Check that results are close to the digits, most closer than to copies moved by a pixel or scaled by a tenth.
 
@@ -122,7 +128,7 @@ def test_preprocessing_recovers_mnist_images_from_pictures(tmp_path: Path, digit
     for digit in digits[:5]:
         picture = KINDS[name](drawn(digit))
         picture.save(tmp_path / name, exif=picture.getexif())
-        seen.append(to_mnist(tmp_path / name)[1].view(28, 28))
+        seen.append(seen_in(tmp_path / name))
     assert are_recovered(seen, list(digits[:5]))
 
 
@@ -135,7 +141,7 @@ def test_size_and_position_do_not_matter(
     seen = []
     for digit in digits:
         drawn(digit, size, side, at).save(tmp_path / "x.png")
-        seen.append(to_mnist(tmp_path / "x.png")[1].view(28, 28))
+        seen.append(seen_in(tmp_path / "x.png"))
     assert are_recovered(seen, list(digits))
 
 
@@ -143,8 +149,9 @@ def test_digit_is_scaled_and_centred_like_mnist(digits: Tensor) -> None:
     """Longer side 20, centre of mass at (14, 14) within half a pixel, as in all of MNIST."""
     where = torch.arange(28.0)
     for digit in digits:
-        ink = extract_ink(1 - digit.double().numpy() / 255)
-        assert ink is not None
+        found = extract_ink(1 - digit.double().numpy() / 255)
+        assert found is not None
+        ink = found[0]
         rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
         field = centred(fit_to_box(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
         assert max(int(field.any(dim=axis).sum()) for axis in (0, 1)) == 20
@@ -156,7 +163,7 @@ def test_thin_stroke_becomes_as_thick_as_in_mnist(tmp_path: Path) -> None:
     pixels = np.full((400, 400), 255, dtype=np.uint8)
     pixels[100:300, 199:202] = 0
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    seen = to_mnist(tmp_path / "one.png")[1].view(28, 28)
+    seen = seen_in(tmp_path / "one.png")
     assert 1.2 <= float(seen.sum(dim=1).max()) <= 3
 
 
@@ -186,7 +193,7 @@ def test_file_without_a_digit_is_refused_in_one_sentence(
         drawn(digits[0]).save(path)
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=f"{re.escape(str(path))} {words}"):
-        to_mnist(path)
+        find_digits(path)
 
 
 def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScript, digits: Tensor) -> None:
@@ -220,7 +227,7 @@ def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScri
     assert all(p >= q >= 0 and 2 / 10 <= p + q <= 1.00001 for p, q in shares)
     assert Path("found", "predictions.png").stat().st_size > 10_000
     for row in rows:
-        assert re.search(rf"{row['picture']} +│ {row['class']} ", printed)
+        assert re.search(rf"{row['picture']} +│ 1 +│ {row['class']} ", printed)
 
     assert run_script("run=run", "images=mine/3.png", script="predict.py")[0] == 0
     assert len(list(Path("outputs", "predictions").glob("*/predictions.csv"))) == 1

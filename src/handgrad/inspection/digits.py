@@ -1,60 +1,95 @@
-"""Preprocessing of digit pictures, as MNIST was preprocessed.
+"""Digits in pictures, prepared as MNIST prepared its own.
 
 LeCun, Cortes and Burges, The MNIST database: "The original black and white (bilevel) images from NIST were size
 normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The resulting images contain grey levels as
 a result of the anti-aliasing technique used by the normalization algorithm. The images were centered in a 28x28 image
-by computing the center of mass of the pixels." In MNIST's own files the rounded centre is pixel (14, 14), counted
+by computing the center of mass of the pixels." In MNIST's own files that centre, rounded, is pixel (14, 14), counted
 from 0, and the brightest pixel is 254 or 255.
 """
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from scipy import ndimage
+from skimage.measure import regionprops
+from skimage.morphology import isotropic_opening
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from handgrad.errors import UserError
 
 Grey = NDArray[np.float64]  # (H, W)
+Mask = NDArray[np.bool_]  # (H, W)
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 SIDE, BOX, CENTRE = 28, 20, 14
-LARGEST = 400  # longest side in pixels; a box of 20 shows no more detail
-FAINTEST = 0.06  # least contrast, as a share of white to black; below it a picture is empty
-CLEAN = 0.005  # most noise, as a share of the contrast, in a drawn picture; photographs have more
-THINNEST = 1.6  # least stroke width in the box, in pixels; MNIST's strokes have two to three
-SPECK = 0.04  # least share of the largest stroke's ink; smaller spots are dirt
+LARGEST = 400  # pixels of a side: more detail than a box of 20 can show
+FRAMES = 20  # pictures of a GIF that are looked at
+FAINTEST = 0.06  # contrast, of white to black, below which there is nothing to be seen
+CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
+THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
+SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
+WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
+THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
+SMALLER = 0.35  # of the tallest mark's height: what is lower is a fragment, and no digit of its own
 
 
-def to_mnist(path: Path) -> tuple[Grey, Tensor]:
-    """Read a picture and preprocess it as MNIST was.
+class Digit(NamedTuple):
+    """A digit found in a picture.
+
+    seen: (784,) what the network sees, from 0, paper, to 1, ink.
+    box: its left, top, right and bottom in the picture, as shares of width and height.
+    doubts: why it may be read wrongly, in words; empty where nothing is unusual.
+    """
+
+    seen: Tensor
+    box: tuple[float, float, float, float]
+    doubts: tuple[str, ...]
+
+
+def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
+    """Read a picture and prepare its digits as MNIST's were, from left to right.
 
     Args:
-        path: a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
+        path: of a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
 
     Returns:
-        the picture, (H, W) from 0 (black) to 1 (white); and the network's input, (784,) from 0 (paper) to 1 (ink).
+        the picture, (H, W) from 0, black, to 1, white; and its digits, at least one.
 
     Raises:
-        UserError: the file is no such picture, or nothing in it stands out from the background.
+        UserError: the file is no such picture, or nothing stands out in it.
     """
     grey = read(path)
-    ink = extract_ink(grey)
-    if ink is None:
+    found = extract_ink(grey)
+    if found is None:
         raise UserError(f"{path} is empty: nothing in it stands out from its background")
-    return grey, centred(fit_to_box(strokes(ink))).flatten()
+    ink, doubts = found
+    height, width = ink.shape
+    digits = []
+    for part in separate(ink):
+        own = np.where(part, ink, 0)
+        rows, columns = (np.flatnonzero((own > 0.1).any(axis=axis)) for axis in (1, 0))
+        left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        said = list(doubts)
+        if min(left, top) == 0 or right == width or bottom == height:
+            said.append("it reaches the picture's edge")
+        if right - left > 1.6 * (bottom - top):
+            said.append("it is wider than a digit: perhaps two that touch")
+        box = (left / width, top / height, right / width, bottom / height)
+        digits.append(Digit(centred(fit_to_box(strokes(own))).flatten(), box, tuple(said)))
+    return grey, digits
 
 
-def as_it_is(path: Path, dataset: str) -> tuple[Grey, Tensor]:
+def as_it_is(path: Path, dataset: str) -> tuple[Grey, list[Digit]]:
     """Read a picture that is prepared as a data set's own images are: 28 x 28, light on black.
 
     Returns:
-        the picture, (28, 28) from 0 to 1; the same as the network sees it, (784,).
+        the picture, (28, 28) from 0 to 1; and the same as the network sees it.
 
     Raises:
         UserError: the file is no such picture.
@@ -66,26 +101,25 @@ def as_it_is(path: Path, dataset: str) -> tuple[Grey, Tensor]:
             f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
             f"give pictures as that set has them, {SIDE} x {SIDE}, light on black"
         )
-    return grey, torch.from_numpy(grey).float().flatten()
+    return grey, [Digit(torch.from_numpy(grey).float().flatten(), (0.0, 0.0, 1.0, 1.0), ())]
 
 
 def read(path: Path) -> Grey:
-    """Read a picture in greyscale, upright, with transparent parts as paper, at most 400 pixels a side.
+    """Read a picture as shades of grey, its transparent parts as paper, upright, at most 400 pixels a side.
+
+    Of an animation, the picture with the most contrast.
 
     Raises:
         UserError: the file cannot be read as a picture.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            file.draft("L", (LARGEST, LARGEST))  # decode a JPEG at reduced size
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith(("I", "F")):  # 16 bits
-                deep = np.asarray(picture, dtype=np.float64)
-                picture = Image.fromarray((deep / (65535 if deep.max() > 255 else 255)).astype(np.float32))
-            else:
-                picture = on_paper(picture)
-            picture.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-            return np.asarray(picture, dtype=np.float64)
+            file.draft("RGB", (LARGEST, LARGEST))  # a JPEG is read at the size that is needed
+            frames = [
+                shades(ImageOps.exif_transpose(frame))
+                for _, frame in zip(range(FRAMES), ImageSequence.Iterator(file), strict=False)
+            ]
+            return max(frames, key=lambda frame: float(frame.std()))
     except UnidentifiedImageError:
         raise UserError(
             f"{path} is not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: save it as one"
@@ -94,72 +128,238 @@ def read(path: Path) -> Grey:
         raise UserError(f"{path} cannot be read as a picture ({error})") from None
 
 
+def shades(picture: Image.Image) -> Grey:
+    """Reduce a picture to shades of grey from 0 to 1, at most 400 pixels a side."""
+    if picture.mode.startswith(("I", "F")):  # more than 8 bits, of which not all need be used
+        deep = np.asarray(picture, dtype=np.float64)
+        bits = next(bits for bits in (8, 10, 12, 14, 16, 32) if deep.max() < 2**bits)
+        reduced = Image.fromarray((deep / (2**bits - 1)).astype(np.float32))
+    else:
+        reduced = on_paper(picture)
+    reduced.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    return np.asarray(reduced, dtype=np.float64)
+
+
 def on_paper(picture: Image.Image) -> Image.Image:
-    """Convert to greyscale from 0 to 1 in mode "F"; transparent parts become black or white, unlike the rest."""
-    light = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float32) / 255
-    if picture.has_transparency_data:
-        opaque = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
-        shade = float((light * opaque).sum() / max(float(opaque.sum()), 1e-9))
-        light = light * opaque + (1 - opaque) * (shade < 0.5)
-    return Image.fromarray(light)
+    """Reduce colours to shades from 0 to 1 in mode "F", transparent parts to paper.
+
+    Paper has the shade of the opaque part where there is more than one shade in it, else the opposite one.
+    """
+    picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    picture.thumbnail((2 * LARGEST, 2 * LARGEST), Image.Resampling.BOX)
+    colours = np.asarray(picture, dtype=np.float64) / 255
+    opaque = colours[..., 3] if colours.shape[-1] == 4 else np.ones(colours.shape[:2])
+    light = contrasted(colours[..., :3], opaque > 0.5)
+    if opaque.min() < 1:
+        inside = light[opaque > 0.5]
+        if inside.size and np.ptp(np.percentile(inside, [1, 99])) > FAINTEST:
+            paper = float(np.median(inside))
+        else:
+            paper = float(inside.size == 0 or inside.mean() < 0.5)
+        light = light * opaque + paper * (1 - opaque)
+    return Image.fromarray(light.astype(np.float32))
 
 
-def extract_ink(grey: Grey) -> Grey | None:
-    """Return the ink density from 0 to 1, without the background's shading; None if there is no ink."""
-    difference, noise = from_background(grey)
-    smooth = ndimage.uniform_filter(difference, 3) if min(grey.shape) >= BOX else difference
-    if smooth.max() < -smooth.min():
-        difference, smooth = -difference, -smooth  # dark on light
-    peak = smooth.max()
+def contrasted(colours: Grey, opaque: Mask) -> Grey:
+    """(H, W) luminance, or the first principal component of the colours where it has far more contrast.
+
+    Red ink on green paper can have the paper's luminance.
+    """
+    light: Grey = colours @ np.array([0.299, 0.587, 0.114])
+    pixels = colours[opaque]
+    if len(pixels) < 2:
+        return light
+    centred_pixels = pixels - pixels.mean(axis=0)
+    along: Grey = colours @ np.linalg.eigh(centred_pixels.T @ centred_pixels)[1][:, -1]
+    lowest, highest = float(along[opaque].min()), float(along[opaque].max())
+    if np.std(along[opaque]) < 2.5 * np.std(light[opaque]) or highest - lowest < FAINTEST:
+        return light
+    return np.clip(along - lowest, 0, 1)
+
+
+def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
+    """Find how much ink is where, from 0 to 1, without background, shadows, lines and dirt; None where there is none.
+
+    Dark ink is what a morphological closing wider than a stroke fills (a black top-hat), as a share of the paper's
+    light, so that a shadow changes nothing; light ink likewise. Source: scipy.ndimage.grey_closing; Gonzalez and Woods,
+    Digital Image Processing, 9.6.
+
+    Returns:
+        (H, W) ink; what is unusual about it, in words.
+    """
+    size = max(grey.shape)
+    width = max(5, round(size * (WIDEST_STROKE if size > 100 else 0.3))) | 1
+    noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
+    best: tuple[float, Grey, list[str]] = 0.0, grey, []
+    sheet = top_hat(grey, width)[1]
+    for shade in (grey, 1 - grey):
+        if found := cleaned(*top_hat(shade, width), noise):
+            score = float(found[0].sum()) ** 0.5 * stands_out(shade, found[0] > 0.5, sheet)
+            best = max(best, (score, *found), key=lambda each: each[0])
+    return best[1:] if best[0] else None
+
+
+def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
+    """How much a mask looks like ink on paper, from 0 to 1: paper has the shade around it, and not its own.
+
+    What lies between strokes has the paper's own shade.
+    """
+    near = ndimage.binary_dilation(mask, iterations=soft_edge(mask))
+    ring = ndimage.binary_dilation(near, iterations=2) & ~near & paper
+    if not (mask.any() and ring.any()):
+        return 0.0
+    shades = [float(np.median(grey[part])) for part in (ring, mask)]
+    close = max(0.25 * abs(shades[0] - shades[1]), FAINTEST / 3)
+    around, own = ((abs(grey[paper] - shade) < close).mean() for shade in shades)
+    return float((around * (1 - own)) ** 2)
+
+
+def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
+    """Dark ink as a share of the paper's light, and where there is paper."""
+    # Padded, so that the strip of a table at the edge is not taken for a stroke.
+    paper = ndimage.grey_closing(np.pad(grey, width, mode="edge"), size=(width, width))[width:-width, width:-width]
+    usual = float(np.percentile(paper, 90))
+    dark = ndimage.label(paper < 0.4 * usual)[0]
+    rim = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
+    table = np.isin(dark, rim[rim > 0])
+    if table.mean() > 0.75:
+        table[:] = False
+    elif table.any():
+        table = ndimage.binary_dilation(table, iterations=max(2, width // 12))
+    return np.where(table, 0, (paper - grey) / np.maximum(paper, 0.05)), ~table
+
+
+def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
+    """Scale ink from 0 to 1, and leave out lines, dirt and what reaches in from the edge.
+
+    Returns:
+        ink; what is unusual. None where there is too little of it.
+    """
+    ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
+    peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= BOX else ink).max())
     if peak < max(FAINTEST, 5 * noise):
         return None
-    full = np.percentile(difference[difference > peak / 2], 75)  # not the maximum: it may be a single dark spot
-    ink = np.clip(difference / full, 0, 1)
-    if noise > CLEAN * full:  # suppress the grain of paper and camera
+    full = float(np.percentile(ink[ink > peak / 2], 75))  # one dark spot is no measure of a stroke
+    ink = np.clip(ink / full, 0, 1)
+    grain = float(np.percentile(abs(ink[paper & (ink < 0.3)]), 84))  # of dithered colours too
+    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
         ink = np.clip((ink - 0.3) / 0.4, 0, 1)
-    return without_dirt(ink)
-
-
-def from_background(grey: Grey) -> tuple[Grey, float]:
-    """Subtract a smooth background, as light falls on paper; return the difference and its noise level.
-
-    The background is a quadratic surface, fitted to the picture's rim, then to all pixels with values close to it.
-    """
-    every = max(1, min(grey.shape) // 64)  # subsample: still enough pixels to fit six parameters
-    light, terms = grey[::every, ::every].ravel(), surface_terms(grey.shape)
-    fitted = terms[::every, ::every].reshape(-1, 6)
-    rim = 1 - max(0.1, 4 / min(grey.shape))
-    near = abs(fitted[:, 1:3]).max(axis=1) > rim
-    near &= abs(light - np.median(light[near])) < 0.25
-    surface, noise = np.zeros(6), 0.0
-    for usable in (1, 3, 6, 6, 6):  # numbers of terms: constant, linear, quadratic
-        if near.sum() < 12:
+    doubts = []
+    for level in (0.15, 0.4):  # with the soft edges of strokes; without the faint lines of paper
+        mask = ink > level
+        lines = thin_lines(mask)
+        if not lines.any():
             break
-        surface[:usable] = np.linalg.lstsq(fitted[near, :usable], light[near], rcond=None)[0]
-        left = light - fitted @ surface
-        noise = 1.4826 * float(np.median(abs(left[near])))
-        near = abs(left) < max(3 * noise, 0.02)
-    return grey - terms @ surface, noise
+    if lines.any():
+        near = ndimage.binary_dilation(lines, iterations=2)
+        if (near & mask & ~lines).sum() > 0.02 * mask.sum():
+            doubts.append("a line ran through it or along it")
+        ink, mask = np.where(near & ~core(mask), 0, ink), mask & ~lines
+    kept, left_out = marks(ink, mask)
+    if not kept.any():
+        return None
+    if left_out > 0.15:
+        doubts.append("other marks in the picture were left out")
+    near = ndimage.binary_dilation(kept, iterations=2 if lines.any() else soft_edge(kept))
+    return np.where(near, ink, 0), doubts
 
 
-def surface_terms(shape: tuple[int, ...]) -> Grey:
-    """Return the (H, W, 6) terms of a quadratic surface: 1, x, y, x^2, xy, y^2, with x and y from -1 to 1."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+def stroke_width(mask: Mask) -> float:
+    """Width of the widest strokes in pixels; where they meet they are a third wider."""
+    return 1.5 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
 
 
-def without_dirt(ink: Grey) -> Grey:
-    """Remove specks and, if there is a digit away from the picture's edge, spots that touch the edge."""
-    labels, count = ndimage.label(ink > 0.15, structure=np.ones((3, 3)))
+def soft_edge(mask: Mask) -> int:
+    """How far the soft edge of a stroke may reach out of its mask, in pixels."""
+    return 1 + int(stroke_width(mask) / 3)
+
+
+def core(mask: Mask) -> Mask:
+    """What is left of a mask where it is as thick as a stroke."""
+    radius = THINNER * stroke_width(mask) / 2
+    opened: Mask = isotropic_opening(np.pad(mask, 1, mode="edge"), radius)[1:-1, 1:-1] if radius >= 1 else mask
+    return opened
+
+
+def thin_lines(mask: Mask) -> Mask:
+    """Where there are lines far thinner than the strokes and longer than half of what is drawn thick."""
+    thick = core(mask)
+    if not thick.any():
+        return np.zeros_like(mask)
+    rows, columns = np.flatnonzero(thick.any(axis=1)), np.flatnonzero(thick.any(axis=0))
+    extent = max(np.ptp(rows), np.ptp(columns)) + 1
+    thin, _ = ndimage.label(mask & ~ndimage.binary_dilation(thick, iterations=2), structure=np.ones((3, 3)))
+    long = [
+        region.label
+        for region in regionprops(thin)
+        if max(region.bbox[2] - region.bbox[0], region.bbox[3] - region.bbox[1]) > 0.5 * extent
+    ]
+    return np.isin(thin, long)
+
+
+def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
+    """Choose the connected parts that may be digits.
+
+    Leave out specks, flat strokes, and what reaches in from the picture's edge or surrounds other parts.
+
+    Returns:
+        the parts; how much ink was left out, as a share of what was kept.
+    """
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if not count:
+        return mask, 0.0
     numbers = np.arange(1, count + 1)
     mass = ndimage.sum_labels(ink, labels, numbers)
     at_edge = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    inside = mass[~at_edge].max(initial=0)
-    if inside > 0.25 * mass.max():
-        mass[at_edge] = 0
-    kept = numbers[mass >= SPECK * mass.max()]
-    near = ndimage.binary_dilation(np.isin(labels, kept), iterations=2)  # keep soft edges
-    return np.where(near, ink, 0)
+    regions = regionprops(labels)
+    boxes = np.array([region.bbox for region in regions])  # top, left, bottom, right
+    usable = mass >= SPECK * mass.max()
+    for number, (top, left, bottom, right) in enumerate(boxes):
+        others = usable & (numbers != number + 1)
+        if not usable[number] or not others.any() or mass[others].max() < 0.05 * mass[number]:
+            continue
+        inside = others & (boxes[:, :2] > (top, left)).all(axis=1) & (boxes[:, 2:] < (bottom, right)).all(axis=1)
+        surrounds = mass[inside].max(initial=0) > 0.15 * mass[number] and regions[number].extent < 0.35
+        height, others_height = bottom - top, (boxes[others, 2] - boxes[others, 0]).max()
+        flat = right - left > 3 * height and others_height > 2.5 * height
+        reaches_in = at_edge[number] and mass[others & ~at_edge].max(initial=0) > 0.25 * mass[number]
+        usable[number] = not (surrounds or flat or reaches_in)
+    kept = np.isin(labels, numbers[usable & (mass >= SPECK * mass[usable].max(initial=0))])
+    left_out = float(mass[~usable].sum() / max(mass[usable].sum(), 1e-9))
+    return kept, left_out
+
+
+def separate(ink: Grey) -> list[Mask]:
+    """Separate digits side by side, from left to right; fragments go with the digit that they are nearest to."""
+    labels, _ = ndimage.label(ink > 0, structure=np.ones((3, 3)))
+    regions = regionprops(labels)
+    tallest = max(region.bbox[2] - region.bbox[0] for region in regions)
+    bodies = [region for region in regions if region.bbox[2] - region.bbox[0] >= SMALLER * tallest]
+    groups: list[list[Any]] = []
+    for region in sorted(bodies, key=lambda region: region.bbox[1]):
+        if groups and overlap(span(groups[-1]), span([region])) > 0.5:
+            groups[-1].append(region)
+        else:
+            groups.append([region])
+    for fragment in (region for region in regions if region not in bodies):
+        gaps = [distance(span(group), span([fragment])) for group in groups]
+        groups[int(np.argmin(gaps))].append(fragment)
+    return [np.isin(labels, [region.label for region in group]) for group in groups]
+
+
+def span(group: list[Any]) -> tuple[int, int]:
+    """The first and the last column of a group of regions."""
+    return min(region.bbox[1] for region in group), max(region.bbox[3] for region in group)
+
+
+def overlap(a: tuple[int, int], b: tuple[int, int]) -> float:
+    """How much of the narrower of two spans lies in the other."""
+    return (min(a[1], b[1]) - max(a[0], b[0])) / max(1, min(a[1] - a[0], b[1] - b[0]))
+
+
+def distance(a: tuple[int, int], b: tuple[int, int]) -> int:
+    """How far two spans are from each other; negative where they overlap."""
+    return max(a[0], b[0]) - min(a[1], b[1])
 
 
 def strokes(ink: Grey) -> Grey:
@@ -169,7 +369,11 @@ def strokes(ink: Grey) -> Grey:
     scale = max(ink.shape) / BOX
     stroke = ink > 0.5
     # In a stroke of width w the mean distance to the edge is w / 4.
-    width = 4 * float(ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1][stroke].mean()) - 2
+    width = (
+        4 * float(ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1][stroke].mean()) - 2
+        if stroke.any()
+        else 1.0
+    )
     missing = round((THINNEST * scale - width) / 2)
     if missing > 0:
         ink = np.pad(ink, missing)

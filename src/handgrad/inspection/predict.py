@@ -6,32 +6,43 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import SUFFIXES, Grey, as_it_is, to_mnist
+from handgrad.inspection.digits import SUFFIXES, Digit, Grey, as_it_is, find_digits
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 
 MOST = 40  # most pictures shown in a terminal or a figure
-HEADINGS = ("picture", "class", "probability", "runner-up", "its probability")
+UNSURE = 0.8  # probability below which an answer is doubtful
+HEADINGS = ("picture", "digit", "class", "probability", "runner-up", "its probability", "doubts")
 
 
 class Prediction(NamedTuple):
-    """Prediction for a picture.
+    """Prediction for a digit in a picture.
 
     path: the picture's file.
     grey: (H, W) the picture.
-    seen: (784,) the network's input.
+    number: of the digit in its picture, from 1 at the left.
+    digit: the network's input, and where it is in the picture.
     classes: the most probable class and the runner-up.
     probabilities: of these two.
     """
 
     path: Path
     grey: Grey
-    seen: Tensor
+    number: int
+    digit: Digit
     classes: tuple[str, str]
     probabilities: tuple[float, float]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the answer may be wrong, in words."""
+        unsure = self.probabilities[0] < UNSURE
+        return [
+            *self.digit.doubts,
+            *([f"the network is unsure between {' and '.join(self.classes)}"] if unsure else []),
+        ]
 
 
 def found(images: Any) -> list[Path]:
@@ -68,39 +79,40 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
         paths: the pictures' files.
 
     Returns:
-        a prediction per usable picture, and a sentence per unusable one.
+        a prediction per digit of each usable picture, and a sentence per unusable picture.
     """
-    usable, refused = [], []
+    usable: list[tuple[Path, Grey, int, Digit]] = []
+    refused = []
     dataset = assembly.data.dataset_class.__name__
     for path in paths:
         try:
-            usable.append((path, *(to_mnist(path) if dataset == "MNIST" else as_it_is(path, dataset))))
+            grey, digits = find_digits(path) if dataset == "MNIST" else as_it_is(path, dataset)
+            usable += [(path, grey, number, digit) for number, digit in enumerate(digits, start=1)]
         except UserError as error:
             refused.append(str(error))
     if not usable:
         return [], refused
     module, names = assembly.module, assembly.data.class_names
-    x = torch.stack([seen for _, _, seen in usable]).to(module.network.weights[0])
+    x = torch.stack([digit.seen for *_, digit in usable]).to(module.network.weights[0])
     with torch.no_grad():
         two = torch.softmax(module(x).float(), dim=1).topk(2, dim=1)
     predicted = [
-        Prediction(path, grey, seen, (names[first], names[second]), (p, q))
-        for (path, grey, seen), (first, second), (p, q) in zip(
-            usable, two.indices.tolist(), two.values.tolist(), strict=True
-        )
+        Prediction(*each, (names[first], names[second]), (p, q))
+        for each, (first, second), (p, q) in zip(usable, two.indices.tolist(), two.values.tolist(), strict=True)
     ]
     return predicted, refused
 
 
 def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of `predictions.csv`."""
-    yield "picture", "class", "probability", "runner_up", "runner_up_probability"
+    yield "picture", "digit", "class", "probability", "runner_up", "runner_up_probability", "doubts"
     for each in predicted:
         (first, second), (p, q) = each.classes, each.probabilities
-        yield each.path, first, f"{p:.6g}", second, f"{q:.6g}"
+        yield each.path, each.number, first, f"{p:.6g}", second, f"{q:.6g}", "; ".join(each.doubts)
 
 
 def cells(prediction: Prediction) -> tuple[str, ...]:
     """Format a prediction as a row of texts, under `HEADINGS`."""
     (first, second), (p, q) = prediction.classes, prediction.probabilities
-    return escape_control(str(prediction.path)), first, f"{p:.1%}", second, f"{q:.1%}"
+    name = escape_control(str(prediction.path))
+    return name, str(prediction.number), first, f"{p:.1%}", second, f"{q:.1%}", "; ".join(prediction.doubts)

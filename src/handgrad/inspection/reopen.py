@@ -115,7 +115,7 @@ def as_recorded(
             f"activation={format_value(typed['_target_'])} is not the one that {where} records, "
             f"{format_value(parts['activation']['_target_'])}: leave it out"
         )
-    if wanted["inputs"] is not None:
+    if wanted.get("inputs") is not None:
         raise UserError(f"inputs=...: the network of {where} takes pixels from 0 to 1: leave it out")
     root = parts["data"].get("root")
     # A file must not choose where data are downloaded to.

@@ -1,0 +1,96 @@
+"""Oracle: the same digit on plain paper, in every scene of benchmarks/pictures.py."""
+
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from conftest import RunScript
+from handgrad.errors import UserError
+from handgrad.inspection.digits import as_it_is, find_digits
+from handgrad.training.data import MNISTDataModule
+
+
+@pytest.fixture(scope="session")
+def source(mnist: MNISTDataModule) -> pictures.Source:
+    test = mnist.sets["test"]
+    digits = test.images[:40].view(-1, 28, 28).numpy()
+    return pictures.Source(np.random.default_rng(0), digits, test.targets.argmax(dim=1).numpy())
+
+
+@pytest.mark.parametrize("name", [name for name in (*pictures.SCENES, *pictures.FILES) if name != "two digits"])
+def test_digit_is_found_in_every_scene(tmp_path: Path, source: pictures.Source, name: str) -> None:
+    for number in range(4):
+        plain = pictures.begin(source, number)
+        canvas = pictures.SCENES[name].change(plain, source) if name in pictures.SCENES else plain
+        _, (expected,) = find_digits(pictures.save(plain, "", tmp_path))
+        _, (found,) = find_digits(pictures.save(canvas, name if name in pictures.FILES else "", tmp_path))
+        assert float((found.seen - expected.seen).abs().mean()) < 0.08  # of another digit, 0.2
+
+
+def test_several_digits_are_numbered_from_left_to_right(tmp_path: Path, source: pictures.Source) -> None:
+    for _ in range(4):
+        canvas = pictures.two_digits(pictures.begin(source, 0), source)
+        path = pictures.save(canvas, "", tmp_path)
+        grey, (left, right) = find_digits(path)
+        assert left.box[2] < right.box[0]
+        for digit, columns in ((left, slice(0, 200)), (right, slice(200, 400))):  # each as if it were alone
+            alone = np.ones_like(grey)
+            alone[:, columns] = grey[:, columns]
+            Image.fromarray((255 * alone).astype(np.uint8)).save(tmp_path / "alone.png")
+            _, (expected,) = find_digits(tmp_path / "alone.png")
+            torch.testing.assert_close(digit.seen, expected.seen, rtol=0, atol=0.02)
+
+
+def test_doubts_are_told(tmp_path: Path) -> None:
+    """A hook that reaches the edge; a hook with half of another one, cut by the edge, beside it."""
+    hook = np.full((400, 300), 255, dtype=np.uint8)
+    hook[100:300, 140:180] = hook[100:140, 60:180] = 0
+    for pixels, doubt in (
+        (hook[:, 60:], "reaches the picture's edge"),
+        (np.hstack([hook[:, 80:], hook]), "other marks"),
+    ):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "x.png")
+        _, digits = find_digits(tmp_path / "x.png")
+        assert doubt in " ".join(digits[-1].doubts)
+
+
+def test_clothes_are_not_prepared_as_digits(
+    run_script: RunScript, tmp_path: Path, tiny_mnist: Path, mnist: MNISTDataModule
+) -> None:
+    """A network of Fashion-MNIST, whose files MNIST's stand in for: its own images give its own answers."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "FashionMNIST").symlink_to(tiny_mnist / "MNIST")
+    options = ["data=fashion_mnist", f"data.root={root}", "network.hidden_sizes=[30]", "logger=none"]
+    assert run_script(*options, "trainer.max_epochs=2", "hydra.run.dir=run")[0] == 0
+    (tmp_path / "own").mkdir()
+    images = mnist.sets["test"].images[:30].view(-1, 28, 28).numpy()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "own" / f"{number:02}.png")
+    assert run_script("run=run", "images=own", "output=found", script="predict.py")[0] == 0
+    names = mnist_names(tmp_path / "found" / "predictions.csv")
+    own = np.loadtxt(tmp_path / "run" / "predictions.csv", delimiter=",", skiprows=1)[:30, 1].astype(int)
+    classes = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    assert names == [classes[number] for number in own]
+    Image.fromarray(images[0]).resize((280, 280)).save(tmp_path / "large.png")
+    with pytest.raises(UserError, match=r"280 x 280 pixels: for a network of FashionMNIST.*28 x 28, light on black"):
+        as_it_is(tmp_path / "large.png", "FashionMNIST")
+
+
+def mnist_names(path: Path) -> list[str]:
+    """The classes in a predictions.csv."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.split(",")[2] for line in lines[1:]]
+
+
+def test_raw_images_of_mnist_are_left_as_they_are(tmp_path: Path, mnist: MNISTDataModule) -> None:
+    images: Tensor = mnist.sets["test"].images[:20].view(-1, 28, 28)
+    for image in images:
+        Image.fromarray(image.numpy()).save(tmp_path / "x.png")
+        _, (digit,) = find_digits(tmp_path / "x.png")
+        assert float((digit.seen.view(28, 28) - image / 255).abs().mean()) < 0.03
