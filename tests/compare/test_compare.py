@@ -950,3 +950,16 @@ def test_each_file_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     comparison, cells, *_ = everything(tmp_path)
     list(figures.every(comparison, cells))
     assert len(read) == len(set(read)) == 4 * 3
+
+
+def test_reference_stands_beside_a_cell_only_if_it_is_that_of_all_its_runs(tmp_path: Path) -> None:
+    for number, (activation, lr) in enumerate([("relu", 0.1), ("relu", 0.2), ("tanh", 0.1), ("tanh", 0.3)]):
+        leave_run(tmp_path / str(number), 0.9 + number / 100, number % 2, activation, lr=lr)
+    path = tmp_path / "paper.csv"
+    path.write_text(
+        "activation,optimizer.lr,test/accuracy\nrelu,0.1,0.95\nrelu,0.2,0.96\ntanh,0.1,0.97\ntanh,0.3,0.97\n"
+    )
+    _, cells, *_ = everything(tmp_path, reference=path, group=["activation"])
+    shown = cells.set_index("activation").reference
+    assert np.isnan(shown["relu"])
+    assert shown["tanh"] == 0.97

@@ -15,7 +15,7 @@ from handgrad.inspection.digits import as_it_is, find_digits
 from handgrad.training.data import MNISTDataModule
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def source(mnist: MNISTDataModule) -> pictures.Source:
     test = mnist.sets["test"]
     digits = test.images[:40].view(-1, 28, 28).numpy()

@@ -201,3 +201,12 @@ def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
     first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
     assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch does not count
+
+
+def test_interrupted_run_leaves_its_record_as_it_was(tmp_path: Path) -> None:
+    facts = {"name": "x", "seed": 0, "choices": {}, "config": {}}
+    with pytest.raises(SystemExit), track_status(tmp_path, facts):
+        raise SystemExit(143)
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert record["status"] == "running"
+    assert not {"seconds", "peak_memory_mb"} & set(record)

@@ -191,9 +191,10 @@ def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
     width = max(5, round(size * (WIDEST_STROKE if size > 100 else 0.3))) | 1
     noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
     best: tuple[float, Grey, list[str]] = 0.0, grey, []
-    sheet = top_hat(grey, width)[1]
+    sheet = top_hat(grey, width)[1]  # nothing beside it counts
     for shade in (grey, 1 - grey):
-        if found := cleaned(*top_hat(shade, width), noise):
+        ink, paper = top_hat(shade, width)
+        if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
             score = float(found[0].sum()) ** 0.5 * stands_out(shade, found[0] > 0.5, sheet)
             best = max(best, (score, *found), key=lambda each: each[0])
     return best[1:] if best[0] else None
@@ -222,7 +223,7 @@ def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
     dark = ndimage.label(paper < 0.4 * usual)[0]
     rim = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
     table = np.isin(dark, rim[rim > 0])
-    if table.mean() > 0.75:
+    if table.mean() > 0.75 or np.median(grey[~table]) < 0.6 * usual:  # no sheet: light strokes on a dark ground
         table[:] = False
     elif table.any():
         table = ndimage.binary_dilation(table, iterations=max(2, width // 12))
