@@ -34,6 +34,7 @@ FAINTEST = 0.06  # contrast, of white to black, below which there is nothing to 
 CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
 THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
 SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
+CUT_OUT = 64  # pixels of a side up to which a picture is taken for a digit cut out, on an even background
 WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
 THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
 SMALLER = 0.35  # of the tallest mark's height: what is lower is a fragment, and no digit of its own
@@ -188,7 +189,7 @@ def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
         (H, W) ink; what is unusual about it, in words.
     """
     size = max(grey.shape)
-    width = max(5, round(size * (WIDEST_STROKE if size > 100 else 0.3))) | 1
+    width = round(size * WIDEST_STROKE) | 1
     noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
     best: tuple[float, Grey, list[str]] = 0.0, grey, []
     sheet = top_hat(grey, width)[1]  # nothing beside it counts
@@ -217,6 +218,10 @@ def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
 
 def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
     """Dark ink as a share of the paper's light, and where there is paper."""
+    if max(grey.shape) <= CUT_OUT:
+        rim = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+        level = max(float(np.median(rim)), 0.05)
+        return np.clip((level - grey) / level, 0, 1), np.ones(grey.shape, dtype=bool)
     # Padded, so that the strip of a table at the edge is not taken for a stroke.
     paper = ndimage.grey_closing(np.pad(grey, width, mode="edge"), size=(width, width))[width:-width, width:-width]
     usual = float(np.percentile(paper, 90))
@@ -285,7 +290,7 @@ def core(mask: Mask) -> Mask:
 def thin_lines(mask: Mask) -> Mask:
     """Where there are lines far thinner than the strokes and longer than half of what is drawn thick."""
     thick = core(mask)
-    if not thick.any():
+    if not thick.any() or max(mask.shape) <= CUT_OUT:
         return np.zeros_like(mask)
     rows, columns = np.flatnonzero(thick.any(axis=1)), np.flatnonzero(thick.any(axis=0))
     extent = max(np.ptp(rows), np.ptp(columns)) + 1
