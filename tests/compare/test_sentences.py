@@ -13,6 +13,7 @@ from scipy import stats
 
 from conftest import RunCommand
 from handgrad.compare import figures, page, sentences, statistics
+from handgrad.compare.cells import NOT_A_CELL
 from handgrad.errors import UserError
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 
@@ -472,3 +473,67 @@ def test_page_can_be_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path
     assert plain.locator("table.cells tbody tr").count() == 3
     plain.context.close()
     assert said == []
+
+
+@pytest.mark.parametrize("name", sorted(NOT_A_CELL))
+def test_setting_that_changes_nothing_computed_makes_no_cell(tmp_path: Path, name: str) -> None:
+    values: dict[str, Any] = {"logger": {"csv": {"version": 1}}, "diagnostics": {"examples": 5}, "seed": 1}
+    for number in (0, 1):
+        config: dict[str, Any] = {"seed": 0, "name": "x"}
+        choices = {"activation": "relu", "engine": "manual", "regularizer": "none", "data": "mnist"}
+        if number and name in ("experiment", "debug"):
+            choices |= {name: "another"}
+        elif number:
+            config |= {name: values.get(name, "another")}
+        leave_run(tmp_path / str(number), 0.9, config["seed"], config=config, choices=choices)
+    comparison = everything(tmp_path)[0]
+    assert comparison.varying == []
+
+
+def test_mean_median_and_extremes_are_told_apart(tmp_path: Path) -> None:
+    accuracies = [0.90, 0.91, 0.97, 0.99]  # mean 0.9425, median 0.94
+    for seed, accuracy in enumerate(accuracies):
+        leave_run(tmp_path / str(seed), accuracy, seed, metrics={
+            "train/accuracy": 1 - accuracy / 2, "test/accuracy": accuracy, "test/loss": accuracy / 3
+        })  # fmt: skip
+    (row,) = everything(tmp_path)[1].to_dict("records")
+    for column, values in (
+        ("test/accuracy", accuracies),
+        ("train/accuracy", [1 - accuracy / 2 for accuracy in accuracies]),
+        ("test/loss", [accuracy / 3 for accuracy in accuracies]),
+    ):
+        found = [row[column], *(row[f"{column}.{name}"] for name in ("median", "least", "most"))]
+        assert found == pytest.approx([np.mean(values), np.median(values), min(values), max(values)])
+        low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+        assert (row[f"{column}.low"], row[f"{column}.high"]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("accuracy", max),
+        ("loss", min),
+        ("gap", min),
+        ("seconds_per_epoch", min),
+        ("seconds", min),
+        ("peak_memory_mb", min),
+    ],
+)
+def test_first_cell_is_the_one_with_the_better_metric(tmp_path: Path, name: str, better: Any) -> None:
+    """Three cells whose order is another one for every metric."""
+    values = {
+        "accuracy": (0.97, 0.98, 0.96), "loss": (0.3, 0.2, 0.1), "gap": (0.02, 0.015, 0.01),
+        "seconds_per_epoch": (1.0, 3.0, 2.0), "seconds": (30.0, 10.0, 20.0), "peak_memory_mb": (700.0, 900.0, 500.0),
+    }  # fmt: skip
+    for number, activation in enumerate(("relu", "tanh", "gelu")):
+        each = {key: column[number] for key, column in values.items()}
+        metrics = {
+            "train/accuracy": each["accuracy"] + each["gap"],
+            "test/accuracy": each["accuracy"],
+            "test/loss": each["loss"],
+        }
+        times: dict[str, Any] = {key: each[key] for key in ("seconds_per_epoch", "seconds", "peak_memory_mb")}
+        leave_run(tmp_path / activation, 0.9, 0, activation, metrics=metrics, **times)
+    found = everything(tmp_path, metric=name)[1]
+    column = {"accuracy": "test/accuracy", "loss": "test/loss"}.get(name, name)
+    assert found[column].iloc[0] == pytest.approx(better(values[name]))

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from conftest import ACTIVATIONS
-from handgrad.nn.activations import (
-    Activation,
-    Softplus,
-    normal_distribution,
-)
+from handgrad.nn.activations import Activation, LeakyReLU, Softplus, normal_distribution
 
 every_activation = pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 
@@ -74,3 +70,8 @@ def test_derivatives_at_zero_by_hand() -> None:
         "GELU": 0.5,
         "Softplus": 0.5,
     }
+
+
+def test_default_slope_of_leaky_relu_is_torchs() -> None:
+    z = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    torch.testing.assert_close(LeakyReLU()(z), torch.nn.LeakyReLU()(z), rtol=0, atol=0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import ACTIVATIONS, RunScript
+from conftest import ACTIVATIONS, ROOT, RunScript
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
@@ -121,3 +121,20 @@ def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script
     assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
     status, printed = run_script("inject_bug=BP5", script="check.py")
     assert (status, "invalid value inject_bug=BP5: must be 'BP1', 'BP2'" in printed) == (1, True)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1e-3])
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_gradients_keep_the_readmes_promise(images_640: Images, phi: Activation, strength: float) -> None:
+    """README: all agree with autograd to 1e-9 in float64. A tolerance that lets more through would be told here."""
+    promised = re.search(r"agree with autograd to (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert promised
+    assert gradcheck.TOLERANCES["autograd", "float64"] == float(promised[1])
+    torch.manual_seed(0)
+    x, y = images_640.images[:64] / 255, images_640.targets[:64]
+    rows = gradcheck.check(MLP([30, 20]), phi, L2(strength), x, y, 5)
+    assert max(row.apart["autograd", "float64"] for row in rows) < 1e-3 * float(promised[1])
+    for bug in ("BP1", "BP2", "BP3", "BP4"):  # a broken gradient is far beyond every tolerance, not just beyond
+        broken = gradcheck.check(MLP([30, 20]), phi, L2(strength), x, y, 5, bug)
+        worst = max(row.apart["autograd", "float64"] for row in broken)
+        assert worst > 1e6 * gradcheck.TOLERANCES["autograd", "float64"], bug

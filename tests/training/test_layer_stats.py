@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from conftest import ACTIVATIONS, RunScript, ended_at_scoring, record_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
+from handgrad.training import figures
 from handgrad.training.callbacks import History
 from handgrad.training.data import Images
 from handgrad.training.layer_stats import layer_stats, max_slope, pictured, run_layers
@@ -195,3 +197,22 @@ def test_confusion_picture_has_true_classes_as_rows() -> None:
     picture = pictured(counts).float().mean(dim=0)
     means = torch.stack([torch.stack([cell.mean() for cell in row.chunk(10, 1)]) for row in picture.chunk(10, 0)])
     assert int(means.argmin()) == 2 * 10 + 7
+
+
+def test_every_line_of_the_figure_is_its_layers() -> None:
+    """Each layer, panel and epoch has another number."""
+    rows = [
+        {"layer": layer, "epoch": epoch} | {name: 10 * layer + epoch + n / 10 for n, name in enumerate(figures.PANELS)}
+        for epoch in (0, 1, 2)
+        for layer in (1, 2, 3)
+    ]
+    figure = figures.layers(rows)
+    for n, axes in enumerate(figure.axes):
+        assert axes.get_title() == list(figures.PANELS.values())[n][0]
+        drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+        assert drawn == {
+            f"layer {layer}" + (" (logits)" if layer == 3 else ""): [
+                [epoch, 10 * layer + epoch + n / 10] for epoch in (0, 1, 2)
+            ]
+            for layer in (1, 2, 3)
+        }
