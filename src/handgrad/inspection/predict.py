@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import SUFFIXES, Digit, Grey, as_it_is, find_digits
+from handgrad.inspection.digits import Digit, as_it_is, find_digits
+from handgrad.inspection.pictures import SUFFIXES, Grey
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 
