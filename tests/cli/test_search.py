@@ -57,7 +57,7 @@ def test_search_without_a_completed_trial_ends_in_one_sentence(run_script: RunSc
 
 def test_search_for_an_accuracy_maximises_it(run_script: RunScript) -> None:
     search = [word.replace("test/loss", "test/accuracy") for word in SEARCH]
-    status, printed = run_script(*search, *SHORT, "optimizer.lr=0.0001,0.02", "hydra.sweeper.n_trials=2")
+    status, printed = run_script(*search, *SHORT, RATE, "hydra.sweeper.n_trials=4")
     assert status == 0, printed
     (study,) = trials()
     values = [trial.value or 0.0 for trial in study]
