@@ -1,7 +1,7 @@
 """Bitwise regression test against another checkout: python benchmarks/same_digits.py CHECKOUT.
 
 Trains fifteen small networks, the notebook's seven rows included, with this checkout's code and with the other's, one
-thread each, on the first 1,280 training and 400 test images. Compares metrics, history (without seconds), predictions,
+thread each and `matmul=default` (what `auto` chooses depends on version and CPU), on 1,280 training and 400 test images. Compares metrics, history (without seconds), predictions,
 confusion matrices and weights. Exits with status 1 if a bit differs. Three minutes on two cores.
 """
 
@@ -43,7 +43,7 @@ OTHERS = [
     "engine=manual activation=relu +trainer.gradient_clip_val=0.5 +trainer.accumulate_grad_batches=3",
     "engine=manual activation=gelu optimizer=sgd optimizer.lr=0.1 trainer.precision=bf16-true",
 ]
-COMMON = ["threads=1", "trainer.max_epochs=3", "logger=none", "hydra.run.dir=run"]
+COMMON = ["threads=1", "matmul=default", "trainer.max_epochs=3", "logger=none", "hydra.run.dir=run"]
 
 
 def left(folder: Path) -> dict[str, Any]:
