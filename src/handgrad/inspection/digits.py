@@ -159,6 +159,8 @@ def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | No
     Returns:
         ink; what is unusual. None where there is too little of it.
     """
+    if not paper.any():
+        return None
     ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
     peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= BOX else ink).max())
     if peak < max(FAINTEST, 5 * noise):
@@ -255,7 +257,7 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
 
 def separate(ink: Grey) -> list[Mask]:
     """Separate digits side by side, from left to right; fragments go with the digit that they are nearest to."""
-    labels, _ = ndimage.label(ink > 0, structure=np.ones((3, 3)))
+    labels, _ = ndimage.label(ink > 0.1, structure=np.ones((3, 3)))
     regions = regionprops(labels)
     tallest = max(region.bbox[2] - region.bbox[0] for region in regions)
     bodies = [region for region in regions if region.bbox[2] - region.bbox[0] >= SMALLER * tallest]
