@@ -1,8 +1,9 @@
 """Bitwise regression test against another checkout: python benchmarks/same_digits.py CHECKOUT.
 
-Trains fifteen small networks, the notebook's seven rows included, with this checkout's code and with the other's, one
-thread each and `matmul=default` (what `auto` chooses depends on version and CPU), on 1,280 training and 400 test images. Compares metrics, history (without seconds), predictions,
-confusion matrices and weights. Exits with status 1 if a bit differs. Three minutes on two cores.
+Trains fifteen small networks, the notebook's seven rows included, with this checkout's code and with the other's, on
+1,280 training and 400 test images, with one thread and `matmul=default` (what `auto` chooses depends on version and
+CPU). Compares metrics, history (without seconds), predictions, confusion matrices and weights. Exits with status 1 if a
+bit differs. Three minutes on two cores.
 """
 
 import csv
