@@ -537,3 +537,53 @@ def test_first_cell_is_the_one_with_the_better_metric(tmp_path: Path, name: str,
     found = everything(tmp_path, metric=name)[1]
     column = {"accuracy": "test/accuracy", "loss": "test/loss"}.get(name, name)
     assert found[column].iloc[0] == pytest.approx(better(values[name]))
+
+
+def test_several_mcnemar_tests_share_one_correction(tmp_path: Path) -> None:
+    """Four single runs, six pairs; alone three of them are significant, corrected by Holm none is."""
+    gained = {"relu": 0, "tanh": 12, "gelu": 13, "silu": 14}  # images that relu, with three of its own, gets wrong
+    for activation, images in gained.items():
+        right = [activation == "relu"] * 3 + [number < images for number in range(60)] + [True] * 200
+        leave_run(tmp_path / activation, sum(right) / len(right), 0, activation, right=right)
+    pairs = everything(tmp_path)[2]
+    p = pairs.apply(lambda row: stats.binomtest(int(row.only_a), int(row.only_a + row.only_b)).pvalue, axis=1)
+    holm = [min(1.0, float((6 - rank) * value)) for rank, value in enumerate(sorted(p))]
+    assert pairs.p.tolist() == pytest.approx(p.tolist())
+    assert sorted(pairs.p_corrected) == pytest.approx(np.maximum.accumulate(holm).tolist())
+    assert (pairs.p < 0.05).sum() == 3
+    assert not (pairs.verdict == "differ").any()
+
+
+def test_setting_confounded_with_three_keys_is_named(tmp_path: Path) -> None:
+    """Epochs are decided by three keys together and by no two of them."""
+    number = 0
+    for activation in ("relu", "tanh"):
+        for lr in (0.1, 0.2):
+            for size in (10, 20):
+                odd = (activation == "tanh") ^ (lr == 0.2) ^ (size == 20)
+                config: dict[str, Any] = {"optimizer": {"lr": lr}, "network": {"hidden_sizes": [size]}}
+                config["trainer"] = {"max_epochs": 5 if odd else 3}
+                leave_configured(tmp_path / str(number), 0.9 + number / 100, 0, activation, **config)
+                number += 1
+    comparison = everything(tmp_path)[0]
+    ((keys, followers),) = comparison.follows.items()
+    assert set(keys) == {"activation", "optimizer.lr", "network.hidden_sizes"}
+    assert followers == ["trainer.max_epochs"]
+
+
+def test_better_cell_is_named_before_the_worse_one(tmp_path: Path) -> None:
+    accuracies = {"relu": 0.95, "tanh": 0.93, "gelu": 0.90}
+    for order, (activation, accuracy) in enumerate(accuracies.items(), start=1):
+        for seed, noise in enumerate(NOISE):
+            leave_run(tmp_path / f"{activation}{seed}", accuracy + order * noise, seed, activation)
+    said = everything(tmp_path)[-1]
+    told = re.findall(r"(\w+) (?:beats|is) (\w+)? ?(?:by )?(-?\d+\.\d+) points(?: better than (\w+))?", said)
+    found = {(first, beaten or than): float(points) for first, beaten, points, than in told}
+    assert found == {
+        (a, b): pytest.approx(100 * (accuracies[a] - accuracies[b]), abs=0.1)
+        for a, b in (("relu", "tanh"), ("relu", "gelu"), ("tanh", "gelu"))
+    }
+    intervals = re.findall(r"interval (-?\d+\.\d+) to (-?\d+\.\d+)", said)
+    assert len(intervals) == 3
+    for (low, high), difference in zip(intervals, found.values(), strict=True):
+        assert float(low) < difference < float(high)
