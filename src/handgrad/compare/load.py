@@ -36,15 +36,8 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     Raises:
         UserError: there is no run, or the options do not fit the runs.
     """
-    folders, asked = list(folders), asked or CompareOptions()
-    records, remarks = records_in(folders)
-    scored = scored_set(records)
-    records = [record for record in records if has_scores(record, scored, remarks)]
-    if not records:
-        raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
-    if asked.where is not None:
-        every, records = len(records), chosen(records, scored, asked.where)
-        remarks.append(f"where={asked.where} chose {len(records)} of {every} runs.")
+    asked = asked or CompareOptions()
+    records, scored, remarks = usable_records(list(folders), asked.where)
     tables, damaged = tables_in(records, scored)
     kept, others = on_same_images(records, tables, scored)
     records, tables = [records[number] for number in kept], [tables[number] for number in kept]
@@ -69,6 +62,23 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     choices = frozenset(column_for(name) for record in records for name in record["choices"])
     said = [shortened(escape_control(remark), 600) for remark in said]
     return Comparison(table, asked, compared_by, keys, values, choices, follows, scored, tables, said)
+
+
+def usable_records(folders: Sequence[Path], where: str | None) -> tuple[list[dict[str, Any]], str, list[str]]:
+    """Read the records that have scores and that a condition holds for; also the scored set, and remarks.
+
+    Raises:
+        UserError: there are none, or the condition cannot be evaluated.
+    """
+    records, remarks = records_in(folders)
+    scored = scored_set(records)
+    records = [record for record in records if has_scores(record, scored, remarks)]
+    if not records:
+        raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
+    if where is not None:
+        every, records = len(records), chosen(records, scored, where)
+        remarks.append(f"where={where} chose {len(records)} of {every} runs.")
+    return records, scored, remarks
 
 
 def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ table of runs (accuracies in [0, 1]); differences are positive if the first is b
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -130,11 +131,8 @@ def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str,
     spread = (a - b).std() if paired else np.hypot(a.std(), b.std())
     found |= {"low": ends.low, "high": ends.high, "p": result.pvalue, "spread": spread}
     if margin is not None:
-        x, y = a.to_numpy(), b.to_numpy()
-        ends_of_margin = (-margin, margin)
-        found["p_equal"] = (
-            ttost_paired(x, y, *ends_of_margin)[0] if paired else ttost_ind(x, y, *ends_of_margin, usevar="unequal")[0]
-        )
+        test = ttost_paired if paired else partial(ttost_ind, usevar="unequal")
+        found["p_equal"] = test(a.to_numpy(), b.to_numpy(), -margin, margin)[0]
     return found
 
 

@@ -27,7 +27,7 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         (weight, bias) of every layer, from input to output.
 
     Raises:
-        UserError: no layers, no floating-point numbers, or shapes that do not chain from 784 inputs to 10 classes.
+        UserError: there are no layers, or `check_layers` or `in_order` refuse them.
     """
     for name in ("state_dict", "model_state_dict"):  # Lightning's key, and that of PyTorch's tutorial
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -45,6 +45,16 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         )
     prefixes = in_order(prefixes, [tuple(tensors[f"{prefix}weight"].shape) for prefix in prefixes], source)
     layers = [(tensors[f"{prefix}weight"], tensors[f"{prefix}bias"]) for prefix in prefixes]
+    check_layers(layers, source)
+    return layers
+
+
+def check_layers(layers: Sequence[Layer], source: object) -> None:
+    """Check that layers make a network of finite floating-point numbers.
+
+    Raises:
+        UserError: their shapes do not chain from 784 inputs to 10 classes, or a number is an integer or not finite.
+    """
     shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
     fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
     fit = fit and all(above[1] == below[0] for (below, _), (above, _) in pairwise(shapes))
@@ -58,7 +68,6 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         raise UserError(f"{source}: weights should be floating-point numbers")
     if not_finite := sum(int((~tensor.isfinite()).sum()) for layer in layers for tensor in layer):
         raise UserError(f"{source}: {not_finite:,} of its weights and biases are NaN or infinite")
-    return layers
 
 
 def in_order(prefixes: list[str], shapes: Sequence[tuple[int, ...]], source: object) -> list[str]:

@@ -77,15 +77,39 @@ def assemble(
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
     module = build_module(cfg, options)
+    history = callbacks.History(folder, lines=show_progress and not terminal)
+    trainer = build_trainer(cfg, options, history, show_progress and terminal, resumed_at)
+    check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
+    check_callbacks(trainer.callbacks, module)  # type: ignore[attr-defined]
+    set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
+    return Assembly(trainer, module, data, history)
+
+
+def build_trainer(
+    cfg: DictConfig, options: DictConfig, history: callbacks.History, bar: bool, resumed_at: int
+) -> lightning.Trainer:
+    """Build the Trainer with our loggers, callbacks and plugins beside the user's.
+
+    Args:
+        cfg: validated configuration.
+        options: what is left of `cfg.trainer` for the Trainer.
+        history: writes the run's history to its folder.
+        bar: show a progress bar, unless the options say no; without it the history logs a line per epoch.
+        resumed_at: logged step at which the run resumes.
+
+    Raises:
+        UserError: a library rejects a value of the configuration.
+    """
+    folder = history.folder
     with open_dict(options):
         theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
-        bar = options.pop("enable_progress_bar", True) and show_progress and terminal
+        wanted = options.pop("enable_progress_bar", True)
+        history.lines, bar = history.lines or (bar and not wanted), bar and wanted
         root = options.pop("default_root_dir", folder)
     loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
-    history = callbacks.History(folder, lines=show_progress and not bar)
     watching = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
     watching += [*optional_callbacks(cfg, folder, history, bool(loggers)), *theirs["callbacks"], history]
-    trainer = build(
+    trainer: lightning.Trainer = build(
         options,
         enable_progress_bar=bar,
         logger=loggers,
@@ -94,10 +118,7 @@ def assemble(
         default_root_dir=root,
         use_distributed_sampler=False,  # EpochBatches already shards
     )
-    check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
-    check_callbacks(trainer.callbacks, module)
-    set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
-    return Assembly(trainer, module, data, history)
+    return trainer
 
 
 def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
