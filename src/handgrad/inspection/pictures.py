@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from scipy import ndimage
 
 from handgrad.errors import UserError
 
@@ -57,35 +58,43 @@ def shades(picture: Image.Image) -> Grey:
 def on_paper(picture: Image.Image) -> Image.Image:
     """Reduce colours to shades from 0 to 1 in mode "F", transparent parts to paper.
 
-    Paper has the shade of the opaque part where there is more than one shade in it, else the opposite one.
+    If the opaque part has more than one shade, it is a picture with a rim, which gets the nearest opaque shade; else it
+    is ink, and the paper gets the opposite shade.
     """
     picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     picture.thumbnail((2 * LARGEST, 2 * LARGEST), Image.Resampling.BOX)
     colours = np.asarray(picture, dtype=np.float64) / 255
-    opaque = colours[..., 3] if colours.shape[-1] == 4 else np.ones(colours.shape[:2])
-    light = contrasted(colours[..., :3], opaque > 0.5)
-    if opaque.min() < 1:
-        inside = light[opaque > 0.5]
+    alpha = colours[..., 3] if colours.shape[-1] == 4 else np.ones(colours.shape[:2])
+    opaque = alpha > 0.5
+    light = contrasted(colours[..., :3], opaque)
+    if alpha.min() < 1:
+        inside = light[opaque]
         if inside.size and np.ptp(np.percentile(inside, [1, 99])) > FAINTEST:
-            paper = float(np.median(inside))
+            nearest = ndimage.distance_transform_edt(~opaque, return_distances=False, return_indices=True)
+            light = np.where(opaque, light, light[tuple(nearest)])
         else:
-            paper = float(inside.size == 0 or inside.mean() < 0.5)
-        light = light * opaque + paper * (1 - opaque)
+            light = light * alpha + float(inside.size == 0 or inside.mean() < 0.5) * (1 - alpha)
     return Image.fromarray(light.astype(np.float32))
 
 
 def contrasted(colours: Grey, opaque: Mask) -> Grey:
-    """(H, W) luminance, or the first principal component of the colours where it has far more contrast.
+    """(H, W) luminance, or what tells the colours apart where that has more detail, from 0 to 1.
 
-    Red ink on green paper can have the paper's luminance.
+    Red ink on green paper can have the paper's luminance. Colours are compared as shares of their sum, which light and
+    shadow do not change, along their first principal component.
     """
     light: Grey = colours @ np.array([0.299, 0.587, 0.114])
-    pixels = colours[opaque]
-    if len(pixels) < 2:
-        return light
-    centred_pixels = pixels - pixels.mean(axis=0)
-    along: Grey = colours @ np.linalg.eigh(centred_pixels.T @ centred_pixels)[1][:, -1]
-    lowest, highest = float(along[opaque].min()), float(along[opaque].max())
-    if np.std(along[opaque]) < 2.5 * np.std(light[opaque]) or highest - lowest < FAINTEST:
-        return light
-    return np.clip(along - lowest, 0, 1)
+    shares = colours / (colours.sum(axis=2, keepdims=True) + 0.2)  # of black, nothing can be said
+    pixels = shares[opaque] - shares[opaque].mean(axis=0) if opaque.any() else np.zeros((1, 3))
+    hue: Grey = shares @ np.linalg.eigh(pixels.T @ pixels)[1][:, -1]
+    hue = hue - hue.min()
+    return np.clip(2 * hue, 0, 1) if detail(hue, opaque) > 1.5 * detail(light, opaque) + 1e-3 else light
+
+
+def detail(shades: Grey, opaque: Mask) -> float:
+    """Mean difference of the opaque pixels from their surroundings, a tenth of the picture wide."""
+    return (
+        float(abs(shades - ndimage.uniform_filter(shades, max(shades.shape) // 10 | 1))[opaque].mean())
+        if opaque.any()
+        else 0.0
+    )
