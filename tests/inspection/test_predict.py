@@ -151,7 +151,7 @@ def test_digit_is_scaled_and_centred_like_mnist(digits: Tensor) -> None:
     for digit in digits:
         found = extract_ink(1 - digit.double().numpy() / 255)
         assert found is not None
-        ink = found[0]
+        ink = found[1]
         rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
         field = centred(fit_to_box(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
         assert max(int(field.any(dim=axis).sum()) for axis in (0, 1)) == 20

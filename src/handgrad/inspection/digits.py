@@ -56,11 +56,10 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
     Raises:
         UserError: the file is no such picture, or nothing stands out in it.
     """
-    grey = read(path)
-    found = extract_ink(grey)
-    if found is None:
+    found = [(each, grey) for grey in read(path) if (each := extract_ink(grey))]
+    if not found:
         raise UserError(f"{path} is empty: nothing in it stands out from its background")
-    ink, doubts = found
+    (_, ink, doubts), grey = max(found, key=lambda each: each[0][0])
     height, width = ink.shape
     digits = []
     for part in separate(ink):
@@ -86,7 +85,7 @@ def as_it_is(path: Path, dataset: str) -> tuple[Grey, list[Digit]]:
     Raises:
         UserError: the file is no such picture.
     """
-    grey = read(path)
+    grey = read(path)[0]
     if grey.shape != (SIDE, SIDE):
         height, width = grey.shape
         raise UserError(
@@ -96,7 +95,7 @@ def as_it_is(path: Path, dataset: str) -> tuple[Grey, list[Digit]]:
     return grey, [Digit(torch.from_numpy(grey).float().flatten(), (0.0, 0.0, 1.0, 1.0), ())]
 
 
-def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
+def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
     """Find how much ink is where, from 0 to 1, without background, shadows, lines and dirt; None where there is none.
 
     Dark ink is what a morphological closing wider than a stroke fills (a black top-hat), as a share of the paper's
@@ -104,7 +103,7 @@ def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
     Digital Image Processing, 9.6.
 
     Returns:
-        (H, W) ink; what is unusual about it, in words.
+        how much it stands out; (H, W) ink; what is unusual about it, in words.
     """
     size = max(grey.shape)
     width = round(size * WIDEST_STROKE) | 1
@@ -114,9 +113,11 @@ def extract_ink(grey: Grey) -> tuple[Grey, list[str]] | None:
     for shade in (grey, 1 - grey):
         ink, paper = top_hat(shade, width)
         if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
-            score = float(found[0].sum()) ** 0.5 * stands_out(shade, found[0] > 0.5, sheet)
+            strong = found[0] > 0.5
+            across = sum(side.any() for side in (strong[0], strong[-1], strong[:, 0], strong[:, -1])) > 1
+            score = float(found[0].sum()) ** 0.5 * stands_out(shade, strong, sheet) * (0.1 if across else 1)
             best = max(best, (score, *found), key=lambda each: each[0])
-    return best[1:] if best[0] else None
+    return best if best[0] else None
 
 
 def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:

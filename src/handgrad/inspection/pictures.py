@@ -19,10 +19,13 @@ FRAMES = 20  # pictures of a GIF that are looked at
 FAINTEST = 0.06  # contrast, of white to black, below which there is nothing to be seen
 
 
-def read(path: Path) -> Grey:
+def read(path: Path) -> list[Grey]:
     """Read a picture as shades of grey, its transparent parts as paper, upright, at most 400 pixels a side.
 
     Of an animation, the picture with the most contrast.
+
+    Returns:
+        luminance, and if the colours differ, their hue.
 
     Raises:
         UserError: the file cannot be read as a picture.
@@ -34,7 +37,7 @@ def read(path: Path) -> Grey:
                 shades(ImageOps.exif_transpose(frame))
                 for _, frame in zip(range(FRAMES), ImageSequence.Iterator(file), strict=False)
             ]
-            return max(frames, key=lambda frame: float(frame.std()))
+            return max(frames, key=lambda frame: max(float(each.std()) for each in frame))
     except UnidentifiedImageError:
         raise UserError(
             f"{path} is not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: save it as one"
@@ -43,20 +46,21 @@ def read(path: Path) -> Grey:
         raise UserError(f"{path} cannot be read as a picture ({error})") from None
 
 
-def shades(picture: Image.Image) -> Grey:
-    """Reduce a picture to shades of grey from 0 to 1, at most 400 pixels a side."""
+def shades(picture: Image.Image) -> list[Grey]:
+    """Reduce a picture to shades of grey from 0 to 1, at most 400 pixels a side; in colours, in two ways."""
     if picture.mode.startswith(("I", "F")):  # more than 8 bits, of which not all need be used
         deep = np.asarray(picture, dtype=np.float64)
         bits = next(bits for bits in (8, 10, 12, 14, 16, 32) if deep.max() < 2**bits)
-        reduced = Image.fromarray((deep / (2**bits - 1)).astype(np.float32))
+        reduced = [Image.fromarray((deep / (2**bits - 1)).astype(np.float32))]
     else:
         reduced = on_paper(picture)
-    reduced.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-    return np.asarray(reduced, dtype=np.float64)
+    for each in reduced:
+        each.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    return [np.asarray(each, dtype=np.float64) for each in reduced]
 
 
-def on_paper(picture: Image.Image) -> Image.Image:
-    """Reduce colours to shades from 0 to 1 in mode "F", transparent parts to paper.
+def on_paper(picture: Image.Image) -> list[Image.Image]:
+    """Reduce colours to shades from 0 to 1 in mode "F", transparent parts to paper: luminance, and hue if it differs.
 
     If the opaque part has more than one shade, it is a picture with a rim, which gets the nearest opaque shade; else it
     is ink, and the paper gets the opposite shade.
@@ -65,36 +69,32 @@ def on_paper(picture: Image.Image) -> Image.Image:
     picture.thumbnail((2 * LARGEST, 2 * LARGEST), Image.Resampling.BOX)
     colours = np.asarray(picture, dtype=np.float64) / 255
     alpha = colours[..., 3] if colours.shape[-1] == 4 else np.ones(colours.shape[:2])
-    opaque = alpha > 0.5
-    light = contrasted(colours[..., :3], opaque)
-    if alpha.min() < 1:
-        inside = light[opaque]
-        if inside.size and np.ptp(np.percentile(inside, [1, 99])) > FAINTEST:
-            nearest = ndimage.distance_transform_edt(~opaque, return_distances=False, return_indices=True)
-            light = np.where(opaque, light, light[tuple(nearest)])
-        else:
-            light = light * alpha + float(inside.size == 0 or inside.mean() < 0.5) * (1 - alpha)
-    return Image.fromarray(light.astype(np.float32))
+    light: Grey = colours[..., :3] @ np.array([0.299, 0.587, 0.114])
+    opaque, found = alpha > 0.5, []
+    for shade in (light, hue_of(colours[..., :3], opaque)):
+        if shade is None:
+            continue
+        if alpha.min() < 1:
+            inside = shade[opaque]
+            if inside.size and np.ptp(np.percentile(inside, [1, 99])) > FAINTEST:
+                nearest = ndimage.distance_transform_edt(~opaque, return_distances=False, return_indices=True)
+                shade = np.where(opaque, shade, shade[tuple(nearest)])
+            else:
+                shade = shade * alpha + float(inside.size == 0 or inside.mean() < 0.5) * (1 - alpha)
+        found.append(Image.fromarray(shade.astype(np.float32)))
+    return found
 
 
-def contrasted(colours: Grey, opaque: Mask) -> Grey:
-    """(H, W) luminance, or what tells the colours apart where that has more detail, from 0 to 1.
+def hue_of(colours: Grey, opaque: Mask) -> Grey | None:
+    """(H, W) what tells the colours apart, from 0 to 1; None where they hardly differ.
 
     Red ink on green paper can have the paper's luminance. Colours are compared as shares of their sum, which light and
     shadow do not change, along their first principal component.
     """
-    light: Grey = colours @ np.array([0.299, 0.587, 0.114])
-    shares = colours / (colours.sum(axis=2, keepdims=True) + 0.2)  # of black, nothing can be said
-    pixels = shares[opaque] - shares[opaque].mean(axis=0) if opaque.any() else np.zeros((1, 3))
+    if not opaque.any():
+        return None
+    shares = (colours - colours.mean(axis=2, keepdims=True)) / (colours.sum(axis=2, keepdims=True) + 0.05)  # 0: grey
+    pixels = shares[opaque] - shares[opaque].mean(axis=0)
     hue: Grey = shares @ np.linalg.eigh(pixels.T @ pixels)[1][:, -1]
-    hue = hue - hue.min()
-    return np.clip(2 * hue, 0, 1) if detail(hue, opaque) > 1.5 * detail(light, opaque) + 1e-3 else light
-
-
-def detail(shades: Grey, opaque: Mask) -> float:
-    """Mean difference of the opaque pixels from their surroundings, a tenth of the picture wide."""
-    return (
-        float(abs(shades - ndimage.uniform_filter(shades, max(shades.shape) // 10 | 1))[opaque].mean())
-        if opaque.any()
-        else 0.0
-    )
+    lowest, highest = np.percentile(hue[opaque], [0.5, 99.5])
+    return np.clip((hue - lowest) / (highest - lowest), 0, 1) if highest - lowest > FAINTEST else None
