@@ -109,9 +109,9 @@ def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
     width = round(size * WIDEST_STROKE) | 1
     noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
     best: tuple[float, Grey, list[str]] = 0.0, grey, []
-    sheet = top_hat(grey, width)[1]  # nothing beside it counts
-    for shade in (grey, 1 - grey):
-        ink, paper = top_hat(shade, width)
+    hats = [(shade, *top_hat(shade, width)) for shade in (grey, 1 - grey)]
+    sheet = hats[0][2]  # nothing beside it counts
+    for shade, ink, paper in hats:
         if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
             strong = found[0] > 0.5
             across = sum(side.any() for side in (strong[0], strong[-1], strong[:, 0], strong[:, -1])) > 1

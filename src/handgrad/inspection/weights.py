@@ -57,7 +57,7 @@ def check_layers(layers: Sequence[Layer], source: object) -> None:
     """
     shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
     fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
-    fit = fit and all(above[1] == below[0] for (below, _), (above, _) in pairwise(shapes))
+    fit = fit and chained(weight for weight, _ in shapes)
     if not fit or shapes[0][0][1] != INPUTS or shapes[-1][0][0] != CLASSES:
         listed = ", ".join(f"{weight} with bias {bias}" for weight, bias in shapes)
         raise UserError(

@@ -77,8 +77,10 @@ def assemble(
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
     module = build_module(cfg, options)
-    history = callbacks.History(folder, lines=show_progress and not terminal)
-    trainer = build_trainer(cfg, options, history, show_progress and terminal, resumed_at)
+    with open_dict(options):
+        bar = options.pop("enable_progress_bar", True) and show_progress and terminal
+    history = callbacks.History(folder, lines=show_progress and not bar)
+    trainer = build_trainer(cfg, options, history, bar, resumed_at)
     check_strategy(trainer.strategy, str(cfg.trainer.get("strategy")))
     check_callbacks(trainer.callbacks, module)  # type: ignore[attr-defined]
     set_matmul_precision(cfg.get("matmul", "default"), trainer.strategy.root_device)
@@ -94,7 +96,7 @@ def build_trainer(
         cfg: validated configuration.
         options: what is left of `cfg.trainer` for the Trainer.
         history: writes the run's history to its folder.
-        bar: show a progress bar, unless the options say no; without it the history logs a line per epoch.
+        bar: show a progress bar.
         resumed_at: logged step at which the run resumes.
 
     Raises:
@@ -103,8 +105,6 @@ def build_trainer(
     folder = history.folder
     with open_dict(options):
         theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
-        wanted = options.pop("enable_progress_bar", True)
-        history.lines, bar = history.lines or (bar and not wanted), bar and wanted
         root = options.pop("default_root_dir", folder)
     loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
     watching = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]

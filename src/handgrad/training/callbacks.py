@@ -203,7 +203,7 @@ class EpochBar(TQDMProgressBar):
 class NoProfiler(PassThroughProfiler):
     """No-op profiler with one shared context; Lightning's default creates one per hook.
 
-    Saves 30 to 70 microseconds per step (docs/scaling.md).
+    Saves 30 to 70 microseconds per step.
     """
 
     nothing: AbstractContextManager[None] = nullcontext()
