@@ -37,11 +37,6 @@ CONTRACT = {
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=20"]
 
 
-def record(folder: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    return loaded
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder and output of one run of two epochs over all of MNIST."""
@@ -65,7 +60,7 @@ def test_run_leaves_exactly_its_contract(finished: tuple[Path, str]) -> None:
 
 def test_metrics_agree_with_the_confusion_matrices(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    run = record(folder)
+    run = record_of(folder)
     assert (run["status"], run["reason"], run["seed"], run["epochs"]) == ("completed", None, 3, 2)
     assert run["choices"]["regularizer"] == "l2"
     assert 0 < run["seconds_per_epoch"] < run["seconds"]
@@ -86,7 +81,7 @@ def test_history_has_a_row_per_epoch(finished: tuple[Path, str]) -> None:
     assert list(rows[0]) == ["epoch", "train/loss", "test/loss", "test/accuracy", "lr", "seconds", "batches"]
     assert [row["batches"] for row in rows] == ["938", "938"]
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    final = record(folder)["metrics"]
+    final = record_of(folder)["metrics"]
     assert float(rows[-1]["test/accuracy"]) == final["test/accuracy"]
     assert float(rows[-1]["test/loss"]) == final["test/loss"]
     assert float(rows[-1]["lr"]) == pytest.approx(0.01)
@@ -95,7 +90,7 @@ def test_history_has_a_row_per_epoch(finished: tuple[Path, str]) -> None:
 def test_console_shows_epochs_and_the_final_table(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     assert "epoch 1/2  train/loss 0." in printed
-    assert f"{record(folder)['metrics']['test/accuracy']:.2%}" in printed
+    assert f"{record_of(folder)['metrics']['test/accuracy']:.2%}" in printed
     assert folder.name in printed
     assert "\r" not in printed
     assert "warn" not in printed.lower()
@@ -134,12 +129,12 @@ def test_sweep_continues_after_a_diverged_cell(run_script: RunScript, tmp_path: 
     assert status == 1
     first, second = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert (first.name, second.name) == ("0_relu-manual-none-s0", "1_relu-manual-none-s0")
-    run = record(first)
+    run = record_of(first)
     assert (run["status"], run["epoch"], run["step"]) == ("diverged", 0, 1)
     assert "epoch 0, step 1: try a smaller optimizer.lr" in run["reason"]
     assert run["reason"] in printed
     assert "Traceback" not in printed
-    assert record(second)["status"] == "completed"
+    assert record_of(second)["status"] == "completed"
 
 
 def test_validation_split_is_watched_and_the_test_set_scored_once(run_script: RunScript, tmp_path: Path) -> None:
@@ -148,7 +143,7 @@ def test_validation_split_is_watched_and_the_test_set_scored_once(run_script: Ru
     (row,) = csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines())
     assert {"val/loss", "val/accuracy"} < set(row)
     assert not {name for name in row if name.startswith("test/")}
-    sets = {name.split("/")[0] for name in record(tmp_path / "run")["metrics"]}
+    sets = {name.split("/")[0] for name in record_of(tmp_path / "run")["metrics"]}
     assert sets == {"train", "val", "test"}
     assert np.loadtxt(tmp_path / "run" / "confusion_train.csv", delimiter=",").sum() == 1000
 
@@ -160,7 +155,7 @@ def test_search_continues_after_a_diverged_trial(run_script: RunScript, tmp_path
     chosen_by = ["optimized_metric=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
     status, printed = run_script(*search, *chosen_by, *SHORT)
     assert status == 0, printed
-    runs = [record(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
+    runs = [record_of(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
     assert {run["status"] for run in runs} == {"completed", "diverged"}
     found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
     assert found.best_params == {"optimizer.lr": 0.01}
@@ -172,8 +167,8 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
     done = command("train.py", "-m", "hydra/launcher=ray", "threads=1", "seed=0,1", "hydra.sweep.dir=sweep", *SHORT)
     assert done.status == 0, done.err
     assert command("train.py", "threads=1", "seed=1", "hydra.run.dir=plain", *SHORT).status == 0
-    by_ray = record(tmp_path / "sweep" / "1_relu-manual-none-s1")
-    assert by_ray["metrics"] == record(tmp_path / "plain")["metrics"]
+    by_ray = record_of(tmp_path / "sweep" / "1_relu-manual-none-s1")
+    assert by_ray["metrics"] == record_of(tmp_path / "plain")["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -215,13 +210,13 @@ def test_predictions_agree_with_the_confusion_matrix(finished: tuple[Path, str])
 
 def test_finished_folder_is_not_run_again(command: RunCommand, finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    before = record(folder)
+    before = record_of(folder)
     done = command("train.py", "trainer.max_epochs=2", "regularizer=l2", "seed=3", f"hydra.run.dir={folder}")
     assert done.status == 0
     assert "relu-manual-l2-s3: completed before, skipped" in done.out
     done = command("train.py", f"hydra.run.dir={folder}")
     assert "holds a run with another configuration: choose another folder" in done.err
-    assert record(folder) == before
+    assert record_of(folder) == before
 
 
 def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_path: Path) -> None:
@@ -235,7 +230,7 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     assert f"tanh-manual-none-s0: goes on from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
     runs = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
     assert runs == {"0_relu-manual-none-s0", "1_tanh-manual-none-s0", "1_relu-manual-none-s1", "3_tanh-manual-none-s1"}
-    assert all(record(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
+    assert all(record_of(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
 
 
 def test_killed_run_resumes_to_the_same_result(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
@@ -245,13 +240,13 @@ def test_killed_run_resumes_to_the_same_result(run_script: RunScript, tiny_mnist
     wait_for(tmp_path, "killed/checkpoints/last.ckpt")
     process.kill()
     process.communicate()
-    assert record(tmp_path / "killed")["status"] == "running"
+    assert record_of(tmp_path / "killed")["status"] == "running"
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["epoch"] < 5  # in the middle, not at the end
     status, printed = run_script("hydra.run.dir=killed", *arguments)
     assert (status, "epoch 1/6" in printed) == (0, False)
     assert run_script("hydra.run.dir=whole", *arguments)[0] == 0
-    killed, whole = (record(tmp_path / name) for name in ("killed", "whole"))
+    killed, whole = (record_of(tmp_path / name) for name in ("killed", "whole"))
     assert killed["metrics"] == whole["metrics"]
     rows = [
         [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(path.read_text().splitlines())]
@@ -266,7 +261,7 @@ def test_search_gets_its_objective_without_the_test_set(run_script: RunScript, t
     arguments = ["data.val_size=280", "data.score_test=false", "hydra.run.dir=run", *SHORT]
     printed = run_script("optimized_metric=test/loss", *arguments)[1]
     assert "optimized_metric=test/loss is not among this run's metrics: val/loss" in printed
-    run = record(tmp_path / "run")
+    run = record_of(tmp_path / "run")
     assert {name.split("/")[0] for name in run["metrics"]} == {"train", "val"}
     assert "confusion_val.png" in {path.name for path in (tmp_path / "run").iterdir()}
     assert not (tmp_path / "run" / "predictions.csv").exists()
@@ -295,7 +290,7 @@ def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
     assert "step 1: try a smaller optimizer.lr" in err
     run_script(*sweep, "threads=1", "hydra.sweep.dir=serial")
     for cell, status in (("0_relu-manual-none-s0", "diverged"), ("1_relu-manual-none-s0", "completed")):
-        one, other = record(tmp_path / "parallel" / cell), record(tmp_path / "serial" / cell)
+        one, other = record_of(tmp_path / "parallel" / cell), record_of(tmp_path / "serial" / cell)
         assert one["status"] == other["status"] == status
         assert one["metrics"] == other["metrics"]
 
