@@ -133,7 +133,7 @@ def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
     """Return the first test that fails with a mutant, or on the unchanged code if None; "" if none fails."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
-        for name in ("src", "conf", "docs", "studies", "tests"):
+        for name in ("src", "conf", "docs", "studies", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name)
         shutil.copy(ROOT / "pyproject.toml", copy)
         (copy / "data").symlink_to(ROOT / "data")
