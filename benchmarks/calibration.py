@@ -14,10 +14,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from handgrad.compare import statistics
-from handgrad.compare.comparison import CompareOptions, Comparison
-from handgrad.compare.effects import main_effects
-from handgrad.compare.metrics import find_metric
+from handgrad.comparison import statistics
+from handgrad.comparison.effects import main_effects
+from handgrad.comparison.metrics import find_metric
+from handgrad.comparison.table import CompareOptions, Comparison
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
 MARGIN = 0.002

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from handgrad.compare.again import for_hydra
+from handgrad.comparison.again import for_hydra
 from handgrad.config import CompareConfig, check, to_dict
 from handgrad.process import run
 
@@ -32,9 +32,9 @@ def main(cfg: DictConfig) -> None:
 def compared(config: dict[str, Any], start: Path) -> bool:
     """Build, write and print the report; tell whether the sweep has jobs left."""
     # Nothing heavy before the configuration is checked.
-    from handgrad.compare import progress, sources
-    from handgrad.compare.comparison import CompareOptions
-    from handgrad.compare.report import build_report, write_and_print
+    from handgrad.comparison import progress, sources
+    from handgrad.comparison.report import build_report, write_and_print
+    from handgrad.comparison.table import CompareOptions
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
     folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)

@@ -38,7 +38,7 @@ class Ended(NamedTuple):
 PRELOADED = [
     "handgrad.training.run",
     "handgrad.training.layer_stats",
-    "handgrad.compare.report",
+    "handgrad.comparison.report",
     "handgrad.sweep",
     "lightning.pytorch.loggers",
     "matplotlib.backends.backend_agg",

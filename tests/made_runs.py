@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handgrad.compare import figures, load, page, sentences, statistics
-from handgrad.compare.comparison import CompareOptions, Comparison
-from handgrad.compare.effects import main_effects
+from handgrad.comparison import figures, load, page, sentences, statistics
+from handgrad.comparison.effects import main_effects
+from handgrad.comparison.table import CompareOptions, Comparison
 
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
 

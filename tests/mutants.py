@@ -3,7 +3,7 @@
 Run by `make mutants` (an hour on two cores). Each mutant of `mutants.csv` replaces one expression or statement in one
 function of a copy of the project; it is matched by syntax tree, not by text. The tests of the module and its neighbours
 run on that copy, and the first failure is named. The exit status is the number of surviving mutants.
-`python tests/mutants.py compare/ training/data` tries only the mutants of these modules.
+`python tests/mutants.py comparison/ training/data` tries only the mutants of these modules.
 """
 
 import ast
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["nn/activations", "nn/losses", "nn/mlp", "nn/backprop", "training/modules"]
-REPORT = ["compare/sentences", "compare/compare", "cli/sweep"]
+REPORT = ["comparison/sentences", "comparison/compare", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
     "identity": ["cli/train", "runs/record"],
-    "compare/progress": ["cli/sweep", *REPORT],
+    "comparison/progress": ["cli/sweep", *REPORT],
     "console": ["cli/command"],
     "errors": ["cli/command", "cli/options", "config"],
     "inspection/allowlist": ["inspection/allowlist"],
@@ -47,7 +47,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "runs/record": ["runs/record", "cli/train", "cli/sweep", "cli/options"],
     "runs/tables": REPORT,
     "sweep": ["cli/sweep"],
-    "text": ["text", "runs/record", "compare/compare"],
+    "text": ["text", "runs/record", "comparison/compare"],
     "training/artifacts": ["cli/train"],
     "training/build": ["training/build", "training/modules", "cli/train"],
     "training/callbacks": ["training/callbacks", "cli/train"],
@@ -125,7 +125,7 @@ MUTANTS = [Mutant(*row) for row in list(csv.reader(TABLE.splitlines(keepends=Tru
 
 def tests_of(module: str) -> list[str]:
     """Return the test files of a module and its neighbours, likeliest to fail first."""
-    names = TESTS.get(module, REPORT if "compare/" in module else MATHEMATICS)
+    names = TESTS.get(module, REPORT if "comparison/" in module else MATHEMATICS)
     return [str(Path("tests", name).with_name(f"test_{Path(name).name}.py")) for name in dict.fromkeys(names)]
 
 

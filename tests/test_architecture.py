@@ -18,13 +18,13 @@ ROOMS = {
     "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "errors", "text"},
     "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
-    "compare": {"runs", "config", "identity", "console", "errors", "text"},
-    "sweep": {"compare", "runs", "config", "identity", "errors", "text"},
+    "comparison": {"runs", "config", "identity", "console", "errors", "text"},
+    "sweep": {"comparison", "runs", "config", "identity", "errors", "text"},
 }
 HEAVY = {
     "nn": {"hydra", "omegaconf", "lightning", "pydantic"},
     "runs": {"lightning"},
-    "compare": {"torch", "lightning"},
+    "comparison": {"torch", "lightning"},
 }
 
 

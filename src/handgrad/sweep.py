@@ -57,8 +57,8 @@ class Sweep(Callback):
         cls.wanted = False
         try:
             # Imported late: this takes as long as training a small network.
-            from handgrad.compare.comparison import CompareOptions
-            from handgrad.compare.report import build_report, write_and_print
+            from handgrad.comparison.report import build_report, write_and_print
+            from handgrad.comparison.table import CompareOptions
 
             write_and_print(build_report([cls.folder], CompareOptions(), Path.cwd()), cls.folder / "comparison")
         except Exception as error:
@@ -75,9 +75,9 @@ def dry_run_summary(config: DictConfig) -> str:
         UserError: a job's configuration is invalid, or the sweep is a search.
         HydraException: an override cannot be parsed.
     """
-    from handgrad.compare import progress
-    from handgrad.compare.cells import settings_of
-    from handgrad.compare.load import joined
+    from handgrad.comparison import progress
+    from handgrad.comparison.cells import settings_of
+    from handgrad.comparison.load import joined
     from handgrad.text import canonical, escape_control
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from handgrad.compare import figures
-from handgrad.compare.load import load_runs
-from handgrad.compare.statistics import summarize_cells
+from handgrad.comparison import figures
+from handgrad.comparison.load import load_runs
+from handgrad.comparison.statistics import summarize_cells
 
 PRINTED = Path(__file__).with_name("curves.csv")
 

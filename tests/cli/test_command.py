@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SCRIPT, record_of, start, start_fresh, wait_for
-from handgrad.compare.load import load_runs
+from handgrad.comparison.load import load_runs
 from handgrad.runs.folder import is_locked
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import RunScript, start, wait_for
-from handgrad.compare import progress
+from handgrad.comparison import progress
 
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
 

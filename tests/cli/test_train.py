@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from conftest import ROOT, SCRIPT, RunCommand, RunScript, ended_at_scoring, record_of, start, start_fresh, wait_for
 from forks import Command
-from handgrad.compare.cells import settings_of
+from handgrad.comparison.cells import settings_of
 from handgrad.runs.checkpoint import read_checkpoint
 
 CONTRACT = {

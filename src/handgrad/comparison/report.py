@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from handgrad.compare import effects, figures, load, page, sentences, statistics
-from handgrad.compare.comparison import CompareOptions
+from handgrad.comparison import effects, figures, load, page, sentences, statistics
+from handgrad.comparison.table import CompareOptions
 from handgrad.console import table_console
 from handgrad.errors import output_errors
 from handgrad.text import escape_control, shortened

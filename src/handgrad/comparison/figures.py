@@ -16,9 +16,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from handgrad.compare import metrics
-from handgrad.compare.comparison import Comparison
-from handgrad.compare.metrics import Metric
+from handgrad.comparison import metrics
+from handgrad.comparison.metrics import Metric
+from handgrad.comparison.table import Comparison
 from handgrad.text import shortened
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from handgrad.compare.cells import UNSET
-from handgrad.compare.metrics import Metric
+from handgrad.comparison.cells import UNSET
+from handgrad.comparison.metrics import Metric
 from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, shortened
 

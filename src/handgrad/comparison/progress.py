@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from handgrad.compare.again import searches, start_of
+from handgrad.comparison.again import searches, start_of
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import newest_records, read_record

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from conftest import RunCommand
-from handgrad.compare import figures, page, sentences, statistics
-from handgrad.compare.cells import NOT_A_CELL
+from handgrad.comparison import figures, page, sentences, statistics
+from handgrad.comparison.cells import NOT_A_CELL
 from handgrad.errors import UserError
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 

@@ -19,8 +19,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from handgrad.compare.comparison import Comparison
-from handgrad.compare.load import NOT_LEARNED, STATUSES, joined, keys_called
+from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined, keys_called
+from handgrad.comparison.table import Comparison
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 

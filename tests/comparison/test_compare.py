@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT, RunCommand, RunScript
-from handgrad.compare import again, figures, load, page, sentences, sources, statistics
-from handgrad.compare.comparison import CompareOptions
+from handgrad.comparison import again, figures, load, page, sentences, sources, statistics
+from handgrad.comparison.table import CompareOptions
 from handgrad.config import CompareConfig, check
 from handgrad.errors import UserError
 from handgrad.runs import tables
@@ -285,7 +285,7 @@ def test_sweep_of_single_seeds_gets_a_command_for_more_seeds(
 
 
 def test_comparing_does_not_import_torch() -> None:
-    code = "import sys; from handgrad.compare import figures, load, page, statistics; print(*sys.modules)"
+    code = "import sys; from handgrad.comparison import figures, load, page, statistics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "statsmodels" in done.stdout
     assert "torch" not in done.stdout.split()

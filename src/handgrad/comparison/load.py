@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handgrad.compare.cells import column_for, columns_of, find_factors, settings_of, texts_of
-from handgrad.compare.comparison import CompareOptions, Comparison, gap, short_names
-from handgrad.compare.images import on_same_images, without_predictions
-from handgrad.compare.metrics import find_metric
-from handgrad.compare.reference import match_reference, read_reference
+from handgrad.comparison.cells import column_for, columns_of, find_factors, settings_of, texts_of
+from handgrad.comparison.images import on_same_images, without_predictions
+from handgrad.comparison.metrics import find_metric
+from handgrad.comparison.reference import match_reference, read_reference
+from handgrad.comparison.table import CompareOptions, Comparison, gap, short_names
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import read_record

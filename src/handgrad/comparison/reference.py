@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from handgrad.compare.cells import text_of
-from handgrad.compare.metrics import Metric
+from handgrad.comparison.cells import text_of
+from handgrad.comparison.metrics import Metric
 from handgrad.errors import UserError
 from handgrad.text import join_names
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from handgrad.compare.comparison import Comparison
-from handgrad.compare.statistics import (
+from handgrad.comparison.statistics import (
     COUNTS,
     EPSILON,
     FOUND,
@@ -19,6 +18,7 @@ from handgrad.compare.statistics import (
     number_of_pairs,
     with_verdicts,
 )
+from handgrad.comparison.table import Comparison
 
 MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
 

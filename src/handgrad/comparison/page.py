@@ -16,13 +16,13 @@ from itables.utils import find_package_file
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from handgrad.compare.again import FEW
-from handgrad.compare.again import command_for_more_seeds as command_for_more_seeds
-from handgrad.compare.comparison import Comparison
-from handgrad.compare.load import NOT_LEARNED, STATUSES, joined
-from handgrad.compare.metrics import Metric, find_metric
-from handgrad.compare.sentences import enough, margin, p_value, with_interval
-from handgrad.compare.statistics import MOST_CELLS, SEED_COUNTS
+from handgrad.comparison.again import FEW
+from handgrad.comparison.again import command_for_more_seeds as command_for_more_seeds
+from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined
+from handgrad.comparison.metrics import Metric, find_metric
+from handgrad.comparison.sentences import enough, margin, p_value, with_interval
+from handgrad.comparison.statistics import MOST_CELLS, SEED_COUNTS
+from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
 
@@ -179,7 +179,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
         data = f"data:image/svg+xml;base64,{encoded(folder / f'{name}.svg')}"
         pictures.append({"name": name, "caption": caption, "data": data})
     environment = Environment(
-        loader=PackageLoader("handgrad.compare", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
+        loader=PackageLoader("handgrad.comparison", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters |= {"md": in_markdown, "sortable": sortable}
     values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": SEED_COUNTS, "every": every}

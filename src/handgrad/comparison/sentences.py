@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from handgrad.compare.cells import UNSET
-from handgrad.compare.comparison import Comparison
-from handgrad.compare.effects import MOST_VALUES
-from handgrad.compare.load import NOT_LEARNED, joined
-from handgrad.compare.metrics import Metric
-from handgrad.compare.statistics import ALPHA, EPSILON, LEVEL, MOST_CELLS, SEED_COUNTS, detectable, number_of_pairs
+from handgrad.comparison.cells import UNSET
+from handgrad.comparison.effects import MOST_VALUES
+from handgrad.comparison.load import NOT_LEARNED, joined
+from handgrad.comparison.metrics import Metric
+from handgrad.comparison.statistics import ALPHA, EPSILON, LEVEL, MOST_CELLS, SEED_COUNTS, detectable, number_of_pairs
+from handgrad.comparison.table import Comparison
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
