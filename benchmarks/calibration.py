@@ -1,88 +1,189 @@
-"""Error rates of comparisons: python benchmarks/calibration.py [sweeps] (20 minutes for 2,000 on two cores).
+"""Error rates and power of comparisons: python benchmarks/calibration.py [sweeps] [design ...] (an hour for 1,000).
 
-Simulates sweeps of 3 x 2 x 2 cells with a known truth: no difference at all, or a difference as large as the margin,
-the case in which a wrong verdict "equal" is most likely. Part of a seed's noise is shared by all its cells, like the
-order of its data. Prints the share of sweeps that claim a nonexistent difference, the share that call cells equal which
-are a margin apart, and the coverage of the 95 % intervals.
+Simulates sweeps of 3 x 2 x 2 cells with a known truth and judges them as `python src/compare.py` does. One cell is
+better by a number of standard deviations, or none is. Half of a seed's variance is common to all cells, like the order
+of its data. The designs differ in how the cells' spreads differ, where trouble is to be expected; see DESIGNS.
+
+Prints per design, number of seeds and difference: the share of sweeps with any wrong claim (the bar: 6 %), beside it
+that of paired t-tests of all pairs with Holm's correction; the share of the better cell's pairs that is found, and the
+paired tests' share; the coverage of the 95 % intervals of differences and of means; the share of sweeps that call
+cells equal which differ by the margin.
 """
 
 import gc
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from handgrad.comparison import statistics
-from handgrad.comparison.effects import main_effects
-from handgrad.comparison.metrics import find_metric
+from handgrad.comparison.metrics import Metric
+from handgrad.comparison.statistics import compare, summarize_cells
 from handgrad.comparison.table import CompareOptions, Comparison
+from handgrad.runs.tables import RunTables
 
 KEYS = {"activation": ["relu", "sigmoid", "tanh"], "engine": ["manual", "autograd"], "regularizer": ["none", "l2"]}
-MARGIN = 0.002
-LUCK = 0.001  # standard deviation of a seed's accuracy: once shared by all cells, once per cell
-REFERENCE = pd.DataFrame(columns=["run", "test_accuracy", "epochs", *KEYS])
+CELLS = list(product(*KEYS.values()))
+LUCK = 0.001  # standard deviation of a seed's accuracy, of its own and of what all cells share
+MEAN = 0.9
+DIFFERENCES = {
+    2: (0, 10, 40),
+    3: (0, 4, 10, 40),
+    5: (0, 2, 4, 10),
+    10: (0, 1, 2, 4),
+}  # by seeds, in standard deviations
 
 
-def sweep(seeds: int, difference: float, random: np.random.Generator) -> Comparison:
-    """Simulate a sweep in which relu beats the other activations by a difference and nothing else differs."""
-    rows = []
-    common = random.normal(0, LUCK, seeds)
-    for values in product(*KEYS.values()):
-        better = difference * (values[0] == "relu")
-        own = random.normal(0, LUCK, seeds)
-        rows += [(*values, seed, 0.97 + better + common[seed] + own[seed]) for seed in range(seeds)]
-    table = pd.DataFrame(rows, columns=[*KEYS, "seed", "test/accuracy"])
-    same = {"run": "x", "status": "completed", "outcome": "learned", "dataset": "mnist", "seconds_per_epoch": 1.0}
-    table = table.assign(**same, **{"train/accuracy": 0.99, "test/loss": 0.1})
+def normal(spreads: np.ndarray) -> Callable[[np.ndarray, int, np.random.Generator], np.ndarray]:
+    """Return a function that draws (S, C) values around means, with a standard deviation per cell."""
+
+    def draw(means: np.ndarray, seeds: int, random: np.random.Generator) -> np.ndarray:
+        common = random.normal(size=(seeds, 1)) * LUCK * np.median(spreads)
+        return means + common + LUCK * spreads * random.normal(size=(seeds, len(means)))
+
+    return draw
+
+
+def near_one(means: np.ndarray, seeds: int, random: np.random.Generator) -> np.ndarray:
+    """Draw accuracies near 1, skewed: the logarithm of the error rate is normal."""
+    return np.asarray(1 - (1 - means) * np.exp(random.normal(size=(seeds, len(means))) * LUCK / (1 - means)))
+
+
+def missing(means: np.ndarray, seeds: int, random: np.random.Generator) -> np.ndarray:
+    """Draw equally spread values, and leave out a cell and one in eight of the runs."""
+    values = normal(np.ones(len(means)))(means, seeds, random)
+    values[random.random(values.shape) < 1 / 8] = np.nan
+    values[:, 5] = np.nan
+    return values
+
+
+MANY = len(CELLS)
+DESIGNS: dict[str, tuple[Callable[[np.ndarray, int, np.random.Generator], np.ndarray], float]] = {
+    "equal spreads": (normal(np.ones(MANY)), MEAN),
+    "spreads 1:20, the better steady": (normal(np.geomspace(0.05, 1, MANY)), MEAN),
+    "spreads 1:20, the better wild": (normal(np.geomspace(1, 0.05, MANY)), MEAN),
+    "one cell 20 times as wild": (normal(np.r_[np.ones(MANY - 1), 20.0]), MEAN),
+    "one cell at chance": (normal(np.r_[np.ones(MANY - 1), 0.1]), MEAN),
+    "missing cells and runs": (missing, MEAN),
+    "accuracies near 100 %": (near_one, 0.997),
+}
+
+
+def comparison_of(values: np.ndarray) -> Comparison:
+    """Return the comparison of runs with the given accuracies (S, C)."""
+    seeds, cells = np.nonzero(~np.isnan(values))
+    table = pd.DataFrame([CELLS[cell] for cell in cells], columns=list(KEYS))
+    table = table.assign(
+        seed=seeds, run="x", status="completed", outcome="learned", **{"test/accuracy": values[seeds, cells]}
+    )
     return Comparison(
         table=table,
         asked=CompareOptions(),
-        metric=find_metric(None, "test", table.columns),
+        metric=Metric("test/accuracy", "test accuracy", "points", " %", 100, higher_is_better=True, margin=0.2),
         keys=list(KEYS),
         values={key: {text: text for text in texts} for key, texts in KEYS.items()},
         choices=frozenset(KEYS),
         follows={},
         scored="test",
-        tables=[],
+        tables=[RunTables()] * len(table),
         remarks=[],
     )
 
 
-def truth(row: pd.Series, difference: float) -> float:
-    """Return the true difference of a comparison."""
-    return difference * (int("relu" in row.a) - int("relu" in row.b))
+def means_of(design: str, difference: float) -> np.ndarray:
+    """Return the cells' true means: the first is better by so many pooled standard deviations."""
+    mean = DESIGNS[design][1]
+    means = np.full(MANY, mean)
+    pooled = LUCK * (np.sqrt((np.geomspace(0.05, 1, MANY) ** 2).mean()) if "1:20" in design else 1.0)
+    means[0] += min(difference * pooled, 0.999 - mean)
+    if "chance" in design:
+        means[-1] = 0.11
+    return means
 
 
-def judged(arguments: tuple[int, float, int]) -> tuple[bool, bool, int, int]:
-    """Return whether a sweep wrongly claims a difference, or equality; the numbers of correct and of all intervals."""
-    seeds, difference, number = arguments
-    comparison = sweep(seeds, difference, np.random.default_rng([number, seeds, int(1e6 * difference)]))
-    cells = statistics.summarize_cells(comparison, REFERENCE)
-    tables = [statistics.compare_cells(comparison, cells), main_effects(comparison)]
-    said = pd.concat(table[["a", "b", "low", "high", "verdict"]] for table in tables)
-    real = said.apply(truth, axis=1, difference=difference)
-    claimed = bool(((said.verdict == "differ") & (real == 0)).any())
-    wrongly_equal = bool(((said.verdict == "equal") & (real.abs() >= MARGIN)).any())
-    held = (said.low <= real) & (real <= said.high)
-    return claimed, wrongly_equal, int(held.sum()), len(said)
+def truths(tests: pd.DataFrame, labels: dict[str, float], means: np.ndarray) -> np.ndarray:
+    """Return the true difference of every comparison."""
+    frame = pd.DataFrame(CELLS, columns=list(KEYS)).assign(
+        mean=means, there=[" ".join(cell) in labels for cell in CELLS]
+    )
+
+    def fixed(key: str, value: str, other: str = "", given: str = "") -> pd.Series:
+        some = frame[(frame[key] == value) & (frame[other] == given if other else True)]
+        rest = [name for name in KEYS if name not in (key, other)]
+        return some[some.there].set_index(rest)["mean"]
+
+    found = []
+    for row in tests.itertuples():
+        if row.kind == "cells":
+            found.append(labels[row.a] - labels[row.b])
+        elif row.kind == "values":
+            found.append((fixed(row.key, row.a) - fixed(row.key, row.b)).mean())
+        else:
+            each = fixed(row.key, row.a, row.other, row.u) - fixed(row.key, row.b, row.other, row.u)
+            if row.kind == "interaction":
+                each = each - (fixed(row.key, row.a, row.other, row.v) - fixed(row.key, row.b, row.other, row.v))
+            found.append(each.mean())
+    return np.array(found)
+
+
+def paired_tests(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of cells, and which of them a paired t-test with Holm's correction tells apart."""
+    pairs = np.array(list(combinations(np.flatnonzero((~np.isnan(values)).any(axis=0)), 2)))
+    p = stats.ttest_rel(values[:, pairs[:, 0]], values[:, pairs[:, 1]], nan_policy="omit").pvalue
+    return pairs, multipletests(np.where(np.isnan(p), 1, p), 0.05, "holm")[0]
+
+
+def judged(arguments: tuple[str, int, float, int]) -> tuple[float, ...]:
+    """Return what the module's docstring lists, of one sweep."""
+    design, seeds, difference, number = arguments
+    random = np.random.default_rng([number, seeds, int(100 * difference), list(DESIGNS).index(design)])
+    means = means_of(design, difference)
+    values = DESIGNS[design][0](means, seeds, random)
+    comparison = comparison_of(values)
+    cells = summarize_cells(comparison)
+    tests = compare(comparison, cells)
+    labels = {
+        " ".join(cell): mean for cell, mean in zip(CELLS, means, strict=True) if (cells.label == " ".join(cell)).any()
+    }
+    truth = truths(tests, labels, means)
+    none = np.abs(truth) < 1e-9
+    told = (tests.verdict == "differ").to_numpy()
+    wrong = (told & (none | (np.sign(truth) != np.sign(tests.difference)))).any()
+    best = " ".join(CELLS[0])
+    mine = ((tests.kind == "cells") & ((tests.a == best) | (tests.b == best))).to_numpy() & ~none
+    equal = ((tests.verdict == "equal") & (np.abs(truth) >= comparison.margin - 1e-9)).any()
+    judged = tests.low.notna().to_numpy()
+    covered = ((tests.low <= truth) & (truth <= tests.high))[judged].mean()
+    real = cells.label.map(labels)
+    held = ((cells["test/accuracy.low"] <= real) & (real <= cells["test/accuracy.high"]))[
+        cells["test/accuracy.low"].notna()
+    ].mean()
+    pairs, apart = paired_tests(values)
+    same = means[pairs[:, 0]] == means[pairs[:, 1]]
+    theirs = (pairs[:, 0] == 0) & ~same
+    found = told[mine].mean() if mine.any() else 0.0
+    return wrong, (apart & same).any(), found, apart[theirs].mean() if theirs.any() else 0.0, covered, held, equal
 
 
 def main() -> None:
     """Judge the sweeps of every design and print a line for each."""
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    print("| seeds | true difference | claims a difference wrongly | calls equal wrongly | intervals with the truth |")
-    print("|---|---|---|---|---|")
-    with ProcessPoolExecutor(initializer=gc.freeze) as pool:  # statsmodels collects garbage at every correction
-        for seeds, difference in product((2, 3, 5, 10), (0.0, MARGIN)):
-            found = list(pool.map(judged, [(seeds, difference, place) for place in range(number)], chunksize=20))
-            claimed, equal, held, said = np.sum(found, axis=0)
-            print(
-                f"| {seeds} | {100 * difference:.1f} points | {claimed / number:.1%} | {equal / number:.1%} | "
-                f"{held / said:.1%} |",
-                flush=True,
-            )
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    print(
+        "| design | seeds | difference (sd) | wrong claim (paired t) | found (paired t) | differences covered | means covered | wrongly equal |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    with ProcessPoolExecutor(2, initializer=gc.freeze) as pool:  # statsmodels collects garbage at every correction
+        for design, seeds in product(sys.argv[2:] or DESIGNS, DIFFERENCES):
+            for difference in DIFFERENCES[seeds]:
+                many = [(design, seeds, float(difference), place) for place in range(number)]
+                found = np.nanmean(list(pool.map(judged, many, chunksize=10)), axis=0)
+                wrong, theirs, power, paired, covered, held, equal = (f"{100 * share:.1f}" for share in found)
+                row = (design, seeds, difference, f"{wrong} ({theirs})", f"{power} ({paired})", covered, held, equal)
+                print("|", " | ".join(map(str, row)), "|", flush=True)
 
 
 if __name__ == "__main__":

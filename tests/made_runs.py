@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handgrad.comparison import figures, load, page, sentences, statistics
-from handgrad.comparison.effects import main_effects
+from handgrad.comparison import load, page, report, sentences, statistics
 from handgrad.comparison.table import CompareOptions, Comparison
 
 NOISE = [-0.0004, 0.0001, 0.0003]  # of seeds 0, 1, 2
@@ -58,12 +57,12 @@ def leave_run(
         (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
 
 
-def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """Return comparison, cells, pairs, effects and all sentences of a folder."""
+def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, str]:
+    """Return comparison, cells, tests and all sentences of a folder."""
     comparison = load.load_runs([folder], CompareOptions(**asked))
     cells = statistics.summarize_cells(comparison)
-    pairs, effects = statistics.compare_cells(comparison, cells), main_effects(comparison)
-    return comparison, cells, pairs, effects, " ".join(sentences.sentences(comparison, cells, pairs, effects))
+    tests = statistics.compare(comparison, cells)
+    return comparison, cells, tests, " ".join(sentences.sentences(comparison, cells, tests))
 
 
 def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: str = "relu", **config: Any) -> None:
@@ -71,22 +70,9 @@ def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: s
     leave_run(folder, accuracy, seed, activation, config={"seed": seed, "name": f"s{seed}", **config})
 
 
-def written(folder: Path) -> Path:
+def written(folder: Path, **asked: Any) -> Path:
     """Write the whole report of a folder, with warnings as errors; return the report's folder."""
-    comparison, cells, pairs, effects, _ = everything(folder)
-    report = page.Report(
-        sources=[folder],
-        comparison=comparison,
-        cells=cells,
-        pairs=pairs,
-        sentences=sentences.sentences(comparison, cells, pairs, effects),
-        planned=sentences.plan(comparison, pairs, effects),
-        remedy="",
-        progress="",
-        further="",
-        figures=list(figures.every(comparison, cells)),
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        page.write(report, folder / "comparison")
+        page.write(report.build_report([folder], CompareOptions(**asked), folder), folder / "comparison")
     return folder / "comparison"

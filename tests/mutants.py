@@ -135,7 +135,8 @@ def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
         copy = Path(scratch)
         for name in ("src", "conf", "docs", "studies", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name)
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, copy)
         (copy / "data").symlink_to(ROOT / "data")
         if mutant:
             (copy / "src" / "handgrad" / f"{mutant.module}.py").write_text(mutated(mutant))

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ COMMAND = "python src/train.py -m"
 OWN_CODE = re.compile(
     r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=|\.sweep\.dir=)[./]", re.DOTALL
 )
+
+
+SEED = re.compile(r"\+{0,2}(seed|report|dry_run)=")
 
 
 class Overrides(BaseModel):
@@ -87,14 +91,65 @@ def command_for_more_seeds(
             typed = words(begun, source, start or Path.cwd(), seeds)
             commands.append(" ".join([COMMAND, *map(shlex.quote, typed)]))
             if remarks is not None and (own := list(filter(OWN_CODE.match, typed))):
-                remarks.append(
-                    f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
-                    f"{', '.join(map(shortened, own))}: look at it before you type it."
-                )
+                remarks.append(foreign_code(source, own))
     if not known:
         return f"{COMMAND} <the options of these runs> {shlex.quote(option(seeds))}"
     typable = [command for command in commands if command == escape_control(command)]
     return "\n".join(typable)
+
+
+def foreign_code(source: Path, words: Sequence[str]) -> str:
+    """Say which words of a command may run code from outside the project."""
+    return (
+        f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
+        f"{', '.join(map(shortened, words))}: look at it before you type it."
+    )
+
+
+def commands_for_cells(
+    runs: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None, seeds: int = FEW
+) -> str:
+    """Return the commands that give some cells `seeds` seeds, as few as possible; empty if they are not known.
+
+    Args:
+        runs: the folder of one run of each cell.
+        start: the directory in which the command will be typed; the working directory if None.
+        remarks: as of `command_for_more_seeds`.
+        seeds: number of seeds, counted from 0; finished ones are skipped.
+    """
+    commands, here = [], start or Path.cwd()
+    for sweep in dict.fromkeys(run.parent for run in runs):
+        try:
+            begun = start_of(sweep, alone=True)
+            jobs = [start_of(run, alone=True) for run in runs if run.parent == sweep]
+        except UserError:
+            return ""
+        if begun is None or searches(begun) or None in jobs:
+            return ""
+        tasks = [[word for word in job.overrides.task if not SEED.match(word)] for job in jobs if job]
+        for options in merge(tasks):
+            task = begun.overrides.model_copy(update={"task": options})
+            typed = words(begun.model_copy(update={"overrides": task}), sweep, here, seeds)
+            commands.append(" ".join([COMMAND, *map(shlex.quote, typed)]))
+            if remarks is not None and (own := list(filter(OWN_CODE.match, typed))):
+                remarks.append(foreign_code(sweep, own))
+    return "\n".join(commands) if all(command == escape_control(command) for command in commands) else ""
+
+
+def merge(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Merge jobs that differ in the value of one override into sweeps: a=1 b=3 and a=2 b=3 become a=1,2 b=3."""
+    left = [{word.partition("=")[0]: word for word in job} for job in jobs]
+    done = False
+    while not done:
+        done = True
+        for one, other in combinations(left, 2):
+            differing = [key for key in one if one[key] != other.get(key)] if list(one) == list(other) else []
+            if one is not other and (len(differing) == 1 or one == other):
+                one |= {key: f"{one[key]},{other[key].partition('=')[2]}" for key in differing}
+                left = [each for each in left if each is not other]
+                done = False
+                break
+    return [list(each.values()) for each in left]
 
 
 def start_of(source: Path, alone: bool) -> SweepCommand | None:
@@ -143,7 +198,7 @@ def words(start: SweepCommand, source: Path, here: Path, seeds: int) -> list[str
     if start.job.config_name not in (None, "train"):
         flags.append(("--config-name", str(start.job.config_name)))
     options = [word for word in start.overrides.hydra if not re.match(r"[+~]*hydra\.(mode|(sweep|run)\.dir)\b", word)]
-    task = [word for word in start.overrides.task if not re.match(r"\+{0,2}(seed|report|dry_run)=", word)]
+    task = [word for word in start.overrides.task if not SEED.match(word)]
     folder = source.relative_to(here) if source.is_relative_to(here) else source
     into = [f"hydra.sweep.dir={for_hydra(str(folder))}"] if (source / "multirun.yaml").exists() else []
     return [*(word for flag in flags for word in flag), *options, *task, option(seeds), *into]

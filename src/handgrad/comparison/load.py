@@ -19,9 +19,7 @@ from handgrad.runs.record import read_record
 from handgrad.runs.tables import RunTables, read_run_tables
 from handgrad.text import escape_control, format_value, join_names, shortened
 
-CHANCE = 0.2  # accuracy below which a run has not learned: twice that of guessing among ten classes
-GUESSING = 0.125  # accuracy out of reach of guessing: MNIST's most frequent class has 11.35 % of the images
-NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs below CHANCE
+NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs that did not learn
 STATUSES = ("completed", "diverged", "failed", "running")
 MOST_REMARKS = 30  # most remarks on single files; nobody reads more
 
@@ -54,10 +52,11 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         remarks.append(sentence)
     table, kept, repeated = without_repeats(table, differing)
     tables = [tables[number] for number in kept]
-    outcomes = [outcome(row, mine, scored) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
+    limits = learning_limits(table, tables, scored)
+    outcomes = [outcome(row, mine, scored, limits) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
     table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
     said = [*few(remarks), *others, *few(damaged), *repeated, *pooled_over(table, keys, differing)]
-    said += [*mixed(records), *without_predictions(table.run, table.status, tables), *unfinished(table)]
+    said += [*mixed(records), *without_predictions(table.run, table.status, tables), *unfinished(table, limits[1])]
     values = {key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys}
     choices = frozenset(column_for(name) for record in records for name in record["choices"])
     said = [shortened(escape_control(remark), 600) for remark in said]
@@ -143,16 +142,36 @@ def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[st
     return [f"Pooled over {joined(others)}: of a cell's runs with one seed, the mean counts."] if others else []
 
 
-def outcome(row: Mapping[str, Any], tables: RunTables, scored: str) -> str:
+def learning_limits(table: pd.DataFrame, tables: Sequence[RunTables], scored: str) -> tuple[float, float]:
+    """Return the accuracy out of reach of guessing, and the one from which a run has learned.
+
+    Out of reach: three standard deviations above always answering the most frequent class of the scored images; 0 if
+    no run tells their classes. Learned: half of the way from there to the best run of the comparison.
+    """
+    counts = next((mine.confusion.sum(axis=1) for mine in tables if mine.confusion is not None), None)
+    if counts is None:
+        truth = next((mine.truth for mine in tables if mine.truth is not None), None)
+        counts = np.zeros(1) if truth is None else np.bincount(truth).astype(float)
+    images = counts.sum()
+    share = counts.max() / images if images else 0.0
+    chance = min(1.0, share + 3 * (share * (1 - share) / max(images, 1.0)) ** 0.5)
+    column = f"{scored}/accuracy"
+    done = table.loc[table.status == "completed", column].dropna() if column in table else []
+    best = max(done, default=chance)
+    return chance, max(chance, (chance + best) / 2)
+
+
+def outcome(row: Mapping[str, Any], tables: RunTables, scored: str, limits: tuple[float, float]) -> str:
     """Return a run's outcome: its status or, if completed, whether it learned, by its history if it has one."""
     final = row.get(f"{scored}/accuracy")
     if row["status"] != "completed" or final is None:
         return str(row["status"])
-    if final >= CHANCE:
+    chance, learned = limits
+    if final >= learned:
         return "learned"
     history = (tables.history or {}).get(f"{scored}/accuracy")
     highest = max(final, final if history is None else np.nanmax(history, initial=final))
-    return NOT_LEARNED[int(highest >= GUESSING) + int(highest >= CHANCE)]
+    return NOT_LEARNED[int(highest >= chance) + int(highest >= learned)]
 
 
 def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -281,7 +300,7 @@ def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return said
 
 
-def unfinished(table: pd.DataFrame) -> list[str]:
+def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
     """Say which runs are excluded from every mean, and which completed without learning."""
     said = []
     for status, what in (
@@ -295,7 +314,7 @@ def unfinished(table: pd.DataFrame) -> list[str]:
     for what in NOT_LEARNED:
         runs = table[table.outcome == what]
         if len(runs):
-            below = f"accuracy below {CHANCE:.0%}" + (", once above" if what == "collapsed" else "")
+            below = f"accuracy below {learned:.0%}" + (", once above" if what == "collapsed" else "")
             said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
     return said
 

@@ -16,17 +16,19 @@ from itables.utils import find_package_file
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from handgrad.comparison.again import FEW
-from handgrad.comparison.again import command_for_more_seeds as command_for_more_seeds
+from handgrad.comparison.contrasts import MOST_CELLS
 from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined
 from handgrad.comparison.metrics import Metric, find_metric
-from handgrad.comparison.sentences import enough, margin, p_value, with_interval
-from handgrad.comparison.statistics import MOST_CELLS, SEED_COUNTS
+from handgrad.comparison.sentences import margin, p_value, with_interval
 from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
 
 MOST = 24  # most cells in the printed table
+LEGEND = (
+    "Mean ± half the 95 % interval, or its two ends where they are not symmetric; no interval where some runs did not "
+    "learn, or of a single run. Loss in nats per example."
+)
 # Texts that `pandas.read_csv` reads as missing by default, as its documentation lists them.
 READ_AS_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
 READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
@@ -36,21 +38,20 @@ READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 class Report:
     """Contents of a comparison report.
 
-    sources: the compared folders.
-    planned: the table from `sentences.plan`.
-    remedy: what more seeds would show, a sentence to be followed by a command; empty if there is nothing to say.
-    further: the command for more seeds; empty if there is none.
+    sources: the compared folders or files.
+    tests: the table from `statistics.compare`.
+    plans: how to settle what is undecided: sentences, each with commands in lines of their own; empty if nothing is.
+    about: facts about the comparison, by name: date, command, versions, data, machine, seeds.
     progress: a sentence on the progress of a running sweep; otherwise empty.
     """
 
     sources: Sequence[Path]
     comparison: Comparison
     cells: pd.DataFrame
-    pairs: pd.DataFrame
+    tests: pd.DataFrame
     sentences: Sequence[str]
-    planned: pd.DataFrame
-    remedy: str
-    further: str
+    plans: Sequence[tuple[str, str]]
+    about: dict[str, str]
     progress: str
     figures: Sequence[tuple[str, str, Figure]]
 
@@ -65,98 +66,122 @@ class Report:
         return escape_control(joined(self.sources))
 
     @property
+    def keys(self) -> list[str]:
+        """The keys that vary; all if none does."""
+        return self.comparison.varying or self.comparison.keys
+
+    @property
     def columns(self) -> list[tuple[str, Metric]]:
         """Headings and metrics of the table of cells: the metric asked for, then the usual ones."""
         scored, known = self.comparison.scored, self.comparison.completed.columns
         usual = {
-            "train/accuracy": "train %",
             f"{scored}/accuracy": f"{scored} %",
+            "train/accuracy": "train %",
             f"{scored}/loss": f"{scored} loss",
             "seconds_per_epoch": "s/epoch",
         }
         asked = self.comparison.metric
-        first = [] if asked.column in usual else [(f"{asked.name} ({asked.unit})", asked)]
-        return first + [(heading, find_metric(name, scored, known)) for name, heading in usual.items() if name in known]
+        first = [(usual.get(asked.column, f"{asked.name} ({asked.unit})" if asked.unit else asked.name), asked)]
+        others = [
+            name for name in usual if name != asked.column and name in self.cells and self.cells[name].notna().any()
+        ]
+        return first + [(usual[name], find_metric(name, scored, known)) for name in others]
 
     @property
     def headings(self) -> list[str]:
         """Headings of the table of cells."""
-        keys = (self.comparison.names[key] for key in self.comparison.keys)
-        return [*keys, "runs", *(heading for heading, _ in self.columns), "remarks", *self.reference_heading]
+        first, *others = [heading for heading, _ in self.columns]
+        keys = (self.comparison.names[key] for key in self.keys)
+        return [
+            *keys,
+            "runs",
+            first,
+            "lowest to highest",
+            *others,
+            *(["remarks"] if self.remarked else []),
+            *self.reference_heading,
+        ]
+
+    @property
+    def remarked(self) -> bool:
+        """Whether some cell has a remark."""
+        return any(self.remark(row) for row in self.cells.to_dict("records"))
+
+    def remark(self, row: dict[Any, Any]) -> str:
+        """Say how many of a cell's runs have no score or did not learn."""
+        return ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what])
 
     @property
     def reference_heading(self) -> list[str]:
-        """Heading of the reference column, if there is one."""
+        """Heading of the reference column, if a cell has a value."""
         name, metric = self.comparison.reference_name, self.comparison.metric
-        return [f"{name} {metric.name} ({metric.of_value.strip()})"] if name else []
+        return [f"{name} {metric.name} ({metric.of_value.strip()})"] if self.cells.reference.notna().any() else []
 
     def lines(self, most: int | None = None) -> list[list[str]]:
         """Return the table of cells as text: the best `most` cells, or all."""
-        columns, number = self.columns, self.comparison.metric.number
+        asked, remarked = self.comparison.metric, self.remarked
+        others = [metric for _, metric in self.columns[1:]]
         return [
             [
-                *(row[key] for key in self.comparison.keys),
+                *(row[key] for key in self.keys),
                 str(row["completed"]),
-                *(with_interval(row, shown) for _, shown in columns),
-                ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what]),
-                *("" if pd.isna(row["reference"]) else number(row["reference"]) for _ in self.reference_heading),
+                with_interval(row, asked),
+                span(row, asked),
+                *("" if pd.isna(row[metric.column]) else metric.number(row[metric.column]) for metric in others),
+                *([self.remark(row)] if remarked else []),
+                *("" if pd.isna(row["reference"]) else asked.number(row["reference"]) for _ in self.reference_heading),
             ]
             for row in self.cells.head(len(self.cells) if most is None else most).to_dict("records")
         ]
 
     @property
-    def tests(self) -> list[list[str]]:
+    def pairs(self) -> list[list[str]]:
         """Table of comparisons of cells, as text."""
+        return [self.line(row, row.a, row.b) for row in self.tests.itertuples() if row.kind in ("cells", "shares")]
+
+    @property
+    def effects(self) -> list[list[str]]:
+        """Table of comparisons of the values of keys, as text: averaged over all else, or within a value."""
+        named, lines = self.comparison.named, []
+        within = self.tests[self.tests.kind == "within"]
+        apart = {(row.key, frozenset((row.a, row.b))) for row in within.itertuples()}
+        for row in self.tests[self.tests.kind.isin(["values", "within"])].itertuples():
+            if row.kind == "within" or (row.key, frozenset((row.a, row.b))) not in apart:
+                where = f" with {named(row.other, row.u)}" if row.kind == "within" else ""
+                lines.append(self.line(row, named(row.key, row.a) + where, named(row.key, row.b)))
+        return lines
+
+    def line(self, row: Any, a: str, b: str) -> list[str]:
+        """Return a comparison as texts: who, against whom, difference, interval, corrected p, verdict."""
         number = self.comparison.metric.number
         return [
-            [
-                row.a,
-                row.b,
-                f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
-                "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
-                "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
-                row.test,
-                self.verdicts[row.verdict] if row.test != "none" else "",
-            ]
-            for row in self.pairs.itertuples()
+            a,
+            b,
+            f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
+            "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
+            "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
+            self.verdicts[row.verdict] if pd.notna(row.p) or row.verdict == "identical" else "",
         ]
 
     @property
     def verdicts(self) -> dict[str, str]:
         """Display text of each verdict."""
         same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
-        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "cannot tell"}
+        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "undecided"}
 
     @property
-    def seeds(self) -> list[list[str]]:
-        """Table of detectable differences by number of seeds, as text."""
-        digits = self.comparison.metric.digits
-        return [
-            [row["a"], row["b"], *(f"{row[n]:.{digits}f}" for n in SEED_COUNTS)]
-            for row in self.planned.to_dict("records")
-        ]
-
-    @property
-    def heading_of_tests(self) -> str:
-        """Heading of the table of comparisons."""
+    def heading_of_pairs(self) -> str:
+        """Heading of the table of comparisons of cells."""
         if self.comparison.asked.baseline is not None:
             return f"Every other cell against {self.comparison.asked.baseline}"
         many = (self.cells.completed + self.cells.diverged > 0).sum()
         return "Every pair of cells" if many <= MOST_CELLS else "The best cell against every other"
 
 
-def remedy(comparison: Comparison, cells: pd.DataFrame, planned: pd.DataFrame) -> tuple[str, int]:
-    """Return what more seeds would show, as in `Report.remedy`, and their number; empty and 0 if none are needed."""
-    if cells.completed.max() == 1:
-        return "With one seed per cell no interval can be given", FEW
-    if planned.empty:
-        return "", 0
-    if comparison.margin is None:
-        further = next((seeds for seeds in SEED_COUNTS if seeds > cells.completed.max()), SEED_COUNTS[-1])
-        return f"{further} seeds would tell more", further
-    if (seeds := enough(comparison, planned)) is None:
-        return f"Not even {SEED_COUNTS[-1]} seeds would show every difference of {margin(comparison)}", SEED_COUNTS[-1]
-    return f"{seeds} seeds would show every difference of {margin(comparison)}", seeds
+def span(row: dict[Any, Any], metric: Metric) -> str:
+    """Format the lowest and the highest value of a cell's runs; empty of a single run."""
+    least, most = row[f"{metric.column}.least"], row[f"{metric.column}.most"]
+    return "" if pd.isna(least) or row["completed"] < 2 else f"{metric.number(least)} to {metric.number(most)}"
 
 
 def write(report: Report, folder: Path, every: int | None = None) -> None:
@@ -166,7 +191,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
     figure as PNG and SVG, report.html.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.pairs)):
+    for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.tests)):
         with replacing(folder / f"{name}.csv") as path:
             for_csv(table).to_csv(path, index=False, encoding="utf-8")
     with replacing(folder / "summary.tex") as path:
@@ -182,7 +207,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
         loader=PackageLoader("handgrad.comparison", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters |= {"md": in_markdown, "sortable": sortable}
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "planned": SEED_COUNTS, "every": every}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "every": every, "legend": LEGEND}
     values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
     values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, bundled by itables
     for template in ("report.html", "summary.md"):

@@ -1,13 +1,24 @@
 """Build, write and print a comparison report: for src/compare.py, and at the end of a sweep."""
 
-from collections.abc import Sequence
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 
-from handgrad.comparison import effects, figures, load, page, sentences, statistics
-from handgrad.comparison.table import CompareOptions
+import pandas as pd
+from rich.table import Table
+
+from handgrad.comparison import again, figures, load, page, planning, sentences, statistics
+from handgrad.comparison.progress import in_time
+from handgrad.comparison.table import CompareOptions, Comparison
 from handgrad.console import table_console
 from handgrad.errors import output_errors
 from handgrad.text import escape_control, shortened
+
+MOST_EFFECTS = 12  # most comparisons of values in the terminal
 
 
 def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, progress: str = "") -> page.Report:
@@ -24,21 +35,53 @@ def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, pr
     """
     comparison = load.load_runs(sources, asked)
     cells = statistics.summarize_cells(comparison)
-    pairs, by_key = statistics.compare_cells(comparison, cells), effects.main_effects(comparison)
-    planned = sentences.plan(comparison, pairs, by_key)
-    remedy, seeds = page.remedy(comparison, cells, planned)
+    tests = statistics.compare(comparison, cells)
     return page.Report(
         sources=sources,
         comparison=comparison,
         cells=cells,
-        pairs=pairs,
-        sentences=sentences.sentences(comparison, cells, pairs, by_key),
-        planned=planned,
-        remedy=remedy,
-        further=page.command_for_more_seeds(sources, start, comparison.remarks, seeds) if remedy else "",
+        tests=tests,
+        sentences=sentences.sentences(comparison, cells, tests),
+        plans=plans(comparison, cells, tests, sources, start),
+        about=about(comparison),
         progress=progress,
         figures=list(figures.every(comparison, cells)),
     )
+
+
+def plans(
+    comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame, sources: Sequence[Path], start: Path
+) -> list[tuple[str, str]]:
+    """Say which further seeds would settle what is undecided, the cheapest first, each with its commands."""
+    said = []
+    for plan in planning.plans(comparison, cells, tests):
+        time = "" if plan.seconds is None else f", about {in_time(plan.seconds)}"
+        if len(plan.cells) == len(cells):
+            commands = again.command_for_more_seeds(sources, start, comparison.remarks, plan.seeds)
+        else:
+            folders = [Path(comparison.members(row).folder.iloc[0]) for row in plan.cells if row["completed"]]
+            commands = again.commands_for_cells(folders, start, comparison.remarks, plan.seeds)
+        said.append((f"{plan.what}, with {plan.seeds} seeds of each ({plan.runs} more runs{time})", commands))
+    return said
+
+
+def about(comparison: Comparison) -> dict[str, str]:
+    """Return the facts that a reader of the report needs: when, how, with what, and of what."""
+    table = comparison.table
+    versions = {
+        name.removeprefix("version/"): load.joined(sorted(set(table[name].dropna())))
+        for name in table
+        if name.startswith("version/")
+    }
+    facts = {
+        "compared": f"{datetime.now():%d %B %Y, %H:%M}",
+        "command": shlex.join(["python", *sys.argv]),
+        "data": load.joined(sorted(set(table.dataset.dropna()) - {"null"})),
+        "seeds": load.joined(sorted(set(table.seed), key=str), most=10),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+    }
+    return {name: shortened(escape_control(text), 400) for name, text in facts.items() if text}
 
 
 def write_and_print(report: page.Report, folder: Path, every: int | None = None) -> None:
@@ -58,32 +101,43 @@ def write_and_print(report: page.Report, folder: Path, every: int | None = None)
 
 
 def show(report: page.Report, folder: Path) -> None:
-    """Print a report's table, sentences and path."""
-    from rich.table import Table
-
+    """Print a report's sentences, tables, plans and path."""
     console = table_console()
-    table = Table(title=report.places, title_justify="left", collapse_padding=True)
-    lines = report.lines(page.MOST)
-    keys = len(report.comparison.keys)
-    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
-    for number, heading in enumerate(report.headings):  # if space is short, fold remarks and wide keys, not numbers
-        texts = number >= keys and heading == "remarks"
-        whole = widest < 60 if number < keys else not texts
-        table.add_column(heading, no_wrap=whole, overflow="fold", min_width=len("diverged") if texts else None)
-    for line in lines:
-        table.add_row(*(shortened(text, 200) for text in line))
-    console.print(table)
-    if (more := len(report.cells) - page.MOST) > 0:
-        console.print(f"and {more:,} more cells, in the report and in summary.csv")
     for sentence in report.sentences:
         console.print(f"- {sentence}")
-    if len(report.planned):
-        console.print(sentences.about_seeds(report.comparison, report.planned))
-    if report.remedy:
-        advice = f"{report.remedy}:\n{report.further}" if report.further else f"{report.remedy}."
-        console.print(advice, soft_wrap=True)
+    lines = report.lines(page.MOST)
+    keys = len(report.keys)
+    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
+    folded = {number for number in range(keys) if widest >= 60}  # if space is short: wide keys and remarks, not numbers
+    folded |= {number for number, heading in enumerate(report.headings) if number >= keys and heading == "remarks"}
+    console.print(table_of(report.places, report.headings, lines, folded))
+    if (more := len(report.cells) - page.MOST) > 0:
+        console.print(f"and {more:,} more cells, in the report and in summary.csv")
+    console.print(page.LEGEND, style="dim")
+    if effects := report.effects:
+        unit = report.comparison.metric.unit
+        headings = ["value", "against", f"better by ({unit})" if unit else "better by", "95 % interval", "p", "verdict"]
+        console.print(table_of("", headings, effects[:MOST_EFFECTS], {0, 1}))
+    if report.plans:
+        console.print("Further seeds would probably settle:")
+    for said, commands in report.plans:
+        console.print(f"- {said}{':' if commands else '.'}")
+        if commands:
+            console.print(commands, soft_wrap=True)
     for remark in report.comparison.remarks:
         console.print(remark, style="yellow")
     if report.progress:
         console.print(report.progress)
     console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def table_of(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:
+    """Return a table for the terminal; if space is short, the columns with these numbers are folded."""
+    table = Table(title=title or None, title_justify="left", collapse_padding=True)
+    for number, heading in enumerate(headings):
+        table.add_column(
+            heading, no_wrap=number not in folded, overflow="fold", min_width=8 if number in folded else None
+        )
+    for line in lines:
+        table.add_row(*(shortened(text, 200) for text in line))
+    return table

@@ -1,49 +1,51 @@
 """Sentences of a comparison, which claim no more than its tests show; docs/statistics.md explains each of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from handgrad.comparison.cells import UNSET
-from handgrad.comparison.effects import MOST_VALUES
+from handgrad.comparison.contrasts import MOST_CELLS, MOST_VALUES
 from handgrad.comparison.load import NOT_LEARNED, joined
 from handgrad.comparison.metrics import Metric
-from handgrad.comparison.statistics import ALPHA, EPSILON, LEVEL, MOST_CELLS, SEED_COUNTS, detectable, number_of_pairs
+from handgrad.comparison.model import ALPHA, EPSILON, LEVEL
+from handgrad.comparison.planning import resolution
 from handgrad.comparison.table import Comparison
 
+MOST_SAID = 6  # most sentences on the values of one key; the table has all
+FAR_CELL, FAR_RUN = 3.5, 10.0  # modified z-scores from which a cell, and a run within its cell, is far from the others
 
-def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFrame, by_key: pd.DataFrame) -> list[str]:
-    """Describe the results in sentences.
+
+def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+    """Describe the results in sentences: what could be shown, what is far off, the best, then what was shown.
 
     Args:
         comparison: the runs.
         cells: the table from `summarize_cells`.
-        compared: the table from `compare_cells`.
-        by_key: the table from `main_effects`.
+        tests: the table from `compare`.
     """
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
         return ["No run is completed yet."]
-    said = [about_best(comparison, with_runs)]
-    many = with_runs.completed.max() > 1
-    if comparison.asked.baseline is not None:
-        telling = worth_saying(compared)
-        said += [one_sentence(comparison, row, row.a, row.b) for _, row in telling.head(MOST_CELLS).iterrows()]
-        said += [f"{more} more comparisons are in pairs.csv."] if (more := len(telling) - MOST_CELLS) > 0 else []
-    elif len(with_runs) > 1:
-        if not (many and len(comparison.varying) == 1 and len(by_key)):  # else it is among the main effects
-            best = compared[compared.a.isin(with_runs.label[:2]) & compared.b.isin(with_runs.label[:2])]
-            said += [one_sentence(comparison, row, row.a, row.b) for _, row in worth_saying(best).iterrows()]
-        if len(with_runs) > MOST_CELLS:
-            said.append(
-                f"Of {len(with_runs):,} cells only the best is compared with each other one: {len(with_runs) - 1:,} of "
-                f"{number_of_pairs(len(with_runs)):,} pairs; p is corrected for all of them."
-            )
-    for key in comparison.varying if many and comparison.asked.baseline is None else ():
-        said += about_key(comparison, by_key, key)
+    said = [about_power(comparison, with_runs, tests)] if len(with_runs) > 1 else []
+    said += [*far_cells(comparison, with_runs), *far_runs(comparison, with_runs)]
+    said.append(about_best(comparison, with_runs, tests))
+    if comparison.asked.baseline is not None or len(comparison.varying) < 2 or with_runs.completed.max() == 1:
+        pairs = tests[tests.kind.isin(["cells", "shares"])]
+        if comparison.asked.baseline is None and len(comparison.varying) > 1:
+            pairs = pairs[pairs.a.isin(with_runs.label[:2]) & pairs.b.isin(with_runs.label[:2])]
+        said += told(comparison, pairs, MOST_CELLS)
+    else:
+        said += [sentence for key in comparison.varying for sentence in about_key(comparison, tests, key)]
+        said += told(comparison, tests[tests.kind == "shares"], MOST_SAID)
+    if len(with_runs) > MOST_CELLS and comparison.asked.baseline is None:
+        said.append(
+            f"Of {len(with_runs):,} cells only the best is compared with each other one; p is corrected for all pairs."
+        )
     said += who_learned(cells)
     for keys, followers in comparison.follows.items():
         is_are = "is" if len(keys) == 1 else "together are"
@@ -53,87 +55,151 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, compared: pd.DataFram
     return said
 
 
-def worth_saying(compared: pd.DataFrame) -> pd.DataFrame:
-    """Drop undecided comparisons of shares: how many runs of each cell learned is reported anyway."""
-    return compared[(compared.test != "Fisher") | (compared.verdict == "differ")]
+def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
+    """Say which differences of cells these runs could show at all."""
+    fewest, most = cells.completed.min(), cells.completed.max()
+    runs = (
+        f"{len(cells):,} cells with {fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''} each"
+    )
+    least = resolution(tests[tests.kind == "cells"])
+    if np.isnan(least):
+        single = "one run cannot tell a better recipe from a luckier seed" if most == 1 else "their seeds do not vary"
+        return f"These runs, {runs}, have no interval: {single}."
+    shown = comparison.metric.scale * least
+    digits = int(max(0, -np.floor(np.log10(shown)))) if shown > 0 else 0
+    return f"These runs, {runs}, can show differences above about {shown:.{digits}f} {comparison.metric.unit}."
 
 
-def about_best(comparison: Comparison, cells: pd.DataFrame) -> str:
-    """Name the best cell, and the number of cells: a maximum of many is biased upwards."""
+def far_cells(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
+    """Name the cells whose mean is far from all others."""
+    values = cells[comparison.metric.column].dropna()
+    far = is_far(values, FAR_CELL)
+    if not 0 < far.sum() <= len(values) / 3:
+        return []
+    metric, others = comparison.metric, values[~far]
+    names = joined(
+        [f"{cells.label[place]} ({metric.number(values[place])}{metric.of_value})" for place in values.index[far]]
+    )
+    rest = f"{metric.number(others.min())} to {metric.number(others.max())}{metric.of_value}"
+    return [f"Far from the other {len(others)} cells, which have {rest}: {names}."]
+
+
+def far_runs(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
+    """Name the runs that are far from the others of their cell, by the spread within all cells."""
+    metric, deviations = comparison.metric, []
+    for row in cells[cells.completed > 1].to_dict("records"):
+        runs = comparison.members(row).set_index("run")[metric.column].dropna()
+        deviations.append(runs - runs.median())
+    if not deviations:
+        return []
+    each = pd.concat(deviations)
+    scale = each[each != 0].abs().median() / 0.6745
+    far = each[each.abs() > FAR_RUN * scale] if scale > EPSILON else each.head(0)
+    if not 0 < len(far) <= len(each) / 10:
+        return []
+    values = comparison.completed.set_index("run")[metric.column]
+    names = joined([f"{run} ({metric.number(values[run])}{metric.of_value})" for run in far.index])
+    return [f"Far from the other runs of {'its cell' if len(far) == 1 else 'their cells'}: {names}."]
+
+
+def is_far(values: pd.Series, limit: float) -> pd.Series:
+    """Tell which values are outliers, by the modified z-score; of fewer than four, none.
+
+    Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993); by mean deviation where the median one is 0.
+    """
+    deviation = (values - values.median()).abs()
+    scale = deviation.median() / 0.6745 or 1.253314 * deviation.mean()
+    return (deviation > limit * scale) & (len(values) > 3)
+
+
+def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
+    """Name the best cell, the number of cells, since a maximum of many is biased upwards, and its rivals."""
     metric, best = comparison.metric, cells.iloc[0]
     value = f"{with_interval(best, metric)}{metric.of_value}"
     if len(cells) == 1:
         return f"The {metric.name} of {best.label} is {value}."
     estimate = "overestimate" if metric.higher_is_better else "underestimate"
     lucky = "" if len(cells) == 2 else f"; the {metric.best} of {len(cells):,} cells, so probably an {estimate}"
-    return f"The {metric.best} {metric.name} is that of {best.label}: {value}{lucky}."
+    pairs = tests[(tests.kind == "cells") & (tests.verdict == "cannot tell") & tests.p.notna()]
+    rivals = [*pairs.b[pairs.a == best.label], *pairs.a[pairs.b == best.label]]
+    among = f" It cannot be told from {joined(rivals, most=4)}." if rivals and len(comparison.varying) > 1 else ""
+    return f"The {metric.best} {metric.name} is that of {best.label}: {value}{lucky}.{among}"
 
 
-def about_key(comparison: Comparison, by_key: pd.DataFrame, key: str) -> list[str]:
-    """Return a sentence per comparison of a key's values; beyond MOST_VALUES values, one on the best."""
-    mine = by_key[by_key.key == key]
-    values = comparison.learned[key].unique().tolist() if len(comparison.learned) else []
-    if len(values) > MOST_VALUES:
-        return in_summary(comparison, mine, key)
-    said = []
-    for _, row in worth_saying(mine).iterrows():
+def told(comparison: Comparison, rows: pd.DataFrame, most: int) -> list[str]:
+    """Return a sentence for each comparison with a verdict, and the number of those without."""
+    decided = rows[
+        (rows.verdict != "cannot tell") | ((rows.kind == "cells") & (rows.p.isna() | (rows.test == "McNemar")))
+    ]
+    said = [one_sentence(comparison, row, row.a, row.b) for row in decided.head(most).itertuples()]
+    if (more := len(decided) - most) > 0:
+        said.append(f"{more} more such comparisons are in pairs.csv.")
+    open_ = int(((rows.kind == "cells") & ~rows.index.isin(decided.index)).sum())
+    return said + ([f"{undecided(open_)} of cells."] if open_ else [])
+
+
+def undecided(many: int) -> str:
+    """Say how many comparisons show neither a difference nor equality."""
+    return f"Neither a difference nor equality is shown by {many} comparison{'s' if many > 1 else ''}"
+
+
+def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str]:
+    """Describe the effect of a key: within the values of a key that it interacts with, else on average."""
+    within = tests[(tests.kind == "within") & (tests.key == key)]
+    apart = {frozenset((row.a, row.b)) for row in within.itertuples()}
+    rows = tests[(tests.kind == "values") & (tests.key == key)]
+    rows = rows[np.array([frozenset((row.a, row.b)) not in apart for row in rows.itertuples()], dtype=bool)]
+    said = [within_values(comparison, group) for _, group in by_pair(within)]
+    decided = rows[rows.verdict != "cannot tell"]
+    for row in decided.head(MOST_SAID).itertuples():
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
-        over = ""
-        if row.cells > 1 and row.test != "Fisher":
-            number = comparison.metric.number
-            ends = f"{number(row.least)} in {row.least_in} to {number(row.most)} in {row.most_in}"
-            over = f", averaged over {row.cells} cells, from {ends}"
-        elif row.cells > 1:
-            over = f", summed over {row.cells} cells"
-        said.append(one_sentence(comparison, row, a, b, over))
-    compared = {frozenset((row.a, row.b)) for row in mine.itertuples()}
-    apart = [pair for pair in combinations(values, 2) if frozenset(pair) not in compared and UNSET not in pair]
-    if apart:
-        some = joined([" and ".join(comparison.named(key, value) for value in pair) for pair in apart], most=3)
-        said.append(f"Not averaged: {some} have no cell in common in which all else is alike; see the pairs of cells.")
+        said.append(one_sentence(comparison, row, a, b, averaged_over(comparison, row)))
+    if (more := len(decided) - MOST_SAID) > 0:
+        said.append(f"{more} more differences of {comparison.names[key]} are in pairs.csv.")
+    values = [value for value in dict.fromkeys(comparison.completed[key]) if value != UNSET]
+    compared = apart | {frozenset((row.a, row.b)) for row in rows.itertuples()}
+    alone = [pair for pair in combinations(values, 2) if len(values) <= MOST_VALUES and frozenset(pair) not in compared]
+    if alone:
+        some = joined([" and ".join(comparison.named(key, value) for value in pair) for pair in alone], most=3)
+        said.append(f"Not averaged: {some} have no cell in common in which all else is alike.")
+    if open_ := len(rows) - len(decided):
+        said.append(f"{undecided(open_)} of {comparison.names[key]}, averaged over the other keys.")
     return said
 
 
-def in_summary(comparison: Comparison, rows: pd.DataFrame, key: str) -> list[str]:
-    """Summarize the comparisons of a key's best value with every other one.
-
-    Args:
-        comparison: the runs.
-        rows: the key's rows of `main_effects`.
-        key: a key with more than MOST_VALUES values.
-    """
-    rows = rows[rows.test != "Fisher"]
-    if rows.empty:
-        return []
-    metric = comparison.metric
-    values = comparison.completed[key].nunique()
-    best = rows["first"].iloc[0]
-    told = rows.verdict == "differ"
-    won, lost = rows[told & (rows.a == best)], rows[told & (rows.b == best)]
-    same = rows[rows.verdict.isin(["equal", "identical"])]
-    open_ = rows[(rows.verdict == "cannot tell") & rows.p.notna()]
-    parts = []
-    if len(won):
-        least, most = won.difference.min(), won.difference.max()
-        parts.append(f"beats {len(won)}, by {metric.number(least)} to {metric.difference(most)}")
-    if len(lost):
-        parts.append(f"is beaten by {named_of(comparison, key, lost.a)} where both have runs")
-    for some, what in ((same, f"is equal{within(comparison)} to"), (open_, "cannot be told from")):
-        if len(some):
-            others = named_of(comparison, key, some.a.where(some.b == best, some.b))
-            parts.append(f"{what} {len(some)} ({others})")
-    if untested := values - 1 - len(won) - len(lost) - len(same) - len(open_):
-        parts.append(f"could not be tested against {untested}")
-    return [
-        f"Of the {values} values of {comparison.names[key]}, {best} is on average the best, "
-        f"and probably overestimated; compared with each other one it {'; '.join(parts)}. "
-        "(p is corrected for all pairs of values.)"
-    ]
+def by_pair(within: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Group effects within values by the two values compared, in either order, and by the other key."""
+    pair = [tuple(sorted((row.a, row.b))) for row in within.itertuples()]
+    return iter(within.groupby([pd.Series(pair, index=within.index, dtype=object), within.other], sort=False))
 
 
-def named_of(comparison: Comparison, key: str, values: Iterable[str]) -> str:
-    """Join the names of a key's values; of many, the first few."""
-    return joined([comparison.named(key, value) for value in values], most=5)
+def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
+    """Describe the effect of a key within each value of another."""
+    first = rows.iloc[0]
+    parts, open_ = [], []
+    for row in rows.sort_values("difference", ascending=False).itertuples():
+        a, b = (comparison.named(row.key, value) for value in (row.a, row.b))
+        given = comparison.named(row.other, row.u)
+        if row.verdict == "differ":
+            by = comparison.metric.difference(row.difference)
+            parts.append(f"with {given} {a} beats {b} by {by} ({evidence(comparison, row)})")
+        elif row.verdict in ("equal", "identical"):
+            parts.append(f"with {given} {a} and {b} are equal{within(comparison)}")
+        else:
+            open_.append(given)
+    if open_:
+        parts.append(f"with {' and '.join(open_)} no difference is shown")
+    key, other = comparison.names[first.key], comparison.names[first.other]
+    return f"The effect of {key} depends on {other}: {'; '.join(parts)}."
+
+
+def averaged_over(comparison: Comparison, row: Any) -> str:
+    """Say over how many cells a comparison is averaged, and from which to which difference; empty for one cell."""
+    if row.cells < 2:
+        return ""
+    number = comparison.metric.number
+    ends = f"{number(row.least)} in {row.least_in} to {number(row.most)} in {row.most_in}"
+    return f", averaged over {row.cells} cells, from {ends}"
 
 
 def who_learned(cells: pd.DataFrame) -> list[str]:
@@ -164,7 +230,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
 
     Args:
         comparison: the runs.
-        row: a row of `compare_cells` or `main_effects`.
+        row: a row of `compare`.
         a: name of the better one.
         b: name of the other.
         over: what was averaged over, with a leading comma; or empty.
@@ -175,30 +241,26 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
         verdict = "differ" if row.verdict == "differ" else "are not shown to differ"
         return f"These two runs of {a} and {b} {verdict} ({by}; {counts}; McNemar's test, corrected p {p_value(row)})."
     if row.test == "Fisher":
-        verdict = "learns more often than" if row.verdict == "differ" else "is not shown to learn more often than"
         counts = f"{row.learned_a:.0f} of {row.n_a} runs against {row.learned_b:.0f} of {row.n_b}{over}"
-        exact = f"Fisher's exact test, corrected p {p_value(row)}" if pd.notna(row.p) else "too few to test"
-        return f"{a} {verdict} {b} ({counts}; {exact})."
+        return f"{a} learns more often than {b} ({counts}; Fisher's exact test, corrected p {p_value(row)})."
     if row.verdict == "identical":
         return f"{a} and {b} are equal, seed by seed ({seeds(row)}{over})."
-    if row.test == "none" or pd.isna(row.p):
+    if pd.isna(row.p):
         if abs(row.difference) < EPSILON:
             return f"On average {a} and {b} are equal, with no interval{over}."
         return f"{a} is {by} better than {b}, with no interval{over}."
-    number = comparison.metric.number
-    ends = f"95 % interval {number(row.low)} to {number(row.high)}"
     if row.verdict == "differ":
         little = f", which is less than the margin of {margin(comparison)}" if row.p_equal_corrected < ALPHA else ""
-        return f"{a} beats {b} by {by}{little} ({ends}, {seeds(row)}{over}; corrected p {p_value(row)})."
-    if row.verdict == "equal":
-        return f"{a} and {b} are equal{within(comparison)} ({by}, {ends}, {seeds(row)}{over})."
-    doubt = ""
-    if row.low > 0:
-        doubt = "; taken alone the interval excludes zero, among so many comparisons that proves nothing"
-    neither = ""
-    if comparison.margin is not None:
-        neither = f"; neither a difference nor equality{within(comparison)} is shown"
-    return f"Cannot tell {a} from {b} ({by}, {ends}, {seeds(row)}{over}{doubt}{neither})."
+        return f"{a} beats {b} by {by}{little} ({evidence(comparison, row)}{over})."
+    number = comparison.metric.number
+    ends = f"95 % interval {number(row.low)} to {number(row.high)}"
+    return f"{a} and {b} are equal{within(comparison)} ({by}, {ends}, {seeds(row)}{over})."
+
+
+def evidence(comparison: Comparison, row: Any) -> str:
+    """Return a difference's interval, number of seeds and corrected p-value."""
+    number = comparison.metric.number
+    return f"95 % interval {number(row.low)} to {number(row.high)}, {seeds(row)}, corrected p {p_value(row)}"
 
 
 def seeds(row: Any) -> str:
@@ -221,62 +283,19 @@ def within(comparison: Comparison) -> str:
     return f" within {margin(comparison)}" if comparison.margin is not None else ""
 
 
-def plan(comparison: Comparison, compared: pd.DataFrame, by_key: pd.DataFrame) -> pd.DataFrame:
-    """Compute which differences more seeds would detect, for every undecided comparison.
-
-    Args:
-        comparison: the runs.
-        compared: the table from `compare_cells`; used if there are no main effects.
-        by_key: the table from `main_effects`.
-
-    Returns:
-        one row per undecided comparison of means: a, b, and for each of SEED_COUNTS the smallest difference, in the
-        metric's unit, that this many seeds detect with 80 % power after correction, given the observed spread.
-    """
-    table = by_key if len(by_key) else compared
-    open_ = table[(table.verdict == "cannot tell") & table.spread.notna()]
-    rows = []
-    for _, row in open_.iterrows():
-        names = [comparison.named(row.key, value) for value in (row.a, row.b)] if len(by_key) else [row.a, row.b]
-        shown = {n: comparison.metric.scale * detectable(row.spread, n, int(row.n_comparisons)) for n in SEED_COUNTS}
-        rows.append({"a": names[0], "b": names[1]} | shown)
-    return pd.DataFrame(rows, columns=["a", "b", *SEED_COUNTS])
-
-
-def enough(comparison: Comparison, planned: pd.DataFrame) -> int | None:
-    """Return the smallest of SEED_COUNTS that detects every difference as large as the margin; None if none does."""
-    assert comparison.margin is not None
-    wanted = comparison.margin * comparison.metric.scale
-    return next((seeds for seeds in SEED_COUNTS if (planned[seeds] <= wanted).all()), None)
-
-
-def about_seeds(comparison: Comparison, planned: pd.DataFrame) -> str:
-    """Say which differences more seeds would detect, for the comparison with the widest spread."""
-    worst = planned.loc[planned[SEED_COUNTS[0]].idxmax()]
-    digits = comparison.metric.digits
-    steps = ", ".join(f"{seeds} seeds {worst[seeds]:.{digits}f}" for seeds in SEED_COUNTS)
-    return (
-        "How many seeds would tell? The smallest difference that 80 of 100 sweeps would show, by the spread at hand, "
-        f"for {worst.a} and {worst.b}: {steps} {comparison.metric.unit}."
-    )
-
-
 def p_value(row: Any) -> str:
     """Format a corrected p-value with its relation sign."""
     return "< 0.001" if row.p_corrected < 0.001 else f"= {row.p_corrected:.3f}"
 
 
 def with_interval(row: Any, metric: Metric) -> str:
-    """Format a cell's mean, with half the width of its 95 % interval if there is one; or its median and range.
-
-    Median and range if runs did not learn or the interval exceeds the metric's bounds: neither is normally distributed.
-    """
+    """Format a cell's mean with its 95 % interval: half its width, or both ends if they are not symmetric."""
     mean, low, high = (row[f"{metric.column}{end}"] for end in ("", ".low", ".high"))
     if pd.isna(mean):
         return ""
     number = metric.number
-    beyond = low < metric.bounds[0] or high > metric.bounds[1]
-    if beyond or (row["mixed"] and metric.of_learning and row["completed"] > 1):
-        median, least, most = (number(row[f"{metric.column}{end}"]) for end in (".median", ".least", ".most"))
-        return f"{median} ({least} to {most})"
-    return number(mean) + ("" if pd.isna(low) else f" ± {number(mean - low)}")
+    if pd.isna(low) or pd.isna(high):
+        return number(mean)
+    if metric.bounds[0] < low and high < metric.bounds[1]:
+        return f"{number(mean)} ± {number(mean - low)}"
+    return f"{number(mean)}, {number(low)} to {number(high)}"

@@ -6,46 +6,34 @@ table of runs (accuracies in [0, 1]); differences are positive if the first is b
 
 import shlex
 from collections.abc import Sequence
-from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
-from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
+from handgrad.comparison import contrasts
+from handgrad.comparison.contrasts import MOST_CELLS, Contrast, chosen_pairs
 from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined, keys_called
+from handgrad.comparison.metrics import find_metric
+from handgrad.comparison.model import ALPHA, EPSILON, Model
 from handgrad.comparison.table import Comparison
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 
-LEVEL = 0.95
-ALPHA = 1 - LEVEL
-POWER = 0.8
-EPSILON = 1e-12  # smaller differences are rounding errors, and no spread to infer from
-SEED_COUNTS = (3, 5, 10, 20, 30)  # numbers of seeds to plan for
-FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "test", "n", "n_a", "n_b", "identical"]
+NAMES = ["kind", "key", "a", "b", "other", "u", "v", "cells"]
+FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "df", "test", "n", "n_a", "n_b", "identical"]
 COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
-MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the best is compared with the others
+ENDS = ("low", "high", "median", "least", "most")
+RANGE = ["least", "least_in", "most", "most_in"]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean and 95 % confidence interval (Student's t); its ends are NaN without spread or a second value.
-
-    Source: scipy.stats.ttest_1samp.
-    """
-    numbers = np.asarray(values, dtype=float)
-    if not len(numbers):
-        return float("nan"), float("nan"), float("nan")
-    if len(numbers) < 2 or np.ptp(numbers) < EPSILON:
-        return float(numbers[0]), float("nan"), float("nan")
-    found = stats.ttest_1samp(numbers, 0).confidence_interval(LEVEL)
-    return float(numbers.mean()), float(found.low), float(found.high)
+def model_of(samples: Sequence[pd.Series], paired: bool = True) -> Model:
+    """Return the model of samples indexed by seed, one per cell."""
+    wide = pd.concat(samples, axis=1, keys=range(len(samples))) if samples else pd.DataFrame()
+    return Model(wide.to_numpy(dtype=float), paired)
 
 
 def label(comparison: Comparison, row: Any) -> str:
@@ -60,31 +48,37 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         comparison: the runs.
 
     Returns:
-        one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether a
-        finished run did not learn; for train and test accuracy, test loss, gap, seconds per epoch and the metric asked
-        for: the mean over the completed runs, its interval's ends `.low` and `.high` (except for times, NaN if mixed),
-        `.median`, `.least` and `.most`; reference, if all runs have the same.
+        one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether
+        some finished runs learned and others did not; for train and test accuracy, test loss, gap, seconds per epoch
+        and the metric asked for: the mean over the completed runs, its interval's ends `.low` and `.high` within what
+        the metric can be (except for times, NaN if mixed), `.median`, `.least` and `.most`; reference, if all runs
+        have the same.
     """
     scored, metric = comparison.scored, comparison.metric
-    names = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
-    rows = []
+    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
+    names = [
+        name for name in dict.fromkeys([*usual, metric.column]) if name in comparison.completed or name == metric.column
+    ]
+    rows, samples = [], dict[str, list[pd.Series]]((name, []) for name in names)
     for values, runs in comparison.table.groupby(comparison.keys, sort=False):
         row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
         row = {"label": label(comparison, row)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
         row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
-        row |= {"mixed": row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
+        row |= {"mixed": 0 < row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
-        for name in dict.fromkeys([*names, metric.column]):
-            numbers = members[name].dropna().groupby(level=0).mean() if name in members else pd.Series(dtype=float)
-            mean, low, high = interval(numbers.tolist())
-            if row["mixed"] and not name.startswith("seconds"):
-                low = high = np.nan
-            extremes = (numbers.median(), numbers.min(), numbers.max())
-            row |= {name: mean, f"{name}.low": low, f"{name}.high": high}
-            row |= dict(zip((f"{name}.median", f"{name}.least", f"{name}.most"), extremes, strict=True))
+        for name in names:
+            numbers = members.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean()
+            samples[name].append(numbers)
+            found = (numbers.mean(), np.nan, np.nan, numbers.median(), numbers.min(), numbers.max())
+            row |= dict(zip((name, *(f"{name}.{end}" for end in ENDS)), found, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
+    for name in names:
+        found = model_of(samples[name]).test(np.eye(len(cells)))
+        one = find_metric(name, scored, names)
+        for end in ("low", "high"):
+            cells[f"{name}.{end}"] = found[end].clip(*one.bounds).where(~(cells.mixed & one.of_learning))
     repeats = cells.groupby("label").cumcount()
     cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
     order = cells[metric.column] * metric.sign
@@ -96,44 +90,130 @@ def reference_of(runs: pd.DataFrame) -> float:
     return runs.reference.iloc[0] if "reference" in runs and runs.reference.nunique(dropna=False) == 1 else np.nan
 
 
-def compare_means(a: pd.Series, b: pd.Series, margin: float | None) -> dict[str, Any]:
-    """Compare two samples' means: difference with its 95 % interval, p-values of difference and of equivalence.
+def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
+    """Test all contrasts of a comparison as one family: pairs of cells, values of keys, interactions of keys.
 
-    The test is paired over the shared seeds, if there are two or more, and ignores the others; otherwise Welch's.
-
-    Args:
-        a: values by seed.
-        b: the other sample's values by seed.
-        margin: equivalence margin; None: no test of equivalence.
+    Compared are all pairs of cells; with a baseline, only pairs with it, and nothing else; beyond MOST_CELLS, only
+    pairs with the best. Values of keys are compared if two keys or more vary. Where two keys interact, the effects of
+    each within the values of the other are tested as well. Runs that did not learn are no part of a sample with runs
+    that did: for such cells, the shares that learned are compared in further rows.
 
     Returns:
-        difference, low, high; p; p_equal, of two one-sided tests; spread, the standard deviation of one seed's
-        difference; test; n, the seeds used of each; n_a and n_b, the seeds of each; identical, whether all pairs agree.
-
-    Source: scipy.stats.ttest_rel, ttest_ind; statsmodels.stats.weightstats.ttost_paired, ttost_ind.
+        one row per comparison, the better one first: the fields of `Contrast`; the columns of `Model.test`; of
+        averages, the smallest and largest difference, with its cell; of two single runs, McNemar's test; of shares,
+        Fisher's; p_corrected, p_equal_corrected, n_comparisons, verdict: see `with_verdicts`.
     """
-    least = min(len(a), len(b))
-    found: dict[str, Any] = {"n_a": len(a), "n_b": len(b), "n": least, "test": "none"}
-    shared = a.index.intersection(b.index)
-    if len(shared) >= 2:
-        a, b = a[shared], b[shared]
-        found |= {"test": "paired t", "n": len(shared)}
-    elif least >= 2:
-        found["test"] = "Welch t"
-    paired = found["test"] == "paired t"
-    found |= {"difference": a.mean() - b.mean(), "identical": paired and (a - b).abs().max() < EPSILON}
-    found |= dict.fromkeys(("low", "high", "p", "p_equal", "spread"), np.nan)
-    varies = np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b)) if found["test"] != "none" else 0
-    if varies < EPSILON:
-        return found
-    result = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-    ends = result.confidence_interval(LEVEL)
-    spread = (a - b).std() if paired else np.hypot(a.std(), b.std())
-    found |= {"low": ends.low, "high": ends.high, "p": result.pvalue, "spread": spread}
-    if margin is not None:
-        test = ttost_paired if paired else partial(ttost_ind, usevar="unequal")
-        found["p_equal"] = test(a.to_numpy(), b.to_numpy(), -margin, margin)[0]
-    return found
+    done = cells[cells.completed + cells.diverged > 0].reset_index(drop=True)
+    first = None if comparison.asked.baseline is None else baseline(comparison, done)
+    samples = [comparison.sample(row) for row in done.to_dict("records")]
+    used = [place for place, sample in enumerate(samples) if len(sample)]
+    model, labels = model_of([samples[place] for place in used], comparison.paired), done.label[used].tolist()
+    found = contrasts.pairs(labels, places_of_pairs(used, first))
+    further = 0 if first is not None else number_of_pairs(len(used)) - len(found)
+    keys: dict[str, list[str]] = {}
+    places: contrasts.Cells = {
+        tuple(done[key][place] for key in comparison.varying): number for number, place in enumerate(used)
+    }
+    if first is None and len(comparison.varying) > 1 and max(map(len, samples), default=0) > 1:
+        keys = values_best_first(comparison, done.iloc[used])
+        effects = contrasts.main_effects(comparison, places, keys)
+        many = [len(values) for values in keys.values() if len(values) > contrasts.MOST_VALUES]
+        further += sum(number_of_pairs(values) - values + 1 for values in many)
+        found += effects + contrasts.interactions(comparison, places, keys)
+    table = with_images(comparison, done.iloc[used], tested(comparison, model, found, labels))
+    learned = shares(comparison, done, places_of_pairs(range(len(done)), first))
+    table = with_verdicts(
+        pd.concat([each for each in (table, learned) if len(each)] or [table], ignore_index=True), further
+    )
+    parts = [each for row in interacting(comparison, table) for each in parts_of(comparison, places, keys, row)]
+    parts = list({(part.key, part.a, part.b, part.other, part.u): part for part in parts}.values())
+    inside = with_verdicts(tested(comparison, model, parts, labels), further + len(table))
+    return pd.concat([table, inside], ignore_index=True) if parts else table
+
+
+def number_of_pairs(many: int) -> int:
+    """Return the number of pairs among `many` items."""
+    return many * (many - 1) // 2
+
+
+def places_of_pairs(used: Sequence[int], first: int | None) -> list[tuple[int, int]]:
+    """Return the pairs of cells to compare, as places in `used`: of a baseline, those with it."""
+    if first is None:
+        return chosen_pairs(range(len(used)), MOST_CELLS)
+    return [(used.index(first), place) for place, each in enumerate(used) if each != first and first in used]
+
+
+def values_best_first(comparison: Comparison, cells: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the values of every varying key by the mean metric of their cells, best first."""
+    better = comparison.metric.sign * cells[comparison.metric.column]
+    return {
+        key: better.groupby(cells[key], sort=False).mean().sort_values(ascending=False, kind="stable").index.tolist()
+        for key in comparison.varying
+    }
+
+
+def tested(comparison: Comparison, model: Model, found: Sequence[Contrast], labels: Sequence[str]) -> pd.DataFrame:
+    """Test contrasts; return a row for each, the better one first."""
+    columns = [*NAMES, *FOUND, *COUNTS, *RANGE]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    many = model.values.shape[1]
+    table = pd.DataFrame([contrast.row() for contrast in found])
+    results = model.test(np.stack([each.weights(many) for each in found]), comparison.margin)
+    seeds, means = (~np.isnan(model.values)).sum(axis=0), np.nanmean(model.values, axis=0)
+    rows = []
+    for row, contrast in zip(pd.concat([table, results], axis=1).to_dict("records"), found, strict=True):
+        row |= {"n_a": seeds[list(contrast.plus)].min(), "n_b": seeds[list(contrast.minus)].min()}
+        if contrast.kind in ("values", "within") and contrast.cells > 1:
+            plus, minus = np.array([contrast.plus, contrast.minus])
+            each = means[plus] - means[minus]
+            low, high = each.argmin(), each.argmax()
+            row["identical"] = row["identical"] and bool(np.abs(each).max() < EPSILON)
+            row |= {
+                "least": each[low],
+                "least_in": labels[plus[low]],
+                "most": each[high],
+                "most_in": labels[plus[high]],
+            }
+        rows.append(better_first(row))
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def interacting(comparison: Comparison, table: pd.DataFrame) -> list[Any]:
+    """Return the interactions that were found and are not smaller than the margin."""
+    least = comparison.margin or 0.0
+    found = table[(table.kind == "interaction") & (table.verdict == "differ") & (table.difference.abs() >= least)]
+    return list(found.itertuples())
+
+
+def parts_of(comparison: Comparison, cells: contrasts.Cells, keys: dict[str, list[str]], row: Any) -> list[Contrast]:
+    """Return the effects of each of two interacting keys within every value of the other."""
+    one = contrasts.within(comparison, cells, row.key, row.other, keys[row.other], (row.a, row.b))
+    other = contrasts.within(comparison, cells, row.other, row.key, keys[row.key], (row.u, row.v))
+    return [*one, *other]
+
+
+def with_images(comparison: Comparison, cells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Test pairs of single runs by the images that each classifies correctly."""
+    if comparison.metric.column != "test/accuracy":
+        return table
+    rows = {row["label"]: row for row in cells.to_dict("records")}
+    for place in table.index[(table.kind == "cells") & (table.n_a == 1) & (table.n_b == 1)]:
+        members = (comparison.members(rows[table[name][place]]).number.iloc[0] for name in ("a", "b"))
+        for name, value in mcnemar_test(*(comparison.tables[number] for number in members)).items():
+            table.loc[place, name] = value
+    return table
+
+
+def shares(comparison: Comparison, cells: pd.DataFrame, chosen: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """Compare the shares of runs that learned, of pairs of cells in one of which some did and others did not."""
+    rows = []
+    finished = (cells.completed + cells.diverged).tolist()
+    for a, b in chosen if comparison.metric.of_learning else ():
+        if cells.mixed[[a, b]].any() and min(finished[a], finished[b]) > 1:
+            test = fisher_test((cells.learned[a], finished[a]), (cells.learned[b], finished[b]))
+            rows.append(better_first({"kind": "shares", "a": cells.label[a], "b": cells.label[b], "cells": 1} | test))
+    return pd.DataFrame(rows, columns=[*NAMES, *FOUND, *COUNTS, *RANGE])
 
 
 def better_first(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +221,9 @@ def better_first(row: dict[str, Any]) -> dict[str, Any]:
     if not row["difference"] < 0:
         return row
     swapped = {"low": -row["high"], "high": -row["low"], "difference": -row["difference"]}
+    if "least" in row:
+        swapped |= {"least": -row["most"], "most": -row["least"]}
+        swapped |= {"least_in": row["most_in"], "most_in": row["least_in"]}
     for name in ("", "n_", "only_", "learned_"):
         one, other = f"{name}a", f"{name}b"
         if one in row:
@@ -176,56 +259,6 @@ def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
     return found | {"test": "Fisher", "n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
 
 
-def number_of_pairs(many: int) -> int:
-    """Return the number of pairs among `many` items."""
-    return many * (many - 1) // 2
-
-
-def chosen_pairs(many: int, most: int) -> list[tuple[int, int]]:
-    """Return the index pairs to compare: all, or with more than `most` items, the first with every other."""
-    return list(combinations(range(many), 2)) if many <= most else [(0, other) for other in range(1, many)]
-
-
-def compare_cells(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
-    """Compare all pairs of cells; with a baseline, only pairs with it; beyond MOST_CELLS, only pairs with the best.
-
-    The metric of runs that did not learn is not normally distributed. If a finished run of either cell did not learn,
-    one row compares the shares that learned, and another the metric of the runs that did.
-
-    Returns:
-        one row per comparison, the better cell first: a, b, the results of `compare_means`, `mcnemar_test` or
-        `fisher_test`, and of `with_verdicts`. All pairs are corrected for, compared or not: the best cell was chosen
-        among them.
-    """
-    done = cells[cells.completed + cells.diverged > 0].reset_index(drop=True)
-    records = done.to_dict("records")
-    samples = [comparison.sample(row) for row in records]
-    finished = [(row["learned"], row["completed"] + row["diverged"]) for row in records]
-    if comparison.asked.baseline is None:
-        places = chosen_pairs(len(done), MOST_CELLS)
-        family = number_of_pairs(len(done))
-    else:
-        first = baseline(comparison, done)
-        places = [(first, other) for other in range(len(done)) if other != first]
-        family = len(places)
-    rows = []
-    for a, b in places:
-        named = {"a": done.label[a], "b": done.label[b]}
-        if comparison.metric.of_learning and done.mixed[[a, b]].any() and min(finished[a][1], finished[b][1]) > 1:
-            rows.append(better_first(named | fisher_test(finished[a], finished[b])))
-        if samples[a].empty or samples[b].empty:
-            family -= 1
-            continue
-        found = compare_means(samples[a], samples[b], comparison.margin)
-        if len(samples[a]) == len(samples[b]) == 1 and comparison.metric.column == "test/accuracy":
-            members = (comparison.members(records[place]).number for place in (a, b))
-            found |= mcnemar_test(*(comparison.tables[number.iloc[0]] for number in members))
-        rows.append(better_first(named | found))
-    return with_verdicts(
-        pd.DataFrame(rows, columns=["a", "b", *FOUND, *COUNTS]), family, number_of_families(comparison)
-    )
-
-
 def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
     """Return the index of the baseline cell, given by its label or by key=value words.
 
@@ -253,42 +286,29 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
     return int(np.flatnonzero(fits)[0])
 
 
-def averages(comparison: Comparison) -> bool:
-    """Tell whether values of keys are compared as well as cells."""
-    return comparison.asked.baseline is None and any(len(runs) > 1 for runs in comparison.by_cell.values())
-
-
-def number_of_families(comparison: Comparison) -> int:
-    """Return the number of families of comparisons: cells and, if several keys vary, their values."""
-    return 2 if averages(comparison) and len(comparison.varying) > 1 else 1
-
-
-def with_verdicts(table: pd.DataFrame, family: int, tables: int) -> pd.DataFrame:
-    """Correct each kind of p-value separately by Holm's method, and add verdicts.
-
-    Several tables share the 5 % equally (Bonferroni's method over tables), so that one sweep in twenty without a
-    difference claims one, not one in ten.
+def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
+    """Correct each kind of p-value by Holm's method over all comparisons of a sweep, and add verdicts.
 
     Args:
         table: comparisons; those of shares answer another question than those of means, and are corrected separately.
-        family: number of comparisons of means to correct for.
-        tables: number of such tables.
+        further: number of comparisons of means that were not made but could have been, to correct for.
 
     Returns:
         the table with p_corrected, p_equal_corrected, n_comparisons (the factor of the smallest p), and verdict:
         "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
     """
-    shares = table.test == "Fisher"
-    kinds = ((shares, int(shares.sum())), (~shares, family))
+    shares, interactions = table.kind == "shares", table.kind == "interaction"
+    made = ~shares
+    kinds = {"p": [(shares, 0), (made, further)], "p_equal": [(made & ~interactions, further)]}
     told = {
-        name: (tables * pd.concat([holm(table[name][rows], number) for rows, number in kinds])).clip(upper=1)
-        for name in ("p", "p_equal")
+        name: pd.concat([holm(table[name][rows], int(rows.sum()) + more) for rows, more in some]).reindex(table.index)
+        for name, some in kinds.items()
     }
     verdict = pd.Series("cannot tell", index=table.index)
     verdict[told["p_equal"] < ALPHA] = "equal"
     verdict[table.identical.eq(True)] = "identical"
     verdict[told["p"] < ALPHA] = "differ"
-    n_comparisons = tables * np.where(shares, shares.sum(), family)
+    n_comparisons = np.where(shares, shares.sum(), made.sum() + further)
     return table.assign(
         p_corrected=told["p"], p_equal_corrected=told["p_equal"], n_comparisons=n_comparisons, verdict=verdict
     )
@@ -310,20 +330,3 @@ def holm(p: pd.Series, family: int) -> pd.Series:
     return pd.Series(
         multipletests(np.concatenate([known, untested]), ALPHA, "holm")[1][: len(known)], index=known.index
     ).reindex(p.index)
-
-
-def detectable(spread: float, seeds: int, comparisons: int) -> float:
-    """Return the smallest difference that a paired test on `seeds` seeds detects with 80 % power.
-
-    Args:
-        spread: standard deviation of one seed's difference.
-        seeds: number of seeds in the planned sweep.
-        comparisons: number of comparisons to correct for; Holm's first step uses all of them.
-
-    Source: statsmodels.stats.power.TTestPower.
-    """
-    test, alpha = TTestPower(), ALPHA / max(comparisons, 1) / 2  # one-sided: the other tail's power is negligible
-    about = (stats.t.ppf(1 - alpha, seeds - 1) + stats.t.ppf(POWER, seeds - 1)) / seeds**0.5
-    # Not solve_power: it starts at 0.5 and stops at a power of 0.07 for 3 seeds and 66 comparisons.
-    size = brentq(lambda size: test.power(size, seeds, alpha, alternative="larger") - POWER, about / 3, 3 * about)
-    return float(size) * spread

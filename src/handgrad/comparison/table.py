@@ -52,6 +52,7 @@ class Comparison:
     scored: the evaluated set: "test", or "val" if no run has test scores.
     tables: for each row of `table`, the run's other files.
     remarks: sentences about damaged, incomplete or incompatible runs.
+    paired: whether runs of different cells with the same seed share their random numbers.
     """
 
     table: pd.DataFrame
@@ -64,6 +65,7 @@ class Comparison:
     scored: str
     tables: list[RunTables]
     remarks: list[str]
+    paired: bool = True
 
     @cached_property
     def varying(self) -> list[str]:
@@ -102,12 +104,13 @@ class Comparison:
     def completed(self) -> pd.DataFrame:
         """Rows of completed runs, the only ones that enter a mean.
 
-        With `gap`: train accuracy minus the scored set's, and `number`: the run's place in `tables`.
+        With `gap`: train accuracy minus the scored set's, if both are known, and `number`: the run's place in `tables`.
         """
         done = self.table[self.table.status == "completed"]
         if done.empty:
             return done
-        return done.assign(gap=gap(done, self.scored), number=done.index)
+        known = {"train/accuracy", f"{self.scored}/accuracy"} <= set(done)
+        return done.assign(number=done.index, **({"gap": gap(done, self.scored)} if known else {}))
 
     @cached_property
     def by_cell(self) -> dict[Any, pd.DataFrame]:
@@ -119,26 +122,18 @@ class Comparison:
         none = self.completed.head(0).set_index("seed")
         return self.by_cell.get(tuple(row[key] for key in self.keys), none)
 
-    @cached_property
-    def learned(self) -> pd.DataFrame:
-        """Completed runs that have the metric; if it measures learning, only those that learned."""
-        done = self.completed
-        done = done[done.outcome == "learned"] if self.metric.of_learning else done
-        return done.dropna(subset=[self.metric.column]) if len(done) else done
-
     def sample(self, row: Any) -> pd.Series:
-        """Return a cell's sample: the metric of its `learned` runs by seed, its sign such that higher is better.
+        """Return a cell's sample: the metric of its completed runs by seed, its sign such that higher is better.
 
-        A cell's only run counts whether it learned or not: it gives no interval. Several runs of one seed, which
-        `group` pools, count as one, by their mean.
+        Where some runs learned and others did not, only those that did: a mean of both would describe neither. Several
+        runs of one seed, which `group` pools, count as one, by their mean.
         """
         runs = self.members(row)
         if runs.empty:
             return pd.Series(dtype=float)
-        values = runs[self.metric.column].dropna()
-        if len(runs) > 1:
-            values = values[runs.number.isin(self.learned.number)]
-        return self.metric.sign * values.groupby(level=0).mean()
+        if self.metric.of_learning and row["mixed"]:
+            runs = runs[runs.outcome == "learned"]
+        return self.metric.sign * runs[self.metric.column].dropna().groupby(level=0).mean()
 
 
 def gap(table: pd.DataFrame, scored: str) -> pd.Series:

@@ -1,0 +1,126 @@
+"""Contrasts of a sweep's cells: pairs of cells, values of a key, interactions of two keys, and effects within values.
+
+The weights of a contrast are those of a factorial design: two values of a key are compared by their means over the
+combinations of all other keys that both have.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from handgrad.comparison.table import Comparison
+
+MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the best is compared with the others
+MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
+Cells = Mapping[tuple[str, ...], int]  # places of the cells by the values of the varying keys
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Mean of some cells minus the mean of others; of an interaction, the difference of two such differences.
+
+    kind: "cells", "values" (of a key), "interaction" or "within" (the effect of a key within one value of another).
+    a, b: what is compared: names of cells, or values of `key`.
+    plus, minus: places of the cells that count positively and negatively, in pairs that are alike in all other keys.
+    cells: number of cells that are averaged.
+    key: the key whose values are compared; empty for cells.
+    other: the second key of an interaction, or the key whose value is fixed.
+    u, v: its two values; for "within", u is the fixed one.
+    """
+
+    kind: str
+    a: str
+    b: str
+    plus: tuple[int, ...]
+    minus: tuple[int, ...]
+    cells: int = 1
+    key: str = ""
+    other: str = ""
+    u: str = ""
+    v: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Return everything but the places of cells."""
+        return {name: value for name, value in vars(self).items() if name not in ("plus", "minus")}
+
+    def weights(self, many: int) -> np.ndarray:
+        """Return the weights of `many` cells."""
+        weights = np.zeros(many)
+        weights[list(self.plus)], weights[list(self.minus)] = 1 / self.cells, -1 / self.cells
+        return weights
+
+
+def pairs(labels: Sequence[str], places: Sequence[tuple[int, int]]) -> list[Contrast]:
+    """Return the contrasts of pairs of cells, given by their places."""
+    return [Contrast("cells", labels[a], labels[b], (a,), (b,)) for a, b in places]
+
+
+def main_effects(comparison: Comparison, cells: Cells, best_first: Mapping[str, Sequence[str]]) -> list[Contrast]:
+    """Return the contrasts of the values of every key, averaged over all other keys.
+
+    Args:
+        comparison: the runs.
+        cells: places of the cells that have runs.
+        best_first: the values of every key; beyond MOST_VALUES only the first is compared with the others.
+    """
+    found = []
+    for key, values in best_first.items():
+        for a, b in chosen_pairs(values, MOST_VALUES):
+            both = shared(comparison, cells, {key: a}, {key: b})
+            if both:
+                plus, minus = zip(*both, strict=True)
+                found.append(Contrast("values", a, b, plus, minus, len(both), key))
+    return found
+
+
+def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, Sequence[str]]) -> list[Contrast]:
+    """Return the contrasts that compare the effect of one key within two values of another.
+
+    Keys of more than MOST_VALUES values are left out: hyper-parameter searches have no factorial design.
+    """
+    found = []
+    for key, other in combinations(best_first, 2):
+        if max(len(best_first[key]), len(best_first[other])) > MOST_VALUES:
+            continue
+        for (a, b), (u, v) in product(combinations(best_first[key], 2), combinations(best_first[other], 2)):
+            fixed = [{key: one, other: two} for one, two in ((a, u), (b, u), (a, v), (b, v))]
+            four = shared(comparison, cells, *fixed)
+            if four:
+                au, bu, av, bv = zip(*four, strict=True)
+                found.append(Contrast("interaction", a, b, au + bv, bu + av, len(four), key, other, u, v))
+    return found
+
+
+def within(
+    comparison: Comparison, cells: Cells, key: str, other: str, values: Sequence[str], ab: tuple[str, str]
+) -> Iterator[Contrast]:
+    """Yield the effect of two values of a key within each value of another key."""
+    a, b = ab
+    for u in values:
+        both = shared(comparison, cells, {key: a, other: u}, {key: b, other: u})
+        if both:
+            plus, minus = zip(*both, strict=True)
+            yield Contrast("within", a, b, plus, minus, len(both), key, other, u)
+
+
+def shared(comparison: Comparison, cells: Cells, *fixed: Mapping[str, str]) -> list[tuple[int, ...]]:
+    """Return the places of cells that are alike in all keys but the fixed ones, a place for each mapping."""
+    keys = comparison.varying
+    free = [place for place, key in enumerate(keys) if key not in fixed[0]]
+    groups: list[dict[tuple[str, ...], int]] = [
+        {
+            tuple(values[place] for place in free): number
+            for values, number in cells.items()
+            if all(values[keys.index(key)] == value for key, value in each.items())
+        }
+        for each in fixed
+    ]
+    return [tuple(group[rest] for group in groups) for rest in groups[0] if all(rest in group for group in groups)]
+
+
+def chosen_pairs(names: Sequence[Any], most: int) -> list[tuple[Any, Any]]:
+    """Return the pairs to compare: all, or with more than `most` names, the first with every other."""
+    return list(combinations(names, 2)) if len(names) <= most else [(names[0], other) for other in names[1:]]
