@@ -25,6 +25,9 @@ REPORT = ["comparison/sentences", "comparison/compare", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
     "identity": ["cli/train", "runs/record"],
+    "comparison/axes": ["comparison/figures"],
+    "comparison/figures": ["comparison/figures"],
+    "comparison/look": ["comparison/figures"],
     "comparison/progress": ["cli/sweep", *REPORT],
     "console": ["cli/command"],
     "errors": ["cli/command", "cli/options", "config"],

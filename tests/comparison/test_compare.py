@@ -180,9 +180,6 @@ def test_reference_value_is_shown_with_the_cell_of_its_settings(tmp_path: Path) 
     cells = statistics.summarize_cells(comparison)
     assert cells.reference.fillna(0).tolist() == [0.95, 0]
     assert "paper is shown beside cells with its activation, optimizer.lr: 1 of 2 rows." in comparison.remarks
-    drawn = {name: figure for name, _, figure in figures.every(comparison, cells)}
-    (mark,) = (each for each in drawn["accuracy"].axes[0].collections if each.get_label() == "paper")
-    assert np.asarray(mark.get_offsets()).tolist() == [[95.0, 0]]
     losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
     table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # rows with equal numbers count separately
@@ -230,15 +227,6 @@ def test_nothing_to_compare_is_reported_in_one_sentence(tmp_path: Path) -> None:
     leave_run(tmp_path / "0", 0.9, status="running")
     leave_run(tmp_path / "1", 0.9, activation="tanh", status="diverged", reason="too fast")
     assert "No run is completed yet." in everything(tmp_path)[-1]
-
-
-def test_every_figure_with_data_is_drawn(tmp_path: Path) -> None:
-    for lr in (0.0, 0.001, 0.1):
-        for seed, noise in enumerate(NOISE):
-            leave_run(tmp_path / f"{lr}-{seed}", 0.9 + lr / 10 + noise, seed, lr=lr)
-    comparison, cells, *_ = everything(tmp_path)
-    drawn = [name for name, _, _ in figures.every(comparison, cells)]
-    assert drawn == ["accuracy", "curves", "gap", "confusion", "time", "option"]
 
 
 def test_newest_sweep_is_compared_on_one_page(command: RunCommand, tmp_path: Path) -> None:
@@ -477,18 +465,6 @@ def test_damaged_file_is_left_out_by_name_and_the_rest_compared(tmp_path: Path, 
     assert ("confusion" in drawn) == (name != "confusion_test.csv")
     assert pairs.test.tolist() == ["none" if name == "predictions.csv" else "McNemar"]
     assert "nan" not in said
-
-
-def test_unscored_epochs_are_not_drawn(tmp_path: Path) -> None:
-    leave_run(tmp_path / "0_relu", 0.97)
-    rows = ["epoch,train/loss,test/loss", "0,0.5,", "1,0.3,0.35", "2,0.2,", "3,0.1,0.25"]
-    (tmp_path / "0_relu" / "history.csv").write_text("\r\n".join(rows) + "\r\n", newline="")
-    comparison, cells, *_ = everything(tmp_path)
-    assert not comparison.remarks
-    drawn = {name: figure for name, _, figure in figures.every(comparison, cells)}
-    train, test = drawn["curves"].axes[0].lines[:2]
-    assert np.asarray(train.get_xydata()).tolist() == [[1, 0.5], [2, 0.3], [3, 0.2], [4, 0.1]]
-    assert np.asarray(test.get_xydata()).tolist() == [[2, 0.35], [4, 0.25]]
 
 
 def test_file_that_is_a_folder_is_left_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from conftest import RunCommand
-from handgrad.comparison import figures, page, planning, statistics
+from handgrad.comparison import page, planning, statistics
 from handgrad.comparison.cells import NOT_A_CELL
 from handgrad.comparison.model import Model
 from handgrad.errors import UserError
@@ -212,16 +212,6 @@ def test_gap_order_and_scored_set_are_those_of_the_runs(tmp_path: Path) -> None:
     assert cells["gap"][0] == pytest.approx(0.02)
     assert "The lowest" not in said
     assert "The gap (train minus val accuracy) of relu manual none is 2.00 ± 2.48 points." in said  # 4.303 / 3^0.5
-
-
-def test_figures_show_mean_counts_and_dots_in_the_metrics_unit(tmp_path: Path) -> None:
-    leave_cell(tmp_path, "relu", [0.97, 0.972])
-    comparison, cells, *_ = everything(tmp_path)
-    matrix = figures.mean_confusion(comparison, cells.iloc[0])
-    assert matrix is not None
-    np.testing.assert_array_equal(matrix, np.eye(10) * 990 + 1)  # equal in both runs
-    drawn = figures.measured(comparison, cells, figures.Look(cells.label.tolist()), comparison.metric).axes[0]
-    np.testing.assert_allclose(np.asarray(drawn.collections[0].get_offsets())[:, 0], [97, 97.2])
 
 
 def test_planned_seeds_have_a_power_of_80_percent() -> None:

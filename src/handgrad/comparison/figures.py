@@ -1,64 +1,46 @@
 """Figures of a comparison, one per question.
 
-Colours are Okabe and Ito's (2008), safe for colour-blind readers; every cell also has its own marker, for grey print.
-A cell looks the same in every figure.
+A cell looks the same in every figure. An axis fits the cells that belong together; a cell far from them is drawn at the
+edge, with an arrow and its number.
 """
 
+import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from handgrad.comparison import metrics
-from handgrad.comparison.metrics import Metric
+from handgrad.comparison.axes import Limits, beyond, fitted, note, plainly, spread_out
+from handgrad.comparison.look import GREY, LONGEST, Look, Row, by_name, explain
+from handgrad.comparison.metrics import Metric, find_metric
 from handgrad.comparison.table import Comparison
-from handgrad.text import shortened
+from handgrad.text import join_names, shortened
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00"]
-MARKERS = "osD^vP*Xph"
-# No parse_math: a dollar sign in a name must not start a formula.
-STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "text.parse_math": False}
-MOST = 24  # most rows, panels or legend entries in a readable figure
+Drawn = tuple[Figure, list[str]]  # a figure, and the names of the cells at its edge
+Curves = list[tuple[Row, dict[str, pd.DataFrame]]]  # of each cell, by line style: a row per epoch, a column per run
+Groups = list[tuple[str, pd.DataFrame]]  # name and cells of each line
+
+# No parse_math: a dollar sign in a name must not start a formula. No offset: ticks are read as they stand.
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.formatter.useoffset": False}
+STYLE |= {"font.size": 10, "text.parse_math": False}
+WIDTH = 8.5  # inches; shown 850 pixels wide, text of 8 points is 11 pixels high
+MOST = 24  # most rows, panels or lines in a readable figure
+REFERENCE = GREY | {"marker": "|", "markersize": 12, "markeredgewidth": 2}
 NOTHING = pd.Series(dtype=float)
+SHOWN = "a dot per run, mean and 95 % interval"
 CURVES = "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest;"
 CONFUSED = (
     "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
     "the diagonal is left out."
 )
-LONGEST = 48  # most characters of a name that leave room for the plot
-
-
-class Look:
-    """Colour and marker of each cell."""
-
-    def __init__(self, labels: list[str]) -> None:
-        self.order = {name: i for i, name in enumerate(sorted(labels))}
-
-    def colour(self, label: str) -> str:
-        return COLOURS[self.order[label] % len(COLOURS)]
-
-    def marker(self, label: str) -> str:
-        return MARKERS[self.order[label] % len(MARKERS)]
-
-
-class PlainLog(LogFormatter):
-    """Tick formatter of a logarithmic axis with plain numbers in place of matplotlib's mathtext."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
-
-
-def plainly(axis: Axis) -> None:
-    """Write a logarithmic axis's ticks as plain numbers."""
-    axis.set_major_formatter(PlainLog())
-    axis.set_minor_formatter(PlainLog(minor_thresholds=(1, 0.4)))
 
 
 def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
@@ -71,33 +53,138 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
     Yields:
         name, caption, figure.
     """
-    cells = cells[cells.completed > 0]
+    cells = cells[cells.completed > 0].reset_index(drop=True)
     if cells.empty:
         return
-    look, metric = Look(cells.label.tolist()), comparison.metric
+    look, metric, scored = Look(comparison), comparison.metric, comparison.scored
     best = cells.head(MOST)
     only = f" The best {MOST} of {len(cells):,} cells." if len(cells) > MOST else ""
+    name = "accuracy" if metric.column == f"{scored}/accuracy" else metric.column.replace("/", "_")
     with rc_context(STYLE):
-        name = "accuracy" if metric.column == f"{comparison.scored}/accuracy" else metric.column.replace("/", "_")
-        caption = (
-            f"Which cell is the best? {metric.name.capitalize()}, {metric.best} on top: a dot per run, mean and 95 %"
-        )
-        yield name, f"{caption} interval.{only}", measured(comparison, best, look, metric)
-        if any(tables.history for tables in comparison.tables):
-            yield "curves", f"{CURVES} solid: train, dotted: {comparison.scored}.{only}", losses(comparison, best, look)
-        if name != "gap":
-            by_heart = metrics.find_metric("gap", comparison.scored, comparison.completed)
-            caption = f"How much is learned by heart? Train minus {comparison.scored} accuracy.{only}"
-            yield "gap", caption, measured(comparison, best, look, by_heart)
+        if has(cells, metric.column):
+            caption = f"Which cell is the best? {metric.name.capitalize()}, {metric.best} on top: {SHOWN}.{only}"
+            yield captioned(name, caption, measured(comparison, best, look, metric))
+        if curves := curves_of(comparison, best):
+            yield "curves", f"{CURVES} solid: train, dotted: {scored}.{only}", losses(curves, look)
+        if name != "gap" and has(comparison.completed, "gap") and has(cells, "gap"):
+            by_heart = find_metric("gap", scored, comparison.completed)
+            caption = f"How much is learned by heart? Train minus {scored} accuracy.{only}"
+            yield captioned("gap", caption, measured(comparison, best, look, by_heart))
         yield from confusions(comparison, cells)
-        if cells.seconds_per_epoch.notna().any():
-            caption = f"What does accuracy cost? Seconds of training per epoch.{only}"
-            yield "time", caption, time(comparison, best, look)
-        if swept := comparison.swept:
+        accuracy, loss = (usual(comparison, cells, name) for name in ("accuracy", "loss"))
+        gain = accuracy or metric
+        if has(cells, gain.column) and has(cells, "seconds_per_epoch") and gain.column != "seconds_per_epoch":
+            what = "accuracy" if accuracy else gain.name
+            caption = f"What does {what} cost? Seconds of training per epoch.{only}"
+            yield captioned("time", caption, time(comparison, best, look, gain))
+        metrics = [each for each in dict.fromkeys([metric, accuracy, loss]) if each and has(cells, each.column)]
+        if (swept := comparison.swept) and metrics:
             groups = groups_of(comparison, cells, swept)
             only = f" The best {MOST} of {len(groups):,} lines." if len(groups) > MOST else ""
-            caption = f"What does {swept} do? Every run a dot, mean and 95 % interval.{only}"
-            yield "option", caption, option(comparison, groups[:MOST], swept)
+            caption = f"What does {swept} do? {SHOWN.capitalize()}.{only}"
+            yield captioned("option", caption, option(comparison, groups[:MOST], swept, look, metrics))
+
+
+def captioned(name: str, caption: str, drawn: Drawn) -> tuple[str, str, Figure]:
+    """Add to a caption which cells are at the edge of the figure."""
+    figure, edge = drawn
+    far = f" Far off, at the edge with an arrow: {join_names(list(dict.fromkeys(edge)))}." if edge else ""
+    return name, caption + far, figure
+
+
+def has(table: pd.DataFrame, column: str) -> bool:
+    """Tell whether a table has a value in a column."""
+    return column in table and bool(table[column].notna().any())
+
+
+def usual(comparison: Comparison, cells: pd.DataFrame, name: str) -> Metric | None:
+    """Return the scored set's accuracy or loss if the cells have it."""
+    column = f"{comparison.scored}/{name}"
+    return find_metric(column, comparison.scored, comparison.completed) if has(cells, column) else None
+
+
+def drawn_of(comparison: Comparison, row: Row, metric: Metric) -> np.ndarray:
+    """Return a cell's mean, interval ends (NaN without) and runs, in the metric's unit and within its bounds."""
+    pooled = [row.get(metric.column + end, math.nan) for end in ("", ".low", ".high")]
+    runs = comparison.members(row).get(metric.column, NOTHING).dropna()
+    values: np.ndarray = metric.scale * np.clip(np.array([*pooled, *runs], dtype=float), *metric.bounds)
+    return values
+
+
+def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Drawn:
+    """Plot one row per cell, best on top: a dot per run, the mean with its interval, the reference if there is one."""
+    rows: list[Row] = cells.to_dict("records")
+    edge: list[str] = []
+    drawn = [drawn_of(comparison, row, metric) for row in rows]
+    references = [metric.scale * row["reference"] if metric == comparison.metric else math.nan for row in rows]
+    others = [0.0] * len(rows) if metric.column == "gap" else references  # no gap is always in view
+    limits = fitted(metric, [np.append(*pair) for pair in zip(drawn, others, strict=True)])
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * max(len(rows), 2)), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric.name} ({metric.of_value.strip()})")
+    for y, (row, values) in enumerate(zip(rows, drawn, strict=True)):
+        (mean, ends, runs), signs = np.split(values, [1, 3]), look(row)
+        far = beyond(mean[0], limits, metric, "◂▸")
+        axes.scatter(runs, np.full(len(runs), y + 0.22), 14, signs["color"], alpha=0.6, linewidths=0)
+        axes.plot(ends, [y, y], color=signs["color"], linewidth=2)
+        axes.plot(mean.clip(*limits), y, markersize=7, linestyle="none", clip_on=False, zorder=3, **signs)
+        if far:
+            if beyond(references[y], limits, metric, "◂▸"):
+                far += f" ({comparison.reference_name} {references[y]:.{metric.digits}f})"
+            note(axes, mean.clip(*limits)[0], y, far)
+            edge.append(row["label"])
+    axes.set_yticks(range(len(rows)), [shortened(label, LONGEST) for label in cells.label])
+    axes.grid(axis="x", alpha=0.3)
+    if metric.column == "gap":
+        axes.axvline(0, color="0.6", linewidth=1)
+    columns = look.legend(rows) if len(comparison.varying) > 1 else []
+    if np.isfinite(references).any():
+        axes.plot(references, range(len(rows)), label=comparison.reference_name, **REFERENCE)
+        columns.append(("", [(comparison.reference_name, REFERENCE)]))
+    explain(figure, columns)
+    return figure, edge
+
+
+def curves_of(comparison: Comparison, cells: pd.DataFrame) -> Curves:
+    """Return the cells that have losses over epochs, with the curves of train (solid) and scored loss (dotted)."""
+    found: Curves = []
+    for row in cells.to_dict("records"):
+        histories = [comparison.tables[number].history or {} for number in comparison.members(row).number]
+        curves = {}
+        for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
+            runs = [pd.Series(history[name], history["epoch"]).dropna() for history in histories if name in history]
+            if any(len(run) for run in runs):
+                curves[style] = pd.concat(runs, axis=1).sort_index()
+        if curves:
+            found.append((row, curves))
+    return found
+
+
+def losses(curves: Curves, look: Look) -> Figure:
+    """Plot loss over epochs, one panel per cell."""
+    across = min(len(curves), 3)
+    down = -(-len(curves) // across)
+    figure = Figure(figsize=(2.6 * across + 0.7, 2.2 * down + 0.4), layout="constrained")
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, (row, lines) in zip(panels, curves, strict=False):
+        colour = look(row)["color"]
+        for style, wide in lines.items():
+            epochs = wide.index + 1
+            dot = "." if len(epochs) == 1 else ""  # a line would not show a single epoch
+            axes.plot(epochs, wide.mean(axis=1), style, color=colour, linewidth=1.6, marker=dot)
+            axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.2, lw=0)
+        axes.set_title(in_lines(row["label"]), fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.25)
+        axes.set_yscale("log")
+        plainly(axes.yaxis)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    lowest = min(np.nanmin(wide) for _, lines in curves for wide in lines.values())
+    panels[0].set_ylim(bottom=max(lowest / 1.3, 1e-4))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("cross-entropy (nats per example)", fontsize=10)
+    return figure
 
 
 def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
@@ -108,78 +195,7 @@ def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[st
         yield "confusion", CONFUSED, confusion(best, worst, first.label, last.label)
 
 
-def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Figure:
-    """Plot one row per cell, best on top: a dot per run, the mean with its interval, the reference if there is one."""
-    figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(cells), 2)), layout="constrained")
-    axes = figure.subplots()
-    for y, (_, row) in enumerate(cells.iterrows()):
-        runs = comparison.members(row)[metric.column].dropna()
-        colour = look.colour(row.label)
-        axes.scatter(metric.scale * runs, np.full(len(runs), y + 0.22), s=14, color=colour, alpha=0.6, linewidths=0)
-        mean, *ends = pooled_in(row, metric.column, metric.scale)
-        axes.plot(ends, [y, y], color=colour, linewidth=2)
-        axes.plot(mean, y, marker=look.marker(row.label), color=colour, markersize=7, linestyle="none")
-    axes.set_yticks(range(len(cells)), [shortened(label, LONGEST) for label in cells.label])
-    axes.set_ylim(len(cells) - 0.4, -0.6)
-    axes.grid(axis="x", alpha=0.3)
-    known = cells[cells.reference.notna()]
-    if len(known) and metric == comparison.metric:
-        look_of: Any = {"marker": "|", "s": 160, "color": "0.35", "linewidths": 2}
-        axes.scatter(metric.scale * known.reference, known.index, label=comparison.reference_name, **look_of)
-        # Above the rows: among them the legend's marker would look like one more run.
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
-    if metric.column == "gap":
-        axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_xlabel(f"{metric.name} ({metric.of_value.strip()})")
-    return figure
-
-
-def pooled_in(row: pd.Series, name: str, scale: float = 1) -> tuple[float, float, float]:
-    """Return a cell's mean and interval ends; NaN, which matplotlib does not draw, if there are none."""
-    return scale * row[name], scale * row[f"{name}.low"], scale * row[f"{name}.high"]
-
-
-def losses(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """Plot loss over epochs, one panel per cell."""
-    across = min(len(cells), 4)
-    down = -(-len(cells) // across)
-    figure = Figure(figsize=(2.7 * across + 0.6, 2.3 * down + 0.4), layout="constrained")
-    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
-    lowest = np.inf
-    for axes, (_, row) in zip(panels, cells.iterrows(), strict=False):
-        histories = histories_of(comparison, row)
-        for name, style in (("train/loss", "-"), (f"{comparison.scored}/loss", ":")):
-            wide = pd.DataFrame({number: rows[name] for number, rows in histories.items() if name in rows}).dropna(
-                how="all"
-            )
-            if wide.empty:
-                continue
-            epochs = wide.index + 1
-            dot = "." if len(epochs) == 1 else ""  # a line would not show a single epoch
-            axes.plot(epochs, wide.mean(axis=1), style, color=look.colour(row.label), linewidth=1.6, marker=dot)
-            axes.fill_between(epochs, wide.min(axis=1), wide.max(axis=1), color=look.colour(row.label), alpha=0.2, lw=0)
-            lowest = min(lowest, np.nanmin(wide))
-        axes.set_title(in_lines(row.label), fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.25)
-        axes.set_yscale("log")
-        plainly(axes.yaxis)
-    for axes in panels[len(cells) :]:
-        axes.set_axis_off()
-    if np.isfinite(lowest):
-        figure.axes[0].set_ylim(bottom=max(lowest / 1.3, 1e-4))
-    figure.supxlabel("epoch", fontsize=10)
-    figure.supylabel("cross-entropy (nats per example)", fontsize=10)
-    return figure
-
-
-def histories_of(comparison: Comparison, row: pd.Series) -> dict[int, pd.DataFrame]:
-    """Return the histories of a cell's completed runs by run number, without runs that have none."""
-    tables = {number: comparison.tables[number].history for number in comparison.members(row).number}
-    return {number: pd.DataFrame(rows).set_index("epoch") for number, rows in tables.items() if rows}
-
-
-def mean_confusion(comparison: Comparison, row: pd.Series) -> np.ndarray | None:
+def mean_confusion(comparison: Comparison, row: Row) -> np.ndarray | None:
     """Return the mean confusion matrix (10, 10) of a cell's completed runs; None if no run has one."""
     tables = [comparison.tables[number].confusion for number in comparison.members(row).number]
     counts = [matrix for matrix in tables if matrix is not None]
@@ -193,20 +209,20 @@ def in_lines(label: str, width: int = 30) -> str:
 
 def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label: str) -> Figure:
     """Plot the errors of two cells and their difference, without the diagonal, which would dominate the colours."""
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 9), layout="constrained")
     errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
     most = max(1.0, *(matrix.max() for matrix in errors))
     shown = [
-        (errors[0], in_lines(f"best: {best_label}", 40), "Blues", 0.0, most),
-        (errors[1], in_lines(f"worst: {worst_label}", 40), "Blues", 0.0, most),
-        (errors[1] - errors[0], "worst minus best", "PuOr_r", -most, most),
+        (errors[0], in_lines(f"best: {best_label}", 40), "Blues", 0.0),
+        (errors[1], in_lines(f"worst: {worst_label}", 40), "Blues", 0.0),
+        (errors[1] - errors[0], "worst minus best", "PuOr_r", -most),
     ]
-    for axes, (matrix, title, colours, low, high) in zip(figure.subplots(1, 3), shown, strict=True):
-        axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
-        for row, column in zip(*np.nonzero(np.abs(matrix) >= 0.5), strict=True):
-            strong = abs(matrix[row, column]) > 0.6 * most
-            colour = "white" if strong else "black"
-            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    panels = figure.subplot_mosaic("AABB;.CC.").values()
+    for axes, (matrix, title, colours, low) in zip(panels, shown, strict=True):
+        axes.imshow(matrix, cmap=colours, vmin=low, vmax=most)
+        for row, column in np.argwhere(np.rint(matrix)):
+            colour = "white" if abs(matrix[row, column]) > 0.6 * most else "black"
+            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(matrix)))
         axes.set_yticks(range(len(matrix)))
         axes.set_title(title, fontsize=10)
@@ -215,25 +231,32 @@ def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label:
     return figure
 
 
-def time(comparison: Comparison, cells: pd.DataFrame, look: Look) -> Figure:
-    """Plot accuracy against seconds per epoch."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+def time(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Drawn:
+    """Plot a metric against seconds per epoch."""
+    rows: list[Row] = cells.to_dict("records")
+    edge: list[str] = []
+    seconds = find_metric("seconds_per_epoch", comparison.scored, comparison.completed)
+    xs, ys = ([drawn_of(comparison, row, each)[:3] for row in rows] for each in (seconds, metric))
+    across, up = (0.0, fitted(seconds, [np.append(x, 0) for x in xs])[1]), fitted(metric, ys)
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
     axes = figure.subplots()
-    for _, row in cells.iterrows():
-        x, y = pooled_in(row, "seconds_per_epoch"), pooled_in(row, f"{comparison.scored}/accuracy", 100)
-        colour = look.colour(row.label)
-        name = shortened(row.label, LONGEST)
-        axes.plot(x[0], y[0], look.marker(row.label), color=colour, markersize=8, linestyle="none", label=name)
-        axes.plot([x[0], x[0]], y[1:], color=colour, alpha=0.7)
-        axes.plot(x[1:], [y[0], y[0]], color=colour, alpha=0.7)
-    axes.set(xlabel="training time (seconds per epoch)", ylabel=f"{comparison.scored} accuracy (%)")
-    axes.set_xlim(left=0)
+    unit = metric.of_value.strip()
+    axes.set(xlim=across, ylim=up, xlabel="training time (seconds per epoch)", ylabel=f"{metric.name} ({unit})")
+    for row, x, y in zip(rows, xs, ys, strict=True):
+        place, signs = (np.clip(x[0], *across), np.clip(y[0], *up)), look(row)
+        axes.plot([place[0]] * 2, y[1:], color=signs["color"], alpha=0.7)
+        axes.plot(x[1:], [place[1]] * 2, color=signs["color"], alpha=0.7)
+        axes.plot(*place, markersize=8, linestyle="none", clip_on=False, zorder=3, **signs)
+        far = [beyond(y[0], up, metric, "▾▴"), beyond(x[0], across, seconds, "◂▸")]
+        if any(far):
+            note(axes, *place, " ".join([shortened(row["label"], LONGEST), *filter(None, far)]), 12 + 11 * len(edge))
+            edge.append(row["label"])
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    return figure
+    explain(figure, look.legend(rows) or by_name(cells.label, rows, look))
+    return figure, edge
 
 
-def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[tuple[str, pd.DataFrame]]:
+def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> Groups:
     """Group the cells by all factors but the swept one; return (name, cells) pairs, best first."""
     others = [key for key in comparison.varying if key != swept]
     if not others:
@@ -244,42 +267,49 @@ def groups_of(comparison: Comparison, cells: pd.DataFrame, swept: str) -> list[t
     ]
 
 
-def option(comparison: Comparison, groups: Sequence[tuple[str, pd.DataFrame]], swept: str) -> Figure:
-    """Plot the metric, accuracy and loss against the swept option, one line per combination of the other factors."""
+def option(comparison: Comparison, groups: Groups, swept: str, look: Look, metrics: Sequence[Metric]) -> Drawn:
+    """Plot metrics against the swept option, one line per combination of the other factors.
+
+    Beyond MOST values of the option, a line's cells all look like its first.
+    """
     number = comparison.values[swept]
-    usual = [metrics.find_metric(name, comparison.scored, comparison.completed) for name in ("accuracy", "loss")]
-    drawn = list(dict.fromkeys([comparison.metric, *usual]))
-    figure = Figure(figsize=(4.5 * len(drawn), 3.8), layout="constrained")
-    every = np.array([number[text] for _, cells in groups for text in cells[swept]], dtype=float)
-    for axes, metric in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
-        name, scale = metric.column, metric.scale
-        for place, (title, cells) in enumerate(groups):
-            rows = sorted(cells.to_dict("records"), key=lambda row: number[row[swept]])
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            means = np.array([pooled_in(row, name, scale) for row in rows])
-            x = np.array([number[row[swept]] for row in rows], dtype=float)
-            look: Any = {"marker": marker} if len(x) <= 3 * MOST else {"linewidth": 0.7, "alpha": 0.6}
-            axes.plot(x, means[:, 0], color=colour, label=shortened(title, LONGEST), **look)
-            axes.vlines(x, means[:, 1], means[:, 2], color=colour, linewidth=2)
-            runs = [scale * comparison.members(row).get(name, NOTHING) for row in rows]
-            dots = np.repeat(x, [len(mine) for mine in runs])
-            axes.scatter(dots, np.concatenate(runs), s=12, color="black", alpha=0.7, linewidths=0, zorder=3)
-        spread_out(axes, every)
-        axes.set(xlabel=shortened(swept, LONGEST), ylabel=f"{metric.name} ({metric.of_value.strip()})")
+    lines = [sorted(cells.to_dict("records"), key=lambda row: number[row[swept]]) for _, cells in groups]
+    rows = list(chain(*lines))
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.08})[:, 0]
+    spread_out(panels[0], np.array([number[row[swept]] for row in rows], dtype=float))
+    many, edge = len({row[swept] for row in rows}) > MOST, list[str]()
+    looks = [[look(line[0] if many else row) for row in line] for line in lines]
+    for axes, metric in zip(panels, metrics, strict=True):
+        drawn = [[drawn_of(comparison, row, metric) for row in line] for line in lines]
+        limits = fitted(metric, list(chain(*drawn)))
+        axes.set(ylim=limits, ylabel=f"{metric.name} ({metric.of_value.strip()})")
         axes.grid(alpha=0.3)
+        for line, values, signs in zip(lines, drawn, looks, strict=True):
+            plot_line(axes, [number[row[swept]] for row in line], values, signs, limits)
+        noted: Counter[float] = Counter()
+        for row, (mean, *_) in zip(rows, chain(*drawn), strict=True):
+            if far := beyond(mean, limits, metric, "▾▴"):
+                x = number[row[swept]]
+                note(axes, x, np.clip(mean, *limits), f"{shortened(row['label'], LONGEST)} {far}", 12 + 11 * noted[x])
+                noted[x] += 1
+                edge.append(row["label"])
+    panels[-1].set_xlabel(shortened(swept, LONGEST))
     if len(groups) > 1:
-        beside: Any = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(groups) > 6 else {}
-        figure.axes[-1].legend(frameon=False, fontsize=8, **beside)
-    return figure
+        names = [name for name, _ in groups]
+        explain(figure, look.legend(rows, swept) or by_name(names, [line[0] for line in lines], look))
+    return figure, edge
 
 
-def spread_out(axes: Axes, values: np.ndarray) -> None:
-    """Make the x axis logarithmic if the values span a factor of 20 or more; symlog if any is zero or below."""
-    positive = values[values > 0]
-    if not len(positive) or positive.max() < 20 * positive.min():
-        return
-    if (values > 0).all():
-        axes.set_xscale("log")
-    else:
-        axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
-    plainly(axes.xaxis)
+def plot_line(
+    axes: Axes, xs: Sequence[float], drawn: Sequence[np.ndarray], looks: Sequence[dict[str, Any]], limits: Limits
+) -> None:
+    """Plot cells along a line: means with intervals, runs as dots; means outside the limits at the edge."""
+    means = np.clip([values[0] for values in drawn], *limits)
+    one, *others = {signs["color"] for signs in looks}
+    width, size = (0.7, 3) if len(xs) > MOST else (1.5, 6)
+    axes.plot(xs, means, color="0.6" if others else one, linewidth=width, zorder=1)
+    for x, mean, (_, low, high, *runs), signs in zip(xs, means, drawn, looks, strict=True):
+        axes.plot([x, x], [low, high], color=signs["color"], linewidth=2)
+        axes.scatter([x] * len(runs), runs, 12, signs["color"], alpha=0.6, linewidths=0)
+        axes.plot(x, mean, markersize=size, linestyle="none", clip_on=False, zorder=3, **signs)
