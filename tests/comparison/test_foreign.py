@@ -11,8 +11,9 @@ How the files in `foreign/` were made (November 2026, on Linux; paths of that ma
 - scikit_two_scorers.csv: the same with two depths, `cv=3` and `scoring=["accuracy", "neg_log_loss"]`.
 - mlflow_runs.csv: mlflow-skinny 3.17.2, eight runs of two lr, two decays (one None) and two seeds, logged as numbers,
   and a failed run whose loss is NaN; `mlflow.search_runs().to_csv(index=False)`.
-- wandb_export.csv: written by hand, as an export needs an account. Its layout is that of real exports: every value
-  quoted, W&B's own columns, then the configuration and then the summary, both sorted, plain names; "-" for no notes.
+- wandb_export.csv: written by a script, as an export needs an account. Its layout is that of one real export, found in
+  a public repository: every value quoted, W&B's own columns, then the configuration and then the summary, both sorted,
+  with plain names; "-" for no notes.
 """
 
 import csv
