@@ -1,0 +1,283 @@
+"""Runs of other projects: from a table with a row per run, or the folders of another Hydra project."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml  # type: ignore[import-untyped]
+
+from handgrad.comparison.foreign_table import (
+    SEED,
+    STATUS,
+    drop_run_names,
+    is_numeric,
+    read_rows,
+    records_of,
+    typed,
+    whole,
+)
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS
+from handgrad.text import canonical, flatten, join_names
+
+CONFIG = ".hydra/config.yaml"
+SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
+NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add
+
+
+@dataclass(frozen=True)
+class ForeignRuns:
+    """Runs of another project.
+
+    records: a mapping per run: name (unique text), folder (path or None), seed (int or text), settings (flattened
+        hyperparameters), metrics (floats), status ("completed", "failed" or "running"), seconds (float or None).
+    remarks: sentences on what was left out or assumed.
+    paired: whether equal seeds mean equal randomness; False if repeats were only numbered.
+    """
+
+    records: list[dict[str, Any]]
+    remarks: list[str]
+    paired: bool
+
+
+def read_table(
+    path: Path, seed: str | None = None, metric: str | None = None, keys: Sequence[str] | None = None
+) -> ForeignRuns:
+    """Read a CSV file with a row per run.
+
+    Args:
+        path: the file, separated by commas or, if its header has none, by semicolons, tabs or bars: an export of
+            Weights & Biases, MLflow's `search_runs`, scikit-learn's `cv_results_`, or a table of your own.
+        seed: column of the seed; None: found by name, and without any, equal settings are repeats.
+        metric: a column that is a metric in any case.
+        keys: the columns that are settings; None: by prefix ("params.", "metrics."), else by name and repetition.
+
+    Raises:
+        UserError: the file cannot be read, has no metric, or has no such column.
+    """
+    try:
+        rows = read_rows(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"table={path} cannot be read ({one_line(error)}): give a CSV file, a row per run") from None
+    return complete(*records_of(rows, f"table={path}", seed, metric, keys))
+
+
+def table_of_runs(
+    frame: pd.DataFrame, seed: str | None = None, metric: str | None = None, keys: Sequence[str] | None = None
+) -> ForeignRuns:
+    """Read a data frame with a row per run, as `read_table` reads a file."""
+    return complete(*records_of(frame, "table", seed, metric, keys))
+
+
+def read_folders(folders: Sequence[Path], seed: str | None = None) -> ForeignRuns:
+    """Read another Hydra project's runs in or below the folders; runs with a record of this project are skipped.
+
+    Settings are those of `.hydra/config.yaml`, interpolations unresolved. Metrics are the last values in the newest
+    `metrics.csv` (Lightning's CSVLogger), or else in a JSON file of numbers, or else in TensorBoard's event files.
+
+    Args:
+        folders: folders with runs in or below them.
+        seed: setting that is the seed; None: found by name, and without any, equal settings are repeats.
+
+    Raises:
+        UserError: the runs have no such setting.
+    """
+    runs = {file.parents[1] for folder in folders for file in folder.rglob(CONFIG)}
+    names = Counter(folder.name for folder in runs)
+    records, remarks = [], []
+    for folder in sorted(runs, key=natural):
+        if has_own_record(folder):
+            continue
+        try:
+            settings = settings_in(folder)
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+            remarks.append(f"Left out: {folder / CONFIG} is damaged ({one_line(error)}).")
+            continue
+        files = [file for file in folder.rglob("*") if next(each for each in file.parents if each in runs) == folder]
+        metrics, damaged = metrics_in(folder, files)
+        remarks += damaged
+        name = folder.name if names[folder.name] == 1 else f"{folder.parent.name}/{folder.name}"
+        records.append({"name": name, "folder": folder, "settings": settings, "metrics": metrics})
+    return complete(records, [*remarks, *drop_run_names(records)], seed)
+
+
+def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None) -> ForeignRuns:
+    """Complete the records by seeds, statuses and unique names, without metrics that are not finite."""
+    paired, said = take_seeds(records, seed)
+    lost: Counter[str] = Counter()
+    taken: set[str] = set()
+    for row, record in enumerate(records):
+        metrics = {name: float(value) for name, value in record["metrics"].items()}
+        record["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        lost.update(metrics.keys() - record["metrics"].keys())
+        ended = "completed" if record["metrics"] else "failed"
+        record["status"] = STATUS.get(str(record.get("status")).lower(), ended)
+        record["seconds"] = seconds_in(record.get("seconds"))
+        name = f"run {row + 1}" if record.get("name") is None else str(record["name"])
+        names = chain([name], (f"{name} ({number})" for number in count(2)))
+        record["name"] = next(name for name in names if name not in taken)
+        taken.add(record["name"])
+    if lost:
+        said.append(f"Left out: {lost.total()} values that are NaN or infinite, of {join_names(sorted(lost))}.")
+    return ForeignRuns(records, [*remarks, *said], paired)
+
+
+def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bool, list[str]]:
+    """Move the seed from the settings to the record; without any, number the runs of equal settings.
+
+    Of several seeds, one that varies and is least nested counts; those that follow from it are dropped.
+
+    Returns:
+        whether equal seeds mean equal randomness; remarks.
+
+    Raises:
+        UserError: no run has the seed asked for.
+    """
+    if not records:
+        return False, []
+    rows = [record["settings"] for record in records]
+    names = dict.fromkeys(name for row in rows for name in row)
+    if asked is not None and asked not in names:
+        raise UserError(f"seed={asked} is no setting of these runs: choose from {join_names([*names], 20)}")
+    found = [name for name in names if name == asked or SEED.fullmatch(name)]
+    seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
+    known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]
+    if not known:
+        counts: Counter[str] = Counter()
+        for record in records:
+            record["seed"] = counts[text := canonical(record["settings"])]
+            counts[text] += 1
+        return False, ["There is no seed: runs with equal settings are numbered as repeats, and form no pairs."]
+    depths = {name: (name != asked, len(set(seeds[name])) == 1, len(re.split(r"[./]|__", name))) for name in known}
+    seed = min(known, key=depths.__getitem__)
+    several = len(set(seeds[seed]))
+    follows = {name for name in known if len(set(zip(seeds[name], seeds[seed], strict=True))) == several}
+    missing = 0
+    for record, row in zip(records, rows, strict=True):
+        value = row.get(seed)
+        missing += value is None
+        record["seed"] = value if isinstance(value, int) else f"unknown {missing}" if value is None else str(value)
+        record["settings"] = {name: each for name, each in row.items() if name not in follows}
+    return True, [f"{missing} of {len(records)} runs have no seed, and form no pairs."] if missing else []
+
+
+def seconds_in(value: Any) -> float | None:
+    """Return a duration in seconds, given as a number or as a text like "0 days 00:01:30"; None if it is neither."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = pd.Timedelta(value).total_seconds()
+    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else None
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """Read the flattened configuration of a run.
+
+    Raises:
+        OSError, ValueError, TypeError, RecursionError, yaml.YAMLError: it is damaged.
+    """
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError("it is no mapping")
+    config.pop("hydra", None)
+    plain = json.loads(json.dumps(config, default=str))  # dates, and keys that are numbers, as texts
+    return {name: whole(value) for name, value in flatten(plain).items()}
+
+
+def metrics_in(folder: Path, files: Sequence[Path]) -> tuple[dict[str, float], list[str]]:
+    """Read the metrics of a run from the first source that has some; return remarks on damaged ones as well."""
+    tables = [file for file in files if file.name == "metrics.csv"]
+    objects = [file for file in files if SCORES.fullmatch(file.name)]
+    events = {file.parent for file in files if "tfevents" in file.name}
+    objects.sort(key=lambda file: (file != folder / METRICS, len(file.parts), natural(file)))
+    remarks = []
+    sources = [(last_row, newest(tables)), (numbers_in, objects), (last_scalars, newest(events))]
+    for read, path in [(read, path) for read, paths in sources for path in paths]:
+        try:
+            metrics = read(path)
+        except (OSError, ValueError, ArithmeticError, RecursionError) as error:
+            remarks.append(f"Left out: {path} is damaged ({one_line(error)}).")
+            continue
+        if found := {name: value for name, value in metrics.items() if name not in NO_METRIC}:
+            return found, remarks
+    return {}, remarks
+
+
+def newest(paths: Iterable[Path]) -> list[Path]:
+    """Return the path of the newest version, numbered as Lightning's loggers do; nothing if there is no path."""
+
+    def older(path: Path) -> tuple[int, int, list[Any]]:
+        version = re.findall(r"version_(\d+)", str(path))
+        return -int(version[-1]) if version else 1, len(path.parts), natural(path)
+
+    return sorted(paths, key=older)[:1]
+
+
+def last_row(path: Path) -> dict[str, float]:
+    """Read the last value of every column of numbers; Lightning leaves a row's other columns empty.
+
+    Raises:
+        OSError, ValueError: the file is damaged.
+    """
+    if not path.read_bytes().endswith(b"\n"):
+        raise ValueError("its last line is cut short")
+    rows = read_rows(path)
+    columns = {str(name): typed(column) for name, column in rows.items()}
+    return {
+        name: [value for value in values if value is not None][-1]
+        for name, values in columns.items()
+        if is_numeric(values)
+    }
+
+
+def numbers_in(path: Path) -> dict[str, float]:
+    """Read the numbers of a JSON object; nested names are joined by slashes, and private ones ("_step") left out.
+
+    Raises:
+        OSError, ValueError, ArithmeticError, RecursionError: the file is damaged.
+    """
+
+    def walk(value: Any, name: str) -> Iterator[tuple[str, float]]:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
+        for key, each in value.items() if isinstance(value, dict) else ():
+            if not key.startswith("_"):
+                yield from walk(each, f"{name}/{key}" if name else key)
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return dict(walk(content, "")) if isinstance(content, dict) else {}
+
+
+def last_scalars(folder: Path) -> dict[str, float]:
+    """Read the last value of every scalar in TensorBoard's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 1})  # of a tag, keeps the last value
+    events.Reload()
+    return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+
+
+def has_own_record(folder: Path) -> bool:
+    """Tell whether a run has a record of this project."""
+    try:
+        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.keys() >= {"status", "choices", "config", "metrics"}
+
+
+def natural(path: Path) -> list[Any]:
+    """Return a sort key that puts folder 2 before folder 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line."""
+    return " ".join(str(error).split())
