@@ -173,16 +173,24 @@ def main() -> None:
     """Judge the sweeps of every design and print a line for each."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     print(
-        "| design | seeds | difference (sd) | wrong claim (paired t) | found (paired t) | differences covered | means covered | wrongly equal |"
+        "| design | seeds | sd | wrong claim (paired t) | found (paired t) | differences, means covered | wrongly equal |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(2, initializer=gc.freeze) as pool:  # statsmodels collects garbage at every correction
         for design, seeds in product(sys.argv[2:] or DESIGNS, DIFFERENCES):
             for difference in DIFFERENCES[seeds]:
                 many = [(design, seeds, float(difference), place) for place in range(number)]
                 found = np.nanmean(list(pool.map(judged, many, chunksize=10)), axis=0)
                 wrong, theirs, power, paired, covered, held, equal = (f"{100 * share:.1f}" for share in found)
-                row = (design, seeds, difference, f"{wrong} ({theirs})", f"{power} ({paired})", covered, held, equal)
+                row = (
+                    design,
+                    seeds,
+                    difference,
+                    f"{wrong} ({theirs})",
+                    f"{power} ({paired})",
+                    f"{covered}, {held}",
+                    equal,
+                )
                 print("|", " | ".join(map(str, row)), "|", flush=True)
 
 

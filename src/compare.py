@@ -1,5 +1,7 @@
 """Compare the runs of one or more sweeps: print a table, write a report to the folder comparison/."""
 
+import hashlib
+import re
 import sys
 import time
 from datetime import datetime
@@ -14,9 +16,11 @@ from omegaconf import DictConfig
 
 from handgrad.comparison.again import for_hydra
 from handgrad.config import CompareConfig, check, to_dict
+from handgrad.errors import UserError
 from handgrad.process import run
 
-ASKED = ("metric", "margin", "where", "group", "baseline")
+LONGEST = 80  # most characters of a folder's name
+ASKED = ("metric", "margin", "where", "group", "baseline", "seed", "better", "unit")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
@@ -37,28 +41,35 @@ def compared(config: dict[str, Any], start: Path) -> bool:
     from handgrad.comparison.table import CompareOptions
 
     named = config["sweep"] if isinstance(config["sweep"], list) else [config["sweep"]]
-    folders = sources.matching([str(name) for name in named if name is not None], Path("outputs/sweeps"), start)
+    table, reference = (None if config[name] is None else start / config[name] for name in ("table", "reference"))
+    if table is not None and config["sweep"] is not None:
+        raise UserError("table= and sweep= cannot both be given: compare one, then the other")
+    patterns = [str(name) for name in named if name is not None]
+    folders = [] if table else sources.matching(patterns, Path("outputs/sweeps"), start)
     state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
-    reference = None if config["reference"] is None else start / config["reference"]
-    asked = CompareOptions(**{name: config[name] for name in ASKED}, reference=reference)
+    asked = CompareOptions(**{name: config[name] for name in ASKED}, reference=reference, table=table)
     report = build_report(folders, asked, start, str(state) if state else "")
-    write_and_print(report, destination(config["output"], folders, start), config["refresh_seconds"] if state else None)
+    folder = start / config["output"] if config["output"] else destination(config, folders, table, start)
+    write_and_print(report, folder, config["refresh_seconds"] if state else None)
     return state is not None
 
 
-def destination(output: str | None, sources: list[Path], start: Path) -> Path:
-    """Return the report's folder: `output`, the only source's own, or for several sources a dated one."""
-    if output is not None:
-        return start / output
+def destination(config: dict[str, Any], sources: list[Path], table: Path | None, start: Path) -> Path:
+    """Return the report's folder: in the only source's own, or in outputs/comparisons/; its name has the options."""
+    options = [f"{name}={config[name]}" for name in (*ASKED, "reference") if config[name] is not None]
+    name = re.sub(r"[^\w.=,-]+", "-", "_".join(["comparison", *options]))
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     if len(sources) == 1:
-        return sources[0] / "comparison"
-    return start / "outputs" / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        return sources[0] / name
+    of = table.stem if table else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return start / "outputs" / "comparisons" / of / name
 
 
 def in_quotes(word: str) -> str:
-    """Quote the value of `where` or `baseline` if Hydra's grammar cannot parse it."""
+    """Quote the value of `where`, `baseline` or `table` if Hydra's grammar cannot parse it."""
     key, _, text = word.partition("=")
-    if key not in ("where", "baseline"):
+    if key not in ("where", "baseline", "table"):
         return word
     try:
         OverridesParser.create().parse_override(word)

@@ -187,6 +187,10 @@ class CompareConfig(Group):
     margin: Annotated[float, Field(gt=0, le=1e30)] | None
     baseline: Name | None
     reference: Name | None
+    table: Name | None
+    seed: Name | None
+    better: Literal["lower", "higher"] | None
+    unit: Name | None
     where: Name | None
     group: Annotated[list[Name], Field(min_length=1)] | None
     refresh_seconds: Positive | None

@@ -77,7 +77,7 @@ def dry_run_summary(config: DictConfig) -> str:
     """
     from handgrad.comparison import progress
     from handgrad.comparison.cells import settings_of
-    from handgrad.comparison.load import joined
+    from handgrad.comparison.own import joined
     from handgrad.text import canonical, escape_control
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):

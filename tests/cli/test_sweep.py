@@ -155,4 +155,4 @@ def test_watch_ends_with_the_sweep(run_script: RunScript, tmp_path: Path) -> Non
     assert run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW)[0] == 0
     status, said = run_script("sweep=sweep", "refresh_seconds=1", script="compare.py")
     assert (status, " running, " in said) == (0, False)
-    assert "refresh" not in (tmp_path / "sweep" / "comparison" / "report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in (tmp_path / "sweep" / "comparison" / "report.html").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ from handgrad.runs.folder import run_lock
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 
 USUAL = dict.fromkeys(
-    ["sweep", "metric", "margin", "baseline", "where", "group", "refresh_seconds", "output", "reference"]
+    "sweep metric margin baseline where group refresh_seconds output reference table seed better unit".split()
 )
 
 
@@ -241,18 +241,19 @@ def test_newest_sweep_is_compared_on_one_page(command: RunCommand, tmp_path: Pat
     assert "98.00 ± 0.09" in done.out
     assert "98.29" in done.out
     assert "relu beats tanh by 1.00 points" in done.out
+    folder = newest / "comparison_reference=paper.csv"
     figure_files = {
         f"{name}.{kind}" for name in ("accuracy", "curves", "gap", "confusion", "time") for kind in ("png", "svg")
     }
     tables = {"table.csv", "summary.csv", "summary.tex", "pairs.csv", "summary.md", "report.html"}
-    assert {path.name for path in (newest / "comparison").iterdir()} == figure_files | tables
-    html = (newest / "comparison" / "report.html").read_text()
+    assert {path.name for path in (folder).iterdir()} == figure_files | tables
+    html = (folder / "report.html").read_text()
     assert "relu beats tanh by 1.00 points" in html
     assert not [word for word in ("http:", "https:", "<script src", "stylesheet") if word in html]  # needs no network
     assert html.count("data:image/svg+xml;base64,") == 5
-    rows = list(csv.DictReader((newest / "comparison" / "table.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     assert [row["run"] for row in rows] == ["0_relu", "1_relu", "2_relu", "3_tanh", "4_tanh", "5_tanh"]
-    with Image.open(newest / "comparison" / "accuracy.png") as picture:
+    with Image.open(folder / "accuracy.png") as picture:
         assert picture.width > 1000
     assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs", "paper.csv"}
 

@@ -347,10 +347,11 @@ def test_every_option_works_on_the_command_line(command: RunCommand, tmp_path: P
     assert done.status == 0, done.err
     assert "Neither a difference nor equality is shown by 2 comparisons of cells." in " ".join(done.out.split())
     assert "chose 8 of 9 runs" in done.out
-    html = (tmp_path / "s" / "comparison" / "report.html").read_text(encoding="utf-8")
+    (folder,) = (tmp_path / "s").glob("comparison_metric=loss_margin=0.0001_*")  # named after the question
+    html = (folder / "report.html").read_text(encoding="utf-8")
     assert "Every other cell against activation=tanh engine=manual regularizer=none" in html
     assert "What would settle the rest" in html
-    assert (tmp_path / "s" / "comparison" / "test_loss.png").exists()
+    assert (folder / "test_loss.png").exists()
     for wrong in ("margin=-1", "margin=a", "metric=", "group=[]", "baseline=nobody", "where=nothing == 1"):
         done = command("compare.py", "sweep=s", wrong)
         assert done.status == 1
@@ -384,8 +385,8 @@ def test_page_can_be_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path
     for width in (1200, 390):  # nothing is cut, and every number is visible without scrolling sideways
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        cut = "[...document.querySelectorAll('.wide:has(table)')].filter((one) => one.scrollWidth > one.clientWidth).length"
-        assert page.evaluate(cut) == 0
+        wide = "[...document.querySelectorAll('.wide:has(table)')]"
+        assert page.evaluate(f"{wide}.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
     with page.expect_navigation():
         page.get_by_role("link", name="curves").click()
     assert page.url.endswith("/a%20b%231/tanh03/curves.png")

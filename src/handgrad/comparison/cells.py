@@ -37,12 +37,12 @@ def column_for(key: str) -> str:
     return f"config.{key}" if name in TAKEN or "/" in key else key
 
 
-def columns_of(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the columns of ALWAYS and of each setting that varies; different values have different texts."""
+def columns_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = ALWAYS) -> dict[str, list[str]]:
+    """Return the columns of `always` and of each setting that varies; different values have different texts."""
     texts = [{name: canonical(value) for name, value in row.items()} for row in settings]
-    names = dict.fromkeys([*ALWAYS, *(name for row in texts for name in row)])
+    names = dict.fromkeys([*always, *(name for row in texts for name in row)])
     columns = {name: [row.get(name, UNSET) for row in texts] for name in names}
-    return {name: column for name, column in columns.items() if name in ALWAYS or len(set(column)) > 1}
+    return {name: column for name, column in columns.items() if name in always or len(set(column)) > 1}
 
 
 def text_of(key: str, row: Mapping[str, Any]) -> str:
@@ -56,18 +56,20 @@ def texts_of(key: str, settings: Sequence[Mapping[str, Any]], columns: Mapping[s
     return texts if len(set(texts)) == len(set(columns[key])) else list(columns[key])
 
 
-def find_factors(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
+def find_factors(
+    columns: Mapping[str, Sequence[str]], always: Sequence[str] = ALWAYS
+) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
     """Find the factors that define cells, and the settings confounded with them.
 
     Returns:
-        the keys: activation, engine, regularizer, and every varying setting that the keys before it do not determine;
+        the keys: those of `always`, and every varying setting that the keys before it do not determine;
         and a map from sets of keys to the settings that they determine, each setting at its smallest set. Options of
         a group that is listed there are left out.
     """
-    keys = list(ALWAYS)
+    keys = list(always)
     decided_later = []
     for name, values in columns.items():
-        if name in ALWAYS:
+        if name in always:
             continue
         if decided(values, [columns[key] for key in keys]):
             decided_later.append(name)
@@ -94,6 +96,8 @@ def deciding(name: str, keys: Sequence[str], columns: Mapping[str, Sequence[str]
 
 def decided(values: Sequence[str], by: Sequence[Sequence[str]]) -> bool:
     """Tell whether values are a function of other columns."""
+    if not by:
+        return len(set(values)) < 2
     seen: dict[tuple[str, ...], str] = {}
     return all(
         seen.setdefault(others, value) == value for others, value in zip(zip(*by, strict=True), values, strict=True)

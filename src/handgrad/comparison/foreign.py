@@ -1,6 +1,7 @@
 """Runs of other projects: from a table with a row per run, or the folders of another Hydra project."""
 
 import json
+import logging
 import math
 import re
 from collections import Counter
@@ -259,6 +260,7 @@ def last_scalars(folder: Path) -> dict[str, float]:
     """Read the last value of every scalar in TensorBoard's event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it announces every file
     events = EventAccumulator(str(folder), size_guidance={"scalars": 1})  # of a tag, keeps the last value
     events.Reload()
     return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}

@@ -1,83 +1,173 @@
 """Load runs into a table: a row per run, a column per factor and metric."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from handgrad.comparison.cells import column_for, columns_of, find_factors, settings_of, texts_of
+from handgrad.comparison.again import start_of
+from handgrad.comparison.cells import ALWAYS, TAKEN, column_for, columns_of, find_factors, texts_of
+from handgrad.comparison.foreign import read_folders, read_table, table_of_runs
 from handgrad.comparison.images import on_same_images, without_predictions
-from handgrad.comparison.metrics import find_metric
+from handgrad.comparison.metrics import find_metric, foreign_metric
+from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
+from handgrad.comparison.own import few, joined, mixed, tables_in, usable_records
 from handgrad.comparison.reference import match_reference, read_reference
 from handgrad.comparison.table import CompareOptions, Comparison, gap, short_names
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, is_locked
-from handgrad.runs.record import read_record
-from handgrad.runs.tables import RunTables, read_run_tables
-from handgrad.text import escape_control, format_value, join_names, shortened
+from handgrad.runs.tables import RunTables
+from handgrad.text import escape_control, format_value, shortened
 
-NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs that did not learn
 STATUSES = ("completed", "diverged", "failed", "running")
-MOST_REMARKS = 30  # most remarks on single files; nobody reads more
+TIMES = ("seconds_per_epoch", "seconds")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs as they were read.
+
+    records: of each run: folder, status, reason, seed, settings, metrics, choices, times.
+    tables: of each run, its other files.
+    scored: the scored set, "test" or "val".
+    remarks: sentences about files and runs that were left out.
+    own: whether they are this project's.
+    paired: whether equal seeds share their random numbers.
+    """
+
+    records: list[dict[str, Any]]
+    tables: list[RunTables]
+    scored: str
+    remarks: list[str]
+    own: bool = True
+    paired: bool = True
 
 
 def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
-    """Read every run in or below the folders.
+    """Read every run in or below the folders, or in the table that was asked for.
 
     Args:
-        folders: folders with runs in or below them.
+        folders: folders with runs in or below them, of this project or, if there is none, of another Hydra project.
         asked: the options; the defaults if None.
 
     Raises:
         UserError: there is no run, or the options do not fit the runs.
     """
-    asked = asked or CompareOptions()
-    records, scored, remarks = usable_records(list(folders), asked.where)
-    tables, damaged = tables_in(records, scored)
-    kept, others = on_same_images(records, tables, scored)
-    records, tables = [records[number] for number in kept], [tables[number] for number in kept]
-    settings = [record["settings"] for record in records]
-    columns = columns_of(settings)
-    differing, follows = find_factors(columns)
+    asked, folders = asked or CompareOptions(), list(folders)
+    runs = other_runs(folders, asked) or own_runs(folders, asked.where)
+    settings = [record["settings"] for record in runs.records]
+    columns = columns_of(settings, ALWAYS if runs.own else ())
+    differing, follows = find_factors(columns, ALWAYS if runs.own else ())
+    if not differing:
+        raise UserError(f"no setting differs between the {len(settings)} runs: there is nothing to compare")
     keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
     texts = {key: texts_of(key, settings, columns) for key in differing}
-    table = table_of(records, texts)
-    compared_by = find_metric(asked.metric, scored, measured_columns(table, scored))
+    table, remarks = table_of(runs.records, texts), list(runs.remarks)
+    if any(in_parallel(folder) for folder in folders):
+        table[TIMES[0]] = None
+        remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
+    if runs.own:
+        compared_by = find_metric(asked.metric, runs.scored, measured_columns(table, runs.scored))
+    else:
+        measured = sorted({name for record in runs.records for name in record["metrics"]})
+        compared_by = foreign_metric(asked.metric, asked.better, table, measured)
+    compared_by = compared_by.asked_for(asked.better, asked.unit)
     if asked.reference is not None:
         printed = read_reference(asked.reference, compared_by)
         table["reference"], sentence = match_reference(printed, settings, asked.reference)
         remarks.append(sentence)
-    table, kept, repeated = without_repeats(table, differing)
-    tables = [tables[number] for number in kept]
-    limits = learning_limits(table, tables, scored)
-    outcomes = [outcome(row, mine, scored, limits) for row, mine in zip(table.to_dict("records"), tables, strict=True)]
+    table, kept, repeated = without_repeats(table, differing) if runs.own else (table, list(range(len(table))), [])
+    tables = [runs.tables[number] for number in kept]
+    outcomes, limit = table.status.tolist(), 0.0
+    if runs.own:
+        limits = learning_limits(table, tables, runs.scored)
+        rows = zip(table.to_dict("records"), tables, strict=True)
+        outcomes, limit = [outcome(row, mine, runs.scored, limits) for row, mine in rows], limits[1]
     table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
-    said = [*few(remarks), *others, *few(damaged), *repeated, *pooled_over(table, keys, differing)]
-    said += [*mixed(records), *without_predictions(table.run, table.status, tables), *unfinished(table, limits[1])]
-    values = {key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys}
-    choices = frozenset(column_for(name) for record in records for name in record["choices"])
-    said = [shortened(escape_control(remark), 600) for remark in said]
-    return Comparison(table, asked, compared_by, keys, values, choices, follows, scored, tables, said)
+    remarks += [*repeated, *pooled_over(table, keys, differing)]
+    remarks += [*mixed(runs.records), *without_predictions(table.run, table.status, tables)] if runs.own else []
+    remarks += unfinished(table, limit)
+    return Comparison(
+        table=table,
+        asked=asked,
+        metric=compared_by,
+        keys=keys,
+        values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
+        choices=frozenset(column_for(name) for record in runs.records for name in record["choices"]),
+        follows=follows,
+        scored=runs.scored,
+        tables=tables,
+        remarks=[shortened(escape_control(remark), 600) for remark in remarks],
+        paired=runs.paired,
+        own=runs.own,
+    )
 
 
-def usable_records(folders: Sequence[Path], where: str | None) -> tuple[list[dict[str, Any]], str, list[str]]:
-    """Read the records that have scores and that a condition holds for; also the scored set, and remarks.
+def own_runs(folders: Sequence[Path], where: str | None) -> Runs:
+    """Read this project's runs; of runs scored on different images, the largest group.
 
     Raises:
         UserError: there are none, or the condition cannot be evaluated.
     """
-    records, remarks = records_in(folders)
-    scored = scored_set(records)
-    records = [record for record in records if has_scores(record, scored, remarks)]
+    records, scored, remarks = usable_records(folders)
     if not records:
         raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
-    if where is not None:
-        every, records = len(records), chosen(records, scored, where)
-        remarks.append(f"where={where} chose {len(records)} of {every} runs.")
-    return records, scored, remarks
+    records, filtered = where_holds(records, scored, where)
+    tables, damaged = tables_in(records, scored)
+    kept, others = on_same_images(records, tables, scored)
+    said = [*few([*remarks, *filtered]), *others, *few(damaged)]
+    return Runs([records[number] for number in kept], [tables[number] for number in kept], scored, said)
+
+
+def other_runs(folders: Sequence[Path], asked: CompareOptions) -> Runs | None:
+    """Read the runs of another project: of the table asked for, or of folders without a run of this one.
+
+    Returns:
+        the runs; None if the folders have runs of this project, or none at all.
+
+    Raises:
+        UserError: the table cannot be read, or has no such column.
+    """
+    if isinstance(asked.table, pd.DataFrame):
+        found = table_of_runs(asked.table, asked.seed, asked.metric, asked.group)
+    elif asked.table is not None:
+        found = read_table(asked.table, asked.seed, asked.metric, asked.group)
+    elif usable_records(folders)[0]:
+        return None
+    else:
+        found = read_folders(folders, asked.seed)
+        if not any(record["metrics"] for record in found.records):
+            return None
+    records, filtered = where_holds([as_record(record) for record in found.records], "test", asked.where)
+    return Runs(records, [RunTables()] * len(records), "test", [*few(found.remarks), *filtered], False, found.paired)
+
+
+def as_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run of another project in the form of this one's."""
+    metrics = {f"metric.{name}" if name in TAKEN else name: value for name, value in record["metrics"].items()}
+    settings = {column_for(name): value for name, value in record["settings"].items()}
+    settings = {f"config.{name}" if name in metrics else name: value for name, value in settings.items()}
+    folder = Path(record["name"]) if record["folder"] is None else record["folder"]
+    return {
+        "folder": folder,
+        "status": record["status"],
+        "reason": None,
+        "seed": record["seed"],
+        "choices": {},
+        "settings": settings,
+        "metrics": metrics,
+        "seconds": record["seconds"],
+    }
+
+
+def in_parallel(folder: Path) -> bool:
+    """Tell whether the runs of a sweep trained side by side."""
+    try:
+        start = start_of(folder, alone=True)
+    except UserError:
+        return False
+    return start is not None and str(start.runtime.choices.get("hydra/launcher", "basic")) != "basic"
 
 
 def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -93,14 +183,18 @@ def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:
     return list(dict.fromkeys([*usual, *(name for name in table if table[name].notna().any())]))
 
 
-def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> list[dict[str, Any]]:
-    """Return the records that satisfy a condition.
+def where_holds(
+    records: list[dict[str, Any]], scored: str, condition: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records that satisfy a condition, if there is one, and a remark on their number.
 
     Source: pandas.DataFrame.eval; columns are those of table.csv, and settings that are equal in all runs.
 
     Raises:
         UserError: the condition cannot be evaluated, or no run satisfies it.
     """
+    if condition is None:
+        return records, []
     table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
     if f"{scored}/accuracy" in table:
         table["gap"] = gap(table, scored)
@@ -116,7 +210,8 @@ def chosen(records: Sequence[dict[str, Any]], scored: str, condition: str) -> li
         ) from None
     if not holds.any():
         raise UserError(f"where={condition} holds for none of {len(records)} runs")
-    return [record for record, kept in zip(records, holds, strict=True) if kept]
+    kept = [record for record, held in zip(records, holds, strict=True) if held]
+    return kept, [f"where={condition} chose {len(kept)} of {len(records)} runs."]
 
 
 def keys_called(name: str, keys: Sequence[str]) -> list[str]:
@@ -142,106 +237,9 @@ def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[st
     return [f"Pooled over {joined(others)}: of a cell's runs with one seed, the mean counts."] if others else []
 
 
-def learning_limits(table: pd.DataFrame, tables: Sequence[RunTables], scored: str) -> tuple[float, float]:
-    """Return the accuracy out of reach of guessing, and the one from which a run has learned.
-
-    Out of reach: three standard deviations above always answering the most frequent class of the scored images; 0 if
-    no run tells their classes. Learned: half of the way from there to the best run of the comparison.
-    """
-    counts = next((mine.confusion.sum(axis=1) for mine in tables if mine.confusion is not None), None)
-    if counts is None:
-        truth = next((mine.truth for mine in tables if mine.truth is not None), None)
-        counts = np.zeros(1) if truth is None else np.bincount(truth).astype(float)
-    images = counts.sum()
-    share = counts.max() / images if images else 0.0
-    chance = min(1.0, share + 3 * (share * (1 - share) / max(images, 1.0)) ** 0.5)
-    column = f"{scored}/accuracy"
-    done = table.loc[table.status == "completed", column].dropna() if column in table else []
-    best = max(done, default=chance)
-    return chance, max(chance, (chance + best) / 2)
-
-
-def outcome(row: Mapping[str, Any], tables: RunTables, scored: str, limits: tuple[float, float]) -> str:
-    """Return a run's outcome: its status or, if completed, whether it learned, by its history if it has one."""
-    final = row.get(f"{scored}/accuracy")
-    if row["status"] != "completed" or final is None:
-        return str(row["status"])
-    chance, learned = limits
-    if final >= learned:
-        return "learned"
-    history = (tables.history or {}).get(f"{scored}/accuracy")
-    highest = max(final, final if history is None else np.nanmax(history, initial=final))
-    return NOT_LEARNED[int(highest >= chance) + int(highest >= learned)]
-
-
-def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read the records of all runs in or below the folders, adding `folder` and `settings`; return remarks as well.
-
-    Impossible numbers are removed from their records.
-    """
-    records, remarks = [], []
-    found = sorted({file.parent for folder in folders for file in folder.rglob(METRICS)}, key=natural)
-    for folder in found:
-        try:
-            record = read_record(folder)
-            if record:
-                record |= {"folder": folder, "settings": settings_of(record)}
-                if record["status"] == "running" and not is_locked(folder):
-                    record |= {"status": "failed", "reason": "interrupted"}
-                remarks += without_impossible(record)
-                records.append(record)
-        except UserError as error:
-            remarks.append(f"Left out: {error}.")
-        except RecursionError:
-            remarks.append(f"Left out: {folder / METRICS} is damaged (nested too deeply).")
-    begun = {file.parents[1] for folder in folders for file in folder.rglob(".hydra/config.yaml")}
-    if never := sorted(begun - set(found), key=natural):
-        remarks.append(f"Left out: {joined([path.name for path in never])} never got as far as a {METRICS}.")
-    return records, remarks
-
-
-def without_impossible(record: dict[str, Any]) -> list[str]:
-    """Remove impossible accuracies, losses and times from a record; return a remark on each."""
-    wrong = []
-    metrics = record["metrics"]
-    for name, value in list(metrics.items()):
-        most = 1 if name.endswith("/accuracy") else math.inf
-        if name.endswith(("/accuracy", "/loss")) and not (0 <= value <= most and value < math.inf):
-            wrong.append(f"{name}={format_value(metrics.pop(name))}")
-    for name in ("seconds_per_epoch", "seconds", "peak_memory_mb"):
-        value = record.get(name)
-        if value is not None and not 0 < value < math.inf:
-            wrong.append(f"{name}={format_value(record.pop(name))}")
-    return [f"Left out: {item} of {record['folder'] / METRICS} is impossible." for item in wrong]
-
-
-def scored_set(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the set to evaluate by: "test", or "val" if only that was scored."""
-    names = {name for record in records if record["status"] == "completed" for name in record["metrics"]}
-    return "val" if "val/accuracy" in names and "test/accuracy" not in names else "test"
-
-
-def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bool:
-    """Tell whether a run, if completed, has the accuracies that means need; add a remark if a score is missing."""
-    needed = ("train/accuracy", f"{scored}/accuracy", f"{scored}/loss")
-    missing = [name for name in needed if name not in record["metrics"]] if record["status"] == "completed" else []
-    left_out = any(name.endswith("/accuracy") for name in missing)
-    if missing:
-        path = record["folder"] / METRICS
-        what = "Left out" if left_out else "Incomplete"
-        remarks.append(f"{what}: {path} is of a completed run but has no {joined(missing)}.")
-    return not left_out
-
-
-def natural(path: Path) -> tuple[str, int, str]:
-    """Return a sort key that puts 2_name before 10_name."""
-    number = path.name.split("_")[0]
-    return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
-
-
 def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's row of the table, without its settings."""
-    metrics = {escape_control(name): value for name, value in record["metrics"].items() if "/" in name}
+    metrics = {escape_control(name): value for name, value in record["metrics"].items()}
     reason, commit = record.get("reason"), record.get("commit")
     return {
         "run": escape_control(record["folder"].name),
@@ -271,60 +269,3 @@ def without_repeats(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
     repeats = len(table) - len(kept)
     said = [f"{repeats} of {len(table)} runs repeat a cell and seed: only the last completed one of each counts."]
     return kept.reset_index(drop=True), kept.index.tolist(), said if repeats else []
-
-
-def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
-    """Read the other files of every completed run; return remarks on damaged ones as well."""
-    tables, remarks = [], []
-    for record in records:
-        found, said = RunTables(), list[str]()
-        if record["status"] == "completed":
-            found, said = read_run_tables(record["folder"], scored, record.get("epochs"))
-        tables.append(found)
-        remarks += said
-    return tables, remarks
-
-
-def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say whether runs differ in data folder, library versions or commit."""
-    said = []
-    roots = sorted({str(record["settings"].get("data.root")) for record in records})
-    if len(roots) > 1:
-        said.append(f"The runs have different values of data.root ({joined(roots)}): their images may differ.")
-    for name in sorted({name for record in records for name in record.get("versions", {})}):
-        versions = sorted({str(record.get("versions", {}).get(name)) for record in records})
-        if len(versions) > 1:
-            said.append(f"The runs were made with different versions of {name} ({joined(versions)}).")
-    if len({record.get("commit") for record in records}) > 1:
-        said.append("The runs were made with different commits of this project.")
-    return said
-
-
-def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
-    """Say which runs are excluded from every mean, and which completed without learning."""
-    said = []
-    for status, what in (
-        ("running", "still running"),
-        ("failed", "failed or were interrupted"),
-        ("diverged", "diverged"),
-    ):
-        runs = table[table.status == status]
-        if len(runs):
-            said.append(f"{len(runs)} of {len(table)} runs {what} and are part of no mean: {joined(runs.run)}.")
-    for what in NOT_LEARNED:
-        runs = table[table.outcome == what]
-        if len(runs):
-            below = f"accuracy below {learned:.0%}" + (", once above" if what == "collapsed" else "")
-            said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
-    return said
-
-
-def joined(names: Iterable[Any], most: int = 8) -> str:
-    """Join names; of a long list, the first few."""
-    return join_names([str(name) for name in names], most)
-
-
-def few(remarks: Sequence[str]) -> list[str]:
-    """Return at most MOST_REMARKS remarks, and the number of the others."""
-    more = len(remarks) - MOST_REMARKS
-    return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]

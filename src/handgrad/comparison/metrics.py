@@ -1,10 +1,20 @@
 """Metrics that cells can be compared by: unit, scale, and which direction is better."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import floor, log10
+from typing import Any
 
+import pandas as pd
+
+from handgrad.comparison.cells import TAKEN
 from handgrad.config import best_is
 from handgrad.errors import UserError
+from handgrad.text import join_names
+
+HIGHER = re.compile(r"acc|auc|auroc|f1|r2|score|precision|recall|reward|return|bleu|map\b", re.I)
+LOWER = re.compile(r"loss|err|mse|mae|rmse|mape|perplexity|nll|seconds|time|latency|wer\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class Metric:
     higher_is_better: direction of improvement.
     margin: default equivalence margin, in the unit; None if there is none.
     of_learning: whether it measures learning, so that runs that did not learn enter no test of means.
+    limits: lowest and highest possible value, on the scale of the table; None: by the column's name.
     """
 
     column: str
@@ -31,6 +42,7 @@ class Metric:
     higher_is_better: bool = False
     margin: float | None = None
     of_learning: bool = True
+    limits: tuple[float, float] | None = None
 
     @property
     def sign(self) -> int:
@@ -45,6 +57,8 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest possible value, on the scale of the table."""
+        if self.limits is not None:
+            return self.limits
         if self.column == "gap":
             return -1.0, 1.0
         return 0.0, 1.0 if self.column.endswith("/accuracy") else float("inf")
@@ -55,7 +69,13 @@ class Metric:
 
     def difference(self, value: float) -> str:
         """Format a difference with its unit."""
-        return f"{self.number(value)} {self.unit}"
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def asked_for(self, better: str | None, unit: str | None) -> "Metric":
+        """Return the metric with a direction and a unit that were asked for."""
+        changes: dict[str, Any] = {} if better is None else {"higher_is_better": better == "higher"}
+        changes |= {} if unit is None else {"unit": unit, "of_value": f" {unit}"}
+        return replace(self, **changes)
 
 
 def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric:
@@ -89,3 +109,40 @@ def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric
     if (wanted := "accuracy" if name is None else name) not in known:
         raise UserError(f"invalid value metric={wanted}: these runs have {', '.join(known)}")
     return known[wanted]
+
+
+def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, metrics: Sequence[str]) -> Metric:
+    """Return a metric of another project's runs, its direction and bounds by its name and its values.
+
+    Args:
+        name: the metric; None: the only one.
+        better: the direction that was asked for, if any.
+        runs: the table of runs.
+        metrics: the names of the columns that are metrics.
+
+    Raises:
+        UserError: there is no such metric, or several to choose from, or its name does not tell which is better.
+    """
+    known = [each for each in metrics if runs[each].notna().any()]
+    if name is None and len(known) != 1:
+        raise UserError(f"name the metric to compare by: metric=..., of {join_names(known, 20)}")
+    column = known[0] if name is None else f"metric.{name}" if name in TAKEN else name
+    if column not in known:
+        raise UserError(f"invalid value metric={name}: these runs have {join_names(known, 20)}")
+    values = runs[column].dropna()
+    higher = HIGHER.search(column) is not None
+    if better is None and higher == (LOWER.search(column) is not None):
+        raise UserError(f"metric={column} does not tell which values are better: add better=higher or better=lower")
+    share = higher and values.between(0, 1).all()
+    lowest = 0.0 if (values >= 0).all() else -float("inf")
+    typical = float(values.abs().median())
+    return Metric(
+        column=column,
+        name=column,
+        unit="",
+        of_value="",
+        digits=4 if typical == 0 else int(min(8, max(0, 3 - floor(log10(typical))))),
+        higher_is_better=higher,
+        of_learning=False,
+        limits=(lowest, 1.0 if share else float("inf")),
+    )

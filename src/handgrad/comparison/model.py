@@ -141,7 +141,8 @@ def spread(values: np.ndarray, by_seed: bool) -> Spread:
         found = OLS(values[seeds, cells], np.hstack([indicators[0], indicators[1][:, 1:]])).fit()
         residuals, leverage = found.resid, found.get_influence().hat_matrix_diag
     else:
-        residuals = (values - np.nanmean(np.where(known, values, np.nan), axis=0))[seeds, cells]
+        means = np.bincount(cells, values[seeds, cells], values.shape[1]) / np.maximum(known.sum(axis=0), 1)
+        residuals = (values - means)[seeds, cells]
         leverage = 1 / known.sum(axis=0)[cells]
     squares, df = (np.bincount(cells, each, values.shape[1]) for each in (residuals**2, 1 - leverage))
     total = df[df > EPSILON].sum()

@@ -17,8 +17,10 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from handgrad.comparison.contrasts import MOST_CELLS
-from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined
+from handgrad.comparison.load import STATUSES
 from handgrad.comparison.metrics import Metric, find_metric
+from handgrad.comparison.outcomes import NOT_LEARNED
+from handgrad.comparison.own import joined
 from handgrad.comparison.sentences import margin, p_value, with_interval
 from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
@@ -26,8 +28,8 @@ from handgrad.text import escape_control
 
 MOST = 24  # most cells in the printed table
 LEGEND = (
-    "Mean ± half the 95 % interval, or its two ends where they are not symmetric; no interval where some runs did not "
-    "learn, or of a single run. Loss in nats per example."
+    "Mean ± half the 95 % interval, or its two ends where they are not symmetric; no interval of a single run{}. "
+    "Range: lowest and highest run.{}"
 )
 # Texts that `pandas.read_csv` reads as missing by default, as its documentation lists them.
 READ_AS_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
@@ -96,7 +98,7 @@ class Report:
             *keys,
             "runs",
             first,
-            "lowest to highest",
+            "range",
             *others,
             *(["remarks"] if self.remarked else []),
             *self.reference_heading,
@@ -110,6 +112,12 @@ class Report:
     def remark(self, row: dict[Any, Any]) -> str:
         """Say how many of a cell's runs have no score or did not learn."""
         return ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what])
+
+    @property
+    def legend(self) -> str:
+        """Explanation of the table of cells."""
+        own = self.comparison.own
+        return LEGEND.format(", or where some runs did not learn" if own else "", " Loss in nats." if own else "")
 
     @property
     def reference_heading(self) -> list[str]:
@@ -207,7 +215,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
         loader=PackageLoader("handgrad.comparison", "."), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
     environment.filters |= {"md": in_markdown, "sortable": sortable}
-    values: dict[str, Any] = {"report": report, "pictures": pictures, "every": every, "legend": LEGEND}
+    values: dict[str, Any] = {"report": report, "pictures": pictures, "every": every}
     values |= {"anchors": anchors(report.cells.label), "members": runs_of_cells(report, folder)}
     values["library"] = encoded(find_package_file("html", "dt_bundle.js"))  # DataTables, bundled by itables
     for template in ("report.html", "summary.md"):

@@ -53,7 +53,7 @@ def detectable(spread: float, df: float, seeds: int, planned: int, comparisons: 
     limit = stats.t.isf(ALPHA / 2 / comparisons, df)
     about = limit + stats.t.isf(1 - POWER, df)
     size = brentq(lambda size: stats.nct.sf(limit, df, size) - POWER, about / 3, 3 * about)
-    return float(size) * spread / planned**0.5
+    return float(size * spread / planned**0.5)
 
 
 def resolution(rows: pd.DataFrame) -> float:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
 from handgrad.comparison import again, figures, load, page, planning, sentences, statistics
+from handgrad.comparison.own import joined
 from handgrad.comparison.progress import in_time
 from handgrad.comparison.table import CompareOptions, Comparison
 from handgrad.console import table_console
@@ -37,16 +39,41 @@ def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, pr
     cells = statistics.summarize_cells(comparison)
     tests = statistics.compare(comparison, cells)
     return page.Report(
-        sources=sources,
+        sources=sources or [asked.table if isinstance(asked.table, Path) else Path("table")],
         comparison=comparison,
         cells=cells,
         tests=tests,
         sentences=sentences.sentences(comparison, cells, tests),
         plans=plans(comparison, cells, tests, sources, start),
         about=about(comparison),
-        progress=progress,
+        progress=progress if comparison.own else "",
         figures=list(figures.every(comparison, cells)),
     )
+
+
+def compare(
+    table: pd.DataFrame | str | Path, metric: str | None = None, *, output: str | Path | None = None, **options: Any
+) -> page.Report:
+    """Compare the runs of a table; `import handgrad; handgrad.compare(...)`. Needs neither torch nor Lightning.
+
+    Args:
+        table: a data frame with a row per run, or the path of a CSV file: seeds, settings and metrics in columns.
+        metric: the column to compare by; None: the only metric.
+        output: folder to write the report to, as `python src/compare.py` does; None: nothing is written.
+        options: further fields of `CompareOptions`: seed, better, unit, margin, where, group, baseline, reference.
+
+    Returns:
+        the report: data frames `cells` and `tests`, `sentences`, `figures`; see docs/compare.md.
+
+    Raises:
+        UserError: the table cannot be read, or the options do not fit it.
+    """
+    table = Path(table) if isinstance(table, str) else table
+    report = build_report([], CompareOptions(metric=metric, table=table, **options), Path.cwd())
+    if output is not None:
+        with output_errors(Path(output)):
+            page.write(report, Path(output))
+    return report
 
 
 def plans(
@@ -56,7 +83,9 @@ def plans(
     said = []
     for plan in planning.plans(comparison, cells, tests):
         time = "" if plan.seconds is None else f", about {in_time(plan.seconds)}"
-        if len(plan.cells) == len(cells):
+        if not comparison.own:
+            commands = ""
+        elif len(plan.cells) == len(cells):
             commands = again.command_for_more_seeds(sources, start, comparison.remarks, plan.seeds)
         else:
             folders = [Path(comparison.members(row).folder.iloc[0]) for row in plan.cells if row["completed"]]
@@ -69,15 +98,15 @@ def about(comparison: Comparison) -> dict[str, str]:
     """Return the facts that a reader of the report needs: when, how, with what, and of what."""
     table = comparison.table
     versions = {
-        name.removeprefix("version/"): load.joined(sorted(set(table[name].dropna())))
+        name.removeprefix("version/"): joined(sorted(set(table[name].dropna())))
         for name in table
         if name.startswith("version/")
     }
     facts = {
         "compared": f"{datetime.now():%d %B %Y, %H:%M}",
         "command": shlex.join(["python", *sys.argv]),
-        "data": load.joined(sorted(set(table.dataset.dropna()) - {"null"})),
-        "seeds": load.joined(sorted(set(table.seed), key=str), most=10),
+        "data": joined(sorted(set(table.dataset.dropna()) - {"null"})),
+        "seeds": joined(sorted(set(table.seed), key=str), most=10),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
@@ -110,14 +139,15 @@ def show(report: page.Report, folder: Path) -> None:
     widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
     folded = {number for number in range(keys) if widest >= 60}  # if space is short: wide keys and remarks, not numbers
     folded |= {number for number, heading in enumerate(report.headings) if number >= keys and heading == "remarks"}
-    console.print(table_of(report.places, report.headings, lines, folded))
+    console.print(report.places, style="bold", soft_wrap=True)
+    console.print(table_of(report.headings, lines, folded))
     if (more := len(report.cells) - page.MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")
-    console.print(page.LEGEND, style="dim")
+    console.print(report.legend, style="dim")
     if effects := report.effects:
         unit = report.comparison.metric.unit
         headings = ["value", "against", f"better by ({unit})" if unit else "better by", "95 % interval", "p", "verdict"]
-        console.print(table_of("", headings, effects[:MOST_EFFECTS], {0, 1}))
+        console.print(table_of(headings, effects[:MOST_EFFECTS], {0, 1}))
     if report.plans:
         console.print("Further seeds would probably settle:")
     for said, commands in report.plans:
@@ -131,9 +161,9 @@ def show(report: page.Report, folder: Path) -> None:
     console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
 
 
-def table_of(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:
+def table_of(headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:
     """Return a table for the terminal; if space is short, the columns with these numbers are folded."""
-    table = Table(title=title or None, title_justify="left", collapse_padding=True)
+    table = Table(collapse_padding=True)
     for number, heading in enumerate(headings):
         table.add_column(
             heading, no_wrap=number not in folded, overflow="fold", min_width=8 if number in folded else None

@@ -10,9 +10,10 @@ from scipy import stats
 
 from handgrad.comparison.cells import UNSET
 from handgrad.comparison.contrasts import MOST_CELLS, MOST_VALUES
-from handgrad.comparison.load import NOT_LEARNED, joined
 from handgrad.comparison.metrics import Metric
 from handgrad.comparison.model import ALPHA, EPSILON, LEVEL
+from handgrad.comparison.outcomes import NOT_LEARNED
+from handgrad.comparison.own import joined
 from handgrad.comparison.planning import resolution
 from handgrad.comparison.table import Comparison
 
@@ -67,7 +68,8 @@ def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame
         return f"These runs, {runs}, have no interval: {single}."
     shown = comparison.metric.scale * least
     digits = int(max(0, -np.floor(np.log10(shown)))) if shown > 0 else 0
-    return f"These runs, {runs}, can show differences above about {shown:.{digits}f} {comparison.metric.unit}."
+    least_shown = f"{shown:.{digits}f} {comparison.metric.unit}".rstrip()
+    return f"These runs, {runs}, can show differences above about {least_shown}."
 
 
 def far_cells(comparison: Comparison, cells: pd.DataFrame) -> list[str]:

@@ -16,9 +16,11 @@ from statsmodels.stats.multitest import multipletests
 
 from handgrad.comparison import contrasts
 from handgrad.comparison.contrasts import MOST_CELLS, Contrast, chosen_pairs
-from handgrad.comparison.load import NOT_LEARNED, STATUSES, joined, keys_called
+from handgrad.comparison.load import STATUSES, keys_called
 from handgrad.comparison.metrics import find_metric
 from handgrad.comparison.model import ALPHA, EPSILON, Model
+from handgrad.comparison.outcomes import NOT_LEARNED
+from handgrad.comparison.own import joined
 from handgrad.comparison.table import Comparison
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
@@ -76,7 +78,7 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
     cells = pd.DataFrame(rows)
     for name in names:
         found = model_of(samples[name]).test(np.eye(len(cells)))
-        one = find_metric(name, scored, names)
+        one = metric if name == metric.column else find_metric(name, scored, names)
         for end in ("low", "high"):
             cells[f"{name}.{end}"] = found[end].clip(*one.bounds).where(~(cells.mixed & one.of_learning))
     repeats = cells.groupby("label").cumcount()

@@ -26,6 +26,10 @@ class CompareOptions:
     group: the keys that define a cell; None: every setting that varies.
     baseline: the cell that every other is compared with; None: all pairs.
     reference: CSV file of published results, shown beside the cells that they match; None: no reference.
+    table: a table of another project's runs, as CSV file or data frame; None: the runs are in folders.
+    seed: the column or setting that is the seed of another project's runs; None: by its name.
+    better: "lower" or "higher"; None: by the metric's name.
+    unit: the metric's unit; None: the usual one.
     """
 
     metric: str | None = None
@@ -34,6 +38,10 @@ class CompareOptions:
     group: Sequence[str] | None = None
     baseline: str | None = None
     reference: Path | None = None
+    table: Path | pd.DataFrame | None = None
+    seed: str | None = None
+    better: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Comparison:
     tables: for each row of `table`, the run's other files.
     remarks: sentences about damaged, incomplete or incompatible runs.
     paired: whether runs of different cells with the same seed share their random numbers.
+    own: whether they are runs of this project.
     """
 
     table: pd.DataFrame
@@ -66,6 +75,7 @@ class Comparison:
     tables: list[RunTables]
     remarks: list[str]
     paired: bool = True
+    own: bool = True
 
     @cached_property
     def varying(self) -> list[str]:

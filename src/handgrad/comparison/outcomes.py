@@ -1,0 +1,63 @@
+"""Outcomes of completed runs: whether they learned, and what became of those that did not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handgrad.comparison.own import joined
+from handgrad.runs.tables import RunTables
+
+NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of completed runs that did not learn
+
+
+def learning_limits(table: pd.DataFrame, tables: Sequence[RunTables], scored: str) -> tuple[float, float]:
+    """Return the accuracy out of reach of guessing, and the one from which a run has learned.
+
+    Out of reach: three standard deviations above always answering the most frequent class of the scored images; 0 if
+    no run tells their classes. Learned: half of the way from there to the best run of the comparison.
+    """
+    counts = next((mine.confusion.sum(axis=1) for mine in tables if mine.confusion is not None), None)
+    if counts is None:
+        truth = next((mine.truth for mine in tables if mine.truth is not None), None)
+        counts = np.zeros(1) if truth is None else np.bincount(truth).astype(float)
+    images = counts.sum()
+    share = counts.max() / images if images else 0.0
+    chance = min(1.0, share + 3 * (share * (1 - share) / max(images, 1.0)) ** 0.5)
+    column = f"{scored}/accuracy"
+    done = table.loc[table.status == "completed", column].dropna() if column in table else []
+    best = max(done, default=chance)
+    return chance, max(chance, (chance + best) / 2)
+
+
+def outcome(row: Mapping[str, Any], tables: RunTables, scored: str, limits: tuple[float, float]) -> str:
+    """Return a run's outcome: its status or, if completed, whether it learned, by its history if it has one."""
+    final = row.get(f"{scored}/accuracy")
+    if row["status"] != "completed" or final is None:
+        return str(row["status"])
+    chance, learned = limits
+    if final >= learned:
+        return "learned"
+    history = (tables.history or {}).get(f"{scored}/accuracy")
+    highest = max(final, final if history is None else np.nanmax(history, initial=final))
+    return NOT_LEARNED[int(highest >= chance) + int(highest >= learned)]
+
+
+def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
+    """Say which runs are excluded from every mean, and which completed without learning."""
+    said = []
+    for status, what in (
+        ("running", "still running"),
+        ("failed", "failed or were interrupted"),
+        ("diverged", "diverged"),
+    ):
+        runs = table[table.status == status]
+        if len(runs):
+            said.append(f"{len(runs)} of {len(table)} runs {what} and are part of no mean: {joined(runs.run)}.")
+    for what in NOT_LEARNED:
+        runs = table[table.outcome == what]
+        if len(runs):
+            below = f"accuracy below {learned:.0%}" + (", once above" if what == "collapsed" else "")
+            said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
+    return said

@@ -1,0 +1,139 @@
+"""This project's runs: their records and other files, and which of them can be compared."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from handgrad.comparison.cells import settings_of
+from handgrad.errors import UserError
+from handgrad.runs.folder import METRICS, is_locked
+from handgrad.runs.record import read_record
+from handgrad.runs.tables import RunTables, read_run_tables
+from handgrad.text import format_value, join_names
+
+MOST_REMARKS = 30  # most remarks on single files; nobody reads more
+
+
+def usable_records(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], str, list[str]]:
+    """Read the records that have scores; also the scored set, and remarks."""
+    records, remarks = records_in(folders)
+    scored = scored_set(records)
+    records = [record for record in records if has_scores(record, scored, remarks)]
+    return records, scored, remarks
+
+
+def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the records of all runs in or below the folders, adding `folder` and `settings`; return remarks as well.
+
+    Impossible numbers are removed from their records.
+    """
+    records, remarks, others = [], [], 0
+    found = sorted({file.parent for folder in folders for file in folder.rglob(METRICS)}, key=natural)
+    for folder in found:
+        try:
+            record = read_record(folder)
+            if record:
+                record |= {"folder": folder, "settings": settings_of(record)}
+                if record["status"] == "running" and not is_locked(folder):
+                    record |= {"status": "failed", "reason": "interrupted"}
+                remarks += without_impossible(record)
+                records.append(record)
+        except UserError as error:
+            others += (foreign := is_foreign(folder))
+            remarks += [] if foreign else [f"Left out: {error}."]
+        except RecursionError:
+            remarks.append(f"Left out: {folder / METRICS} is damaged (nested too deeply).")
+    if others:
+        remarks.append(f"Left out: {others} runs of another project, by their {METRICS}.")
+    begun = {file.parents[1] for folder in folders for file in folder.rglob(".hydra/config.yaml")}
+    if never := sorted(begun - set(found), key=natural):
+        remarks.append(f"Left out: {joined([path.name for path in never])} never got as far as a {METRICS}.")
+    return records, remarks
+
+
+def is_foreign(folder: Path) -> bool:
+    """Tell whether `metrics.json` is another project's: a JSON object without this project's fields."""
+    try:
+        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and not record.keys() & {"status", "choices", "config"}
+
+
+def without_impossible(record: dict[str, Any]) -> list[str]:
+    """Remove impossible accuracies, losses and times from a record; return a remark on each."""
+    wrong = []
+    metrics = record["metrics"]
+    for name, value in list(metrics.items()):
+        most = 1 if name.endswith("/accuracy") else math.inf
+        if name.endswith(("/accuracy", "/loss")) and not (0 <= value <= most and value < math.inf):
+            wrong.append(f"{name}={format_value(metrics.pop(name))}")
+    for name in ("seconds_per_epoch", "seconds", "peak_memory_mb"):
+        value = record.get(name)
+        if value is not None and not 0 < value < math.inf:
+            wrong.append(f"{name}={format_value(record.pop(name))}")
+    return [f"Left out: {item} of {record['folder'] / METRICS} is impossible." for item in wrong]
+
+
+def scored_set(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the set to evaluate by: "test", or "val" if only that was scored."""
+    names = {name for record in records if record["status"] == "completed" for name in record["metrics"]}
+    return "val" if "val/accuracy" in names and "test/accuracy" not in names else "test"
+
+
+def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bool:
+    """Tell whether a run, if completed, has the accuracies that means need; add a remark if a score is missing."""
+    needed = ("train/accuracy", f"{scored}/accuracy", f"{scored}/loss")
+    missing = [name for name in needed if name not in record["metrics"]] if record["status"] == "completed" else []
+    left_out = any(name.endswith("/accuracy") for name in missing)
+    if missing:
+        path = record["folder"] / METRICS
+        what = "Left out" if left_out else "Incomplete"
+        remarks.append(f"{what}: {path} is of a completed run but has no {joined(missing)}.")
+    return not left_out
+
+
+def natural(path: Path) -> tuple[str, int, str]:
+    """Return a sort key that puts 2_name before 10_name."""
+    number = path.name.split("_")[0]
+    return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
+
+
+def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
+    """Read the other files of every completed run; return remarks on damaged ones as well."""
+    tables, remarks = [], []
+    for record in records:
+        found, said = RunTables(), list[str]()
+        if record["status"] == "completed":
+            found, said = read_run_tables(record["folder"], scored, record.get("epochs"))
+        tables.append(found)
+        remarks += said
+    return tables, remarks
+
+
+def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say whether runs differ in data folder, library versions or commit."""
+    said = []
+    roots = sorted({str(record["settings"].get("data.root")) for record in records})
+    if len(roots) > 1:
+        said.append(f"The runs have different values of data.root ({joined(roots)}): their images may differ.")
+    for name in sorted({name for record in records for name in record.get("versions", {})}):
+        versions = sorted({str(record.get("versions", {}).get(name)) for record in records})
+        if len(versions) > 1:
+            said.append(f"The runs were made with different versions of {name} ({joined(versions)}).")
+    if len({record.get("commit") for record in records}) > 1:
+        said.append("The runs were made with different commits of this project.")
+    return said
+
+
+def joined(names: Iterable[Any], most: int = 8) -> str:
+    """Join names; of a long list, the first few."""
+    return join_names([str(name) for name in names], most)
+
+
+def few(remarks: Sequence[str]) -> list[str]:
+    """Return at most MOST_REMARKS remarks, and the number of the others."""
+    more = len(remarks) - MOST_REMARKS
+    return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]
