@@ -28,9 +28,8 @@ from handgrad.runs import tables
 from handgrad.runs.folder import run_lock
 from made_runs import NOISE, everything, leave_configured, leave_run, written
 
-USUAL = dict.fromkeys(
-    "sweep metric margin baseline where group refresh_seconds output reference table seed better unit".split()
-)
+OPTIONS = "sweep metric margin baseline where group refresh_seconds output reference table seed better unit"
+USUAL = dict.fromkeys(OPTIONS.split())
 
 
 def interval_of(values: list[float]) -> tuple[float, float, float]:

@@ -152,7 +152,7 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
     rows = tests[(tests.kind == "values") & (tests.key == key)]
     rows = rows[np.array([frozenset((row.a, row.b)) not in apart for row in rows.itertuples()], dtype=bool)]
     said = [within_values(comparison, group) for _, group in by_pair(within)]
-    decided = rows[rows.verdict != "cannot tell"]
+    decided = rows[(rows.verdict != "cannot tell") | rows.p.isna()]
     for row in decided.head(MOST_SAID).itertuples():
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
         said.append(one_sentence(comparison, row, a, b, averaged_over(comparison, row)))
@@ -189,9 +189,11 @@ def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
             parts.append(f"with {given} {a} and {b} are equal{within(comparison)}")
         else:
             open_.append(given)
-    if open_:
-        parts.append(f"with {' and '.join(open_)} no difference is shown")
     key, other = comparison.names[first.key], comparison.names[first.other]
+    if not parts:
+        return f"The effect of {key} depends on {other}, but none is shown within a value of {other}."
+    if open_:
+        parts.append(f"with {' or '.join(open_)} no difference is shown")
     return f"The effect of {key} depends on {other}: {'; '.join(parts)}."
 
 
