@@ -65,7 +65,7 @@ class Metric:
 
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
-        return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"
+        return f"{round(float(self.scale * value), self.digits) + 0.0:.{self.digits}f}"  # NumPy rounds otherwise
 
     def difference(self, value: float) -> str:
         """Format a difference with its unit."""

@@ -16,7 +16,7 @@ from statsmodels.regression.linear_model import OLS
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 EPSILON = 1e-12  # smaller differences are rounding errors, and no spread to infer from
-FRACTION, CAP = 0.38, 0.8  # shares of the sweep's degrees of freedom that one cell and any contrast may count on
+FRACTION, CAP = 0.36, 0.8  # shares of the sweep's degrees of freedom that one cell and any contrast may count on
 LEAST_CELLS = 4  # fewer cells have too few spreads to lend each other
 WILD = 2.2  # ratio of a cell's variance to the sweep's from which the cell's counts more than once
 
