@@ -9,23 +9,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogFormatter
 
 from handgrad.comparison.metrics import Metric
+from handgrad.comparison.outcomes import is_far
 
 Limits = tuple[float, float]
-
-
-def is_far(values: np.ndarray) -> np.ndarray:
-    """Tell which values are outliers: modified z-score above 3.5; none if they would be more than a third.
-
-        0.6745 |x - median| / MAD
-
-    with 1.253314 times the mean absolute deviation in place of MAD / 0.6745 where the MAD is zero.
-
-    Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
-    """
-    deviation = np.abs(values - np.nanmedian(values)).round(12)  # rounding errors are no spread
-    spread = np.nanmedian(deviation) / 0.6745 or 1.253314 * np.nanmean(deviation)
-    far: np.ndarray = deviation > 3.5 * spread
-    return far if 3 * far.sum() <= np.isfinite(values).sum() else np.zeros_like(far)
 
 
 def span(*parts: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Outcomes of completed runs: whether they learned, and what became of those that did not."""
+"""Outcomes of runs: whether they learned, what became of those that did not, and what is far from all others."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,3 +61,18 @@ def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
             below = f"accuracy below {learned:.0%}" + (", once above" if what == "collapsed" else "")
             said.append(f"{len(runs)} of {len(table)} runs {what} ({below}): {joined(runs.run)}.")
     return said
+
+
+def is_far(values: np.ndarray) -> np.ndarray:
+    """Tell which values are outliers: modified z-score above 3.5; none if they would be more than a third.
+
+        0.6745 |x - median| / MAD
+
+    with 1.253314 times the mean absolute deviation in place of MAD / 0.6745 where the MAD is zero.
+
+    Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
+    """
+    deviation = np.abs(values - np.nanmedian(values)).round(12)  # rounding errors are no spread
+    spread = np.nanmedian(deviation) / 0.6745 or 1.253314 * np.nanmean(deviation)
+    far: np.ndarray = deviation > 3.5 * spread
+    return far if 3 * far.sum() <= np.isfinite(values).sum() else np.zeros_like(far)

@@ -12,13 +12,13 @@ from handgrad.comparison.cells import UNSET
 from handgrad.comparison.contrasts import MOST_CELLS, MOST_VALUES
 from handgrad.comparison.metrics import Metric
 from handgrad.comparison.model import ALPHA, EPSILON, LEVEL
-from handgrad.comparison.outcomes import NOT_LEARNED
+from handgrad.comparison.outcomes import NOT_LEARNED, is_far
 from handgrad.comparison.own import joined
 from handgrad.comparison.planning import resolution
 from handgrad.comparison.table import Comparison
 
 MOST_SAID = 6  # most sentences on the values of one key; the table has all
-FAR_CELL, FAR_RUN = 3.5, 10.0  # modified z-scores from which a cell, and a run within its cell, is far from the others
+FAR_RUN = 10.0  # modified z-score from which a run is far from the others of its cell
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
@@ -75,8 +75,8 @@ def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame
 def far_cells(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
     """Name the cells whose mean is far from all others."""
     values = cells[comparison.metric.column].dropna()
-    far = is_far(values, FAR_CELL)
-    if not 0 < far.sum() <= len(values) / 3:
+    far = is_far(values.to_numpy())
+    if not far.any():
         return []
     metric, others = comparison.metric, values[~far]
     names = joined(
@@ -102,16 +102,6 @@ def far_runs(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
     values = comparison.completed.set_index("run")[metric.column]
     names = joined([f"{run} ({metric.number(values[run])}{metric.of_value})" for run in far.index])
     return [f"Far from the other runs of {'its cell' if len(far) == 1 else 'their cells'}: {names}."]
-
-
-def is_far(values: pd.Series, limit: float) -> pd.Series:
-    """Tell which values are outliers, by the modified z-score; of fewer than four, none.
-
-    Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993); by mean deviation where the median one is 0.
-    """
-    deviation = (values - values.median()).abs()
-    scale = deviation.median() / 0.6745 or 1.253314 * deviation.mean()
-    return (deviation > limit * scale) & (len(values) > 3)
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
