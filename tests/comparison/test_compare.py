@@ -20,7 +20,7 @@ from PIL import Image
 from conftest import ROOT, RunCommand, RunScript
 from handgrad.comparison import again, figures, load, sentences, sources, statistics
 from handgrad.comparison.contrasts import MOST_CELLS
-from handgrad.comparison.model import Model
+from handgrad.comparison.model import Contrast, Model
 from handgrad.comparison.table import CompareOptions
 from handgrad.config import CompareConfig, check
 from handgrad.errors import UserError
@@ -34,7 +34,8 @@ USUAL = dict.fromkeys(OPTIONS.split())
 
 def interval_of(values: list[float]) -> tuple[float, float, float]:
     """Return mean and interval of a single cell."""
-    found = Model(np.array(values, dtype=float).reshape(-1, 1)).test(np.eye(1)).iloc[0]
+    mean = [Contrast("mean", "a", "", (0,), ())]
+    found = Model(np.array(values, dtype=float).reshape(-1, 1)).test(mean).iloc[0]
     return found.difference, found.low, found.high
 
 

@@ -37,7 +37,7 @@ def fitted(metric: Metric, drawn: Sequence[np.ndarray]) -> Limits:
     others = [values for values, away in zip(drawn, far, strict=True) if away]
     shown = np.concatenate([near, *(values for values in others if span(near, values[:1]) < 3 * span(near))])
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
-    margin = max(0.06 * (high - low), 5 * 10.0**-metric.digits)
+    margin = max(0.06 * (high - low), 5 * 10.0**-metric.digits if metric.digits is not None else 0.0)
     below, above = (2.5 * margin if away.any() else margin for away in (means < low, means > high))  # room for numbers
     least, most = (metric.scale * bound for bound in metric.bounds)
     return max(low - below, least), min(high + above, most)
@@ -46,7 +46,7 @@ def fitted(metric: Metric, drawn: Sequence[np.ndarray]) -> Limits:
 def beyond(value: float, limits: Limits, metric: Metric, arrows: str) -> str:
     """Return an arrow and the value if it is outside the limits; nothing if inside."""
     low, high = limits
-    return f"{arrows[int(value > high)]} {value:.{metric.digits}f}" if value < low or value > high else ""
+    return f"{arrows[int(value > high)]} {metric.number(value / metric.scale)}" if value < low or value > high else ""
 
 
 def note(axes: Axes, x: float, y: float, text: str, rise: float = 0) -> None:

@@ -14,7 +14,7 @@ UNSET = "unset"  # placeholder for a setting that a run lacks; null is a value
 # Reserved columns of the tables: a setting of the same name gets the prefix "config.".
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}
 TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "reference"}
-TAKEN |= {"number", "done", "learned", "mixed", "completed", "diverged", "failed", "running"}
+TAKEN |= {"number", "done", "seeds", "learned", "mixed", "completed", "diverged", "failed", "running"}
 SUFFIXES = (".low", ".high", ".median", ".least", ".most")
 TOGETHER = 3  # most keys reported as jointly determining a setting; more could not be interpreted
 

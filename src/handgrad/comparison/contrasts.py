@@ -1,56 +1,19 @@
 """Contrasts of a sweep's cells: pairs of cells, values of a key, interactions of two keys, and effects within values.
 
-The weights of a contrast are those of a factorial design: two values of a key are compared by their means over the
-combinations of all other keys that both have.
+Contrasts are those of a factorial design: two values of a key are compared by their means over the combinations of all
+other keys that both have.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
-import numpy as np
-
+from handgrad.comparison.model import Contrast
 from handgrad.comparison.table import Comparison
 
 MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the best is compared with the others
 MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
 Cells = Mapping[tuple[str, ...], int]  # places of the cells by the values of the varying keys
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Mean of some cells minus the mean of others; of an interaction, the difference of two such differences.
-
-    kind: "cells", "values" (of a key), "interaction" or "within" (the effect of a key within one value of another).
-    a, b: what is compared: names of cells, or values of `key`.
-    plus, minus: places of the cells that count positively and negatively, in pairs that are alike in all other keys.
-    cells: number of cells that are averaged.
-    key: the key whose values are compared; empty for cells.
-    other: the second key of an interaction, or the key whose value is fixed.
-    u, v: its two values; for "within", u is the fixed one.
-    """
-
-    kind: str
-    a: str
-    b: str
-    plus: tuple[int, ...]
-    minus: tuple[int, ...]
-    cells: int = 1
-    key: str = ""
-    other: str = ""
-    u: str = ""
-    v: str = ""
-
-    def row(self) -> dict[str, Any]:
-        """Return everything but the places of cells."""
-        return {name: value for name, value in vars(self).items() if name not in ("plus", "minus")}
-
-    def weights(self, many: int) -> np.ndarray:
-        """Return the weights of `many` cells."""
-        weights = np.zeros(many)
-        weights[list(self.plus)], weights[list(self.minus)] = 1 / self.cells, -1 / self.cells
-        return weights
 
 
 def pairs(labels: Sequence[str], places: Sequence[tuple[int, int]]) -> list[Contrast]:
@@ -66,14 +29,27 @@ def main_effects(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
         cells: places of the cells that have runs.
         best_first: the values of every key; beyond MOST_VALUES only the first is compared with the others.
     """
-    found = []
-    for key, values in best_first.items():
-        for a, b in chosen_pairs(values, MOST_VALUES):
-            both = shared(comparison, cells, {key: a}, {key: b})
-            if both:
-                plus, minus = zip(*both, strict=True)
-                found.append(Contrast("values", a, b, plus, minus, len(both), key))
-    return found
+    pairs = [(key, *pair) for key, values in best_first.items() for pair in chosen_pairs(values, MOST_VALUES)]
+    return [each for key, a, b in pairs if (each := effect(comparison, cells, key, a, b))]
+
+
+def effect(comparison: Comparison, cells: Cells, key: str, a: str, b: str, **given: str) -> Contrast | None:
+    """Return the contrast of two values of a key, averaged over the cells that both have; None if they share none.
+
+    Args:
+        comparison: the runs.
+        cells: places of the cells that have runs.
+        key: the key.
+        a: its first value.
+        b: its second value.
+        given: `other` and `u`: another key and its value, to which the average is restricted.
+    """
+    fixed = {given["other"]: given["u"]} if given else {}
+    both = shared(comparison, cells, {key: a} | fixed, {key: b} | fixed)
+    if not both:
+        return None
+    plus, minus = zip(*both, strict=True)
+    return Contrast("within" if given else "values", a, b, plus, minus, len(both), key, **given)
 
 
 def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, Sequence[str]]) -> list[Contrast]:
@@ -92,18 +68,6 @@ def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
                 au, bu, av, bv = zip(*four, strict=True)
                 found.append(Contrast("interaction", a, b, au + bv, bu + av, len(four), key, other, u, v))
     return found
-
-
-def within(
-    comparison: Comparison, cells: Cells, key: str, other: str, values: Sequence[str], ab: tuple[str, str]
-) -> Iterator[Contrast]:
-    """Yield the effect of two values of a key within each value of another key."""
-    a, b = ab
-    for u in values:
-        both = shared(comparison, cells, {key: a, other: u}, {key: b, other: u})
-        if both:
-            plus, minus = zip(*both, strict=True)
-            yield Contrast("within", a, b, plus, minus, len(both), key, other, u)
 
 
 def shared(comparison: Comparison, cells: Cells, *fixed: Mapping[str, str]) -> list[tuple[int, ...]]:

@@ -145,7 +145,8 @@ def other_runs(folders: Sequence[Path], asked: CompareOptions) -> Runs | None:
 
 def as_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run of another project in the form of this one's."""
-    metrics = {f"metric.{name}" if name in TAKEN else name: value for name, value in record["metrics"].items()}
+    metrics = {escape_control(name): value for name, value in record["metrics"].items()}
+    metrics = {f"metric.{name}" if name in TAKEN else name: value for name, value in metrics.items()}
     settings = {column_for(name): value for name, value in record["settings"].items()}
     settings = {f"config.{name}" if name in metrics else name: value for name, value in settings.items()}
     folder = Path(record["name"]) if record["folder"] is None else record["folder"]

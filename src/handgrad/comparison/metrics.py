@@ -13,8 +13,11 @@ from handgrad.config import best_is
 from handgrad.errors import UserError
 from handgrad.text import join_names
 
-HIGHER = re.compile(r"acc|auc|auroc|f1|r2|score|precision|recall|reward|return|bleu|map\b", re.I)
-LOWER = re.compile(r"loss|err|mse|mae|rmse|mape|perplexity|nll|seconds|time|latency|wer\b", re.I)
+# Words in the name of another project's metric that tell which values are better.
+HIGHER = {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "f1", "r2", "precision", "recall", "reward"}
+HIGHER |= {"return", "bleu", "dice", "iou", "top1", "top5"}
+LOWER = {"loss", "error", "err", "mse", "mae", "rmse", "mape", "msle", "perplexity", "ppl", "nll", "brier", "fid"}
+LOWER |= {"crps", "wer", "cer", "kl", "regret", "seconds", "time", "latency", "duration"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Metric:
     unit: unit of a difference.
     of_value: suffix of a value.
     scale: factor from the table's numbers to the unit.
-    digits: decimal places.
+    digits: decimal places; None: four significant digits.
     higher_is_better: direction of improvement.
     margin: default equivalence margin, in the unit; None if there is none.
     of_learning: whether it measures learning, so that runs that did not learn enter no test of means.
@@ -38,7 +41,7 @@ class Metric:
     unit: str
     of_value: str
     scale: float = 1.0
-    digits: int = 2
+    digits: int | None = 2
     higher_is_better: bool = False
     margin: float | None = None
     of_learning: bool = True
@@ -65,7 +68,8 @@ class Metric:
 
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
-        return f"{round(float(self.scale * value), self.digits) + 0.0:.{self.digits}f}"  # NumPy rounds otherwise
+        number = float(self.scale * value)  # NumPy's own numbers round otherwise
+        return f"{number:.4g}" if self.digits is None else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
 
     def difference(self, value: float) -> str:
         """Format a difference with its unit."""
@@ -130,10 +134,10 @@ def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, met
     if column not in known:
         raise UserError(f"invalid value metric={name}: these runs have {join_names(known, 20)}")
     values = runs[column].dropna()
-    higher = HIGHER.search(column) is not None
-    if better is None and higher == (LOWER.search(column) is not None):
+    higher = higher_is_better(column)
+    if better is None and higher is None:
         raise UserError(f"metric={column} does not tell which values are better: add better=higher or better=lower")
-    share = higher and values.between(0, 1).all()
+    share = bool(higher) and values.between(0, 1).all()
     lowest = 0.0 if (values >= 0).all() else -float("inf")
     typical = float(values.abs().median())
     return Metric(
@@ -141,8 +145,18 @@ def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, met
         name=column,
         unit="",
         of_value="",
-        digits=4 if typical == 0 else int(min(8, max(0, 3 - floor(log10(typical))))),
-        higher_is_better=higher,
+        digits=4 if typical == 0 else max(0, 3 - floor(log10(typical))) if 1e-3 < typical < 1e6 else None,
+        higher_is_better=bool(higher),
         of_learning=False,
         limits=(lowest, 1.0 if share else float("inf")),
     )
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Tell by its name whether higher values of a metric are better; None if it does not say."""
+    words = set(re.findall(r"[A-Z]?[a-z]+\d?|[A-Z]+\d?", name))
+    words = {word.lower() for word in words}
+    lower, higher = bool(words & LOWER), bool(words & HIGHER)
+    if "neg" in words:  # scikit-learn turns losses into scores
+        return True if lower else None
+    return None if lower and higher else False if lower else True if higher or "score" in words else None

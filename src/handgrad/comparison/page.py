@@ -22,6 +22,7 @@ from handgrad.comparison.metrics import Metric, find_metric
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
 from handgrad.comparison.sentences import margin, p_value, with_interval
+from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
 from handgrad.text import escape_control
@@ -150,13 +151,14 @@ class Report:
     @property
     def effects(self) -> list[list[str]]:
         """Table of comparisons of the values of keys, as text: averaged over all else, or within a value."""
-        named, lines = self.comparison.named, []
-        within = self.tests[self.tests.kind == "within"]
-        apart = {(row.key, frozenset((row.a, row.b))) for row in within.itertuples()}
-        for row in self.tests[self.tests.kind.isin(["values", "within"])].itertuples():
-            if row.kind == "within" or (row.key, frozenset((row.a, row.b))) not in apart:
-                where = f" with {named(row.other, row.u)}" if row.kind == "within" else ""
-                lines.append(self.line(row, named(row.key, row.a) + where, named(row.key, row.b)))
+        named, within = self.comparison.named, self.tests[self.tests.kind == "within"]
+        lines = [
+            self.line(row, *(named(row.key, value) for value in (row.a, row.b)))
+            for row in averages(self.tests).itertuples()
+        ]
+        for row in within.itertuples():
+            a, b = (named(row.key, value) for value in (row.a, row.b))
+            lines.append(self.line(row, f"{a} with {named(row.other, row.u)}", b))
         return lines
 
     def line(self, row: Any, a: str, b: str) -> list[str]:
@@ -279,13 +281,10 @@ def draw(figure: Figure, path: Path, kind: str) -> None:
 
 def for_csv(table: pd.DataFrame) -> pd.DataFrame:
     """Escape texts that a spreadsheet would evaluate, or that `pandas.read_csv` would read as missing."""
-    texts = {name: column.map(escape_cell) for name, column in table.items() if not is_numeric(column)}
+    texts = {
+        name: column.map(escape_cell) for name, column in table.items() if not pd.api.types.is_numeric_dtype(column)
+    }
     return table.assign(**texts).rename(columns=escape_cell)
-
-
-def is_numeric(column: pd.Series) -> bool:
-    """Tell whether a column holds only numbers."""
-    return bool(pd.api.types.is_numeric_dtype(column))
 
 
 def escape_cell(cell: Any) -> Any:

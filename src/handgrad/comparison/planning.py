@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from handgrad.comparison.model import ALPHA
+from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
 
 POWER = 0.8
@@ -69,22 +70,18 @@ def plans(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> l
     These are the best cell against its undecided rivals, and undecided values of keys. A comparison is settled by as
     many seeds as would show the difference at hand, or the margin if that is larger.
     """
-    if cells.completed.max() == 1:
+    if cells.seeds.max() == 1:
         what = "all cells against each other" if len(cells) > 1 else "the interval of the only cell"
         every = plan_for(comparison, what, cells.to_dict("records"), FEW)
         best_two = plan_for(comparison, "the best two cells", cells.head(2).to_dict("records"), FEW)
         return [every if every.runs <= MOST_RUNS else best_two]
-    best = cells.label[0] if len(cells) else ""
-    open_ = tests[(tests.verdict == "cannot tell") & (tests.spread > 0)]
-    rivals = open_[(open_.kind == "cells") & ((open_.a == best) | (open_.b == best))]
-    apart = set(zip(*(tests[tests.kind == "within"][name] for name in ("key", "a", "b")), strict=True))
-    averages = [
-        row
-        for row in open_[open_.kind == "values"].itertuples()
-        if not {(row.key, row.a, row.b), (row.key, row.b, row.a)} & apart
+    best = cells.label[0]
+    rivals = tests[(tests.kind == "cells") & ((tests.a == best) | (tests.b == best))]
+    rows = pd.concat([rivals, averages(tests)])
+    found = [
+        plan(comparison, cells, row) for row in rows[(rows.verdict == "cannot tell") & (rows.spread > 0)].itertuples()
     ]
-    found = [plan(comparison, cells, row) for row in [*rivals.itertuples(), *averages]]
-    some = [each for each in found if each is not None and each.runs <= MOST_RUNS]
+    some = [each for each in found if each is not None and 0 < each.runs <= MOST_RUNS]
     return sorted(some, key=lambda each: each.runs)[:MOST_PLANS]
 
 
@@ -101,12 +98,15 @@ def plan(comparison: Comparison, cells: pd.DataFrame, row: Any) -> Plan | None:
     else:
         names = comparison.named(row.key, row.a), comparison.named(row.key, row.b)
         used = cells[cells[row.key].isin([row.a, row.b])]
+        if others := [key for key in comparison.varying if key != row.key]:
+            used = used[used.groupby(others)[row.key].transform("nunique") == 2]  # those that have a counterpart
     return plan_for(comparison, f"{names[0]} against {names[1]}", used.to_dict("records"), seeds)
 
 
 def plan_for(comparison: Comparison, what: str, used: Sequence[dict[str, Any]], seeds: int) -> Plan:
-    """Return the plan that gives cells a total number of seeds."""
-    missing = [max(0, seeds - int(row["completed"])) for row in used]
+    """Return the plan that gives cells the seeds from 0 on; of cells that pool several settings, each of these."""
+    known = [comparison.members(row).index for row in used]
+    missing = [len(set(range(seeds)) - set(each)) * max(1, len(each) // max(each.nunique(), 1)) for each in known]
     times = comparison.table.seconds.dropna() if "seconds" in comparison.table else pd.Series(dtype=float)
     seconds = float(times.median()) * sum(missing) if len(times) else None
     return Plan(what, list(used), seeds, sum(missing), seconds)

@@ -69,6 +69,10 @@ def compare(
         UserError: the table cannot be read, or the options do not fit it.
     """
     table = Path(table) if isinstance(table, str) else table
+    if isinstance(options.get("group"), str):
+        options["group"] = [options["group"]]
+    if options.get("reference") is not None:
+        options["reference"] = Path(options["reference"])
     report = build_report([], CompareOptions(metric=metric, table=table, **options), Path.cwd())
     if output is not None:
         with output_errors(Path(output)):

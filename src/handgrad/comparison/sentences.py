@@ -15,6 +15,7 @@ from handgrad.comparison.model import ALPHA, EPSILON, LEVEL
 from handgrad.comparison.outcomes import NOT_LEARNED, is_far
 from handgrad.comparison.own import joined
 from handgrad.comparison.planning import resolution
+from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
 
 MOST_SAID = 6  # most sentences on the values of one key; the table has all
@@ -33,9 +34,9 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     if with_runs.empty:
         return ["No run is completed yet."]
     said = [about_power(comparison, with_runs, tests)] if len(with_runs) > 1 else []
-    said += [*far_cells(comparison, with_runs), *far_runs(comparison, with_runs)]
+    said += [*far_cells(comparison, with_runs, tests), *far_runs(comparison, with_runs)]
     said.append(about_best(comparison, with_runs, tests))
-    if comparison.asked.baseline is not None or len(comparison.varying) < 2 or with_runs.completed.max() == 1:
+    if comparison.asked.baseline is not None or len(comparison.varying) < 2 or with_runs.seeds.max() == 1:
         pairs = tests[tests.kind.isin(["cells", "shares"])]
         if comparison.asked.baseline is None and len(comparison.varying) > 1:
             pairs = pairs[pairs.a.isin(with_runs.label[:2]) & pairs.b.isin(with_runs.label[:2])]
@@ -58,50 +59,52 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
 
 def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Say which differences of cells these runs could show at all."""
-    fewest, most = cells.completed.min(), cells.completed.max()
+    fewest, most = cells.seeds.min(), cells.seeds.max()
     runs = (
         f"{len(cells):,} cells with {fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''} each"
     )
     least = resolution(tests[tests.kind == "cells"])
     if np.isnan(least):
-        single = "one run cannot tell a better recipe from a luckier seed" if most == 1 else "their seeds do not vary"
+        single = (
+            "one run cannot tell a better recipe from a luckier seed"
+            if most == 1
+            else "no difference between cells varies with the seed"
+        )
         return f"These runs, {runs}, have no interval: {single}."
     shown = comparison.metric.scale * least
     digits = int(max(0, -np.floor(np.log10(shown)))) if shown > 0 else 0
     least_shown = f"{shown:.{digits}f} {comparison.metric.unit}".rstrip()
-    return f"These runs, {runs}, can show differences above about {least_shown}."
+    return f"These runs, {runs}, can show differences from about {least_shown} on, between half of the pairs of cells."
 
 
-def far_cells(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
-    """Name the cells whose mean is far from all others."""
+def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+    """Name the cells whose mean is far from all others, unless the tests cannot tell them from any."""
     values = cells[comparison.metric.column].dropna()
-    far = is_far(values.to_numpy())
+    pairs = tests[tests.kind == "cells"]
+    told = {*pairs.a[pairs.verdict == "differ"], *pairs.b[pairs.verdict == "differ"]}
+    far = is_far(values.to_numpy()) & (cells.label[values.index].isin(told) | pairs.p.isna().all())
     if not far.any():
         return []
     metric, others = comparison.metric, values[~far]
-    names = joined(
-        [f"{cells.label[place]} ({metric.number(values[place])}{metric.of_value})" for place in values.index[far]]
-    )
+    names = [f"{cells.label[place]} ({metric.number(values[place])}{metric.of_value})" for place in values.index[far]]
     rest = f"{metric.number(others.min())} to {metric.number(others.max())}{metric.of_value}"
-    return [f"Far from the other {len(others)} cells, which have {rest}: {names}."]
+    return [f"Far from the other {len(others)} cells, which have {rest}: {joined(names)}."]
 
 
 def far_runs(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
-    """Name the runs that are far from the others of their cell, by the spread within all cells."""
-    metric, deviations = comparison.metric, []
-    for row in cells[cells.completed > 1].to_dict("records"):
-        runs = comparison.members(row).set_index("run")[metric.column].dropna()
-        deviations.append(runs - runs.median())
-    if not deviations:
+    """Name the runs that are far from the two or more others of their cell, by the spread within all cells."""
+    metric = comparison.metric
+    members = [comparison.members(row).dropna(subset=[metric.column]) for row in cells.to_dict("records")]
+    runs = pd.concat(
+        [each.assign(off=each[metric.column] - each[metric.column].median()) for each in members if len(each) > 2]
+        or [pd.DataFrame(columns=["off", "run"])]
+    )
+    scale = runs.off[runs.off != 0].abs().median() / 0.6745
+    far = runs[runs.off.abs() > FAR_RUN * scale] if len(runs) else runs
+    if not 0 < len(far) <= len(runs) / 10:
         return []
-    each = pd.concat(deviations)
-    scale = each[each != 0].abs().median() / 0.6745
-    far = each[each.abs() > FAR_RUN * scale] if scale > EPSILON else each.head(0)
-    if not 0 < len(far) <= len(each) / 10:
-        return []
-    values = comparison.completed.set_index("run")[metric.column]
-    names = joined([f"{run} ({metric.number(values[run])}{metric.of_value})" for run in far.index])
-    return [f"Far from the other runs of {'its cell' if len(far) == 1 else 'their cells'}: {names}."]
+    names = [f"{row['run']} ({metric.number(row[metric.column])}{metric.of_value})" for row in far.to_dict("records")]
+    return [f"Far from the other runs of {'its cell' if len(far) == 1 else 'their cells'}: {joined(names)}."]
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
@@ -138,9 +141,7 @@ def undecided(many: int) -> str:
 def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str]:
     """Describe the effect of a key: within the values of a key that it interacts with, else on average."""
     within = tests[(tests.kind == "within") & (tests.key == key)]
-    apart = {frozenset((row.a, row.b)) for row in within.itertuples()}
-    rows = tests[(tests.kind == "values") & (tests.key == key)]
-    rows = rows[np.array([frozenset((row.a, row.b)) not in apart for row in rows.itertuples()], dtype=bool)]
+    rows = averages(tests[(tests.key == key) & tests.kind.isin(["values", "within"])])
     said = [within_values(comparison, group) for _, group in by_pair(within)]
     decided = rows[(rows.verdict != "cannot tell") | rows.p.isna()]
     for row in decided.head(MOST_SAID).itertuples():
@@ -149,7 +150,7 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
     if (more := len(decided) - MOST_SAID) > 0:
         said.append(f"{more} more differences of {comparison.names[key]} are in pairs.csv.")
     values = [value for value in dict.fromkeys(comparison.completed[key]) if value != UNSET]
-    compared = apart | {frozenset((row.a, row.b)) for row in rows.itertuples()}
+    compared = {frozenset((row.a, row.b)) for row in pd.concat([within, rows]).itertuples()}
     alone = [pair for pair in combinations(values, 2) if len(values) <= MOST_VALUES and frozenset(pair) not in compared]
     if alone:
         some = joined([" and ".join(comparison.named(key, value) for value in pair) for pair in alone], most=3)
@@ -198,7 +199,7 @@ def averaged_over(comparison: Comparison, row: Any) -> str:
 
 def who_learned(cells: pd.DataFrame) -> list[str]:
     """Return a sentence for each cell with a run that did not learn; beyond MOST_CELLS, the number of others."""
-    failing = cells[cells.mixed]
+    failing = cells[cells.mixed | ((cells.completed == 0) & (cells.diverged > 0))]
     said = [how_many_learned(row) for _, row in failing.head(MOST_CELLS).iterrows()]
     if further := len(failing) - len(said):
         said.append(f"Of {further} more cells not every run learned: see the table.")
@@ -240,7 +241,7 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
     if row.verdict == "identical":
         return f"{a} and {b} are equal, seed by seed ({seeds(row)}{over})."
     if pd.isna(row.p):
-        if abs(row.difference) < EPSILON:
+        if abs(row.difference) <= EPSILON * comparison.completed[comparison.metric.column].abs().max():
             return f"On average {a} and {b} are equal, with no interval{over}."
         return f"{a} is {by} better than {b}, with no interval{over}."
     if row.verdict == "differ":
@@ -261,9 +262,7 @@ def seeds(row: Any) -> str:
     """Say how many seeds a comparison uses."""
     if row.test == "paired t":
         return f"{row.n} seeds each" if row.n_a == row.n_b == row.n else f"the {row.n} seeds that both have"
-    return (
-        f"{row.n_a} and {row.n_b} seeds, none in common" if row.test == "Welch t" else f"{row.n_a} and {row.n_b} seeds"
-    )
+    return f"{row.n_a} and {row.n_b} seeds" + (", fewer than two in common" if row.test == "Welch t" else "")
 
 
 def margin(comparison: Comparison) -> str:

@@ -15,10 +15,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from handgrad.comparison import contrasts
-from handgrad.comparison.contrasts import MOST_CELLS, Contrast, chosen_pairs
+from handgrad.comparison.contrasts import MOST_CELLS, chosen_pairs
 from handgrad.comparison.load import STATUSES, keys_called
 from handgrad.comparison.metrics import find_metric
-from handgrad.comparison.model import ALPHA, EPSILON, Model
+from handgrad.comparison.model import ALPHA, Contrast, Model
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
 from handgrad.comparison.table import Comparison
@@ -30,6 +30,7 @@ FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "df", "test", "n
 COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
 ENDS = ("low", "high", "median", "least", "most")
 RANGE = ["least", "least_in", "most", "most_in"]
+COLUMNS = [*NAMES, *FOUND, *COUNTS, *RANGE]
 
 
 def model_of(samples: Sequence[pd.Series], paired: bool = True) -> Model:
@@ -53,14 +54,14 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether
         some finished runs learned and others did not; for train and test accuracy, test loss, gap, seconds per epoch
         and the metric asked for: the mean over the completed runs, its interval's ends `.low` and `.high` within what
-        the metric can be (except for times, NaN if mixed), `.median`, `.least` and `.most`; reference, if all runs
-        have the same.
+        the metric can be (except for times, NaN if mixed), `.median`, `.least` and `.most`; seeds, the number that
+        enters comparisons of means; reference, if all runs have the same.
     """
     scored, metric = comparison.scored, comparison.metric
-    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
-    names = [
-        name for name in dict.fromkeys([*usual, metric.column]) if name in comparison.completed or name == metric.column
-    ]
+    usual = (
+        ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"] if comparison.own else []
+    )
+    names = [metric.column, *(name for name in usual if name in comparison.completed and name != metric.column)]
     rows, samples = [], dict[str, list[pd.Series]]((name, []) for name in names)
     for values, runs in comparison.table.groupby(comparison.keys, sort=False):
         row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
@@ -69,15 +70,18 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
         row |= {"mixed": 0 < row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
+        row["seeds"] = len(comparison.sample(row))
+        counted = members[members.outcome == "learned"] if row["mixed"] else members
         for name in names:
             numbers = members.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean()
-            samples[name].append(numbers)
+            samples[name].append(counted.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean())
             found = (numbers.mean(), np.nan, np.nan, numbers.median(), numbers.min(), numbers.max())
             row |= dict(zip((name, *(f"{name}.{end}" for end in ENDS)), found, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
     for name in names:
-        found = model_of(samples[name]).test(np.eye(len(cells)))
+        means = [Contrast("mean", label, "", (place,), ()) for place, label in enumerate(cells.label)]
+        found = model_of(samples[name], comparison.paired).test(means)
         one = metric if name == metric.column else find_metric(name, scored, names)
         for end in ("low", "high"):
             cells[f"{name}.{end}"] = found[end].clip(*one.bounds).where(~(cells.mixed & one.of_learning))
@@ -122,14 +126,14 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
         many = [len(values) for values in keys.values() if len(values) > contrasts.MOST_VALUES]
         further += sum(number_of_pairs(values) - values + 1 for values in many)
         found += effects + contrasts.interactions(comparison, places, keys)
-    table = with_images(comparison, done.iloc[used], tested(comparison, model, found, labels))
+    table = with_images(comparison, done.iloc[used], tested(comparison, model, found, done.iloc[used]))
     learned = shares(comparison, done, places_of_pairs(range(len(done)), first))
     table = with_verdicts(
         pd.concat([each for each in (table, learned) if len(each)] or [table], ignore_index=True), further
     )
     parts = [each for row in interacting(comparison, table) for each in parts_of(comparison, places, keys, row)]
-    parts = list({(part.key, part.a, part.b, part.other, part.u): part for part in parts}.values())
-    inside = with_verdicts(tested(comparison, model, parts, labels), further + len(table))
+    parts = list({(part.key, frozenset((part.a, part.b)), part.other, part.u): part for part in parts}.values())
+    inside = with_verdicts(tested(comparison, model, parts, done.iloc[used]), further + len(table))
     return pd.concat([table, inside], ignore_index=True) if parts else table
 
 
@@ -154,31 +158,24 @@ def values_best_first(comparison: Comparison, cells: pd.DataFrame) -> dict[str, 
     }
 
 
-def tested(comparison: Comparison, model: Model, found: Sequence[Contrast], labels: Sequence[str]) -> pd.DataFrame:
-    """Test contrasts; return a row for each, the better one first."""
-    columns = [*NAMES, *FOUND, *COUNTS, *RANGE]
+def tested(comparison: Comparison, model: Model, found: Sequence[Contrast], cells: pd.DataFrame) -> pd.DataFrame:
+    """Test contrasts of cells; return a row for each, the better one first."""
     if not found:
-        return pd.DataFrame(columns=columns)
-    many = model.values.shape[1]
+        return pd.DataFrame(columns=COLUMNS)
+    found = [model.usable(contrast) for contrast in found]
     table = pd.DataFrame([contrast.row() for contrast in found])
-    results = model.test(np.stack([each.weights(many) for each in found]), comparison.margin)
-    seeds, means = (~np.isnan(model.values)).sum(axis=0), np.nanmean(model.values, axis=0)
+    seeds = (~np.isnan(model.values)).sum(axis=0)
     rows = []
-    for row, contrast in zip(pd.concat([table, results], axis=1).to_dict("records"), found, strict=True):
+    for row, contrast in zip(
+        pd.concat([table, model.test(found, comparison.margin)], axis=1).to_dict("records"), found, strict=True
+    ):
         row |= {"n_a": seeds[list(contrast.plus)].min(), "n_b": seeds[list(contrast.minus)].min()}
-        if contrast.kind in ("values", "within") and contrast.cells > 1:
-            plus, minus = np.array([contrast.plus, contrast.minus])
-            each = means[plus] - means[minus]
-            low, high = each.argmin(), each.argmax()
-            row["identical"] = row["identical"] and bool(np.abs(each).max() < EPSILON)
-            row |= {
-                "least": each[low],
-                "least_in": labels[plus[low]],
-                "most": each[high],
-                "most_in": labels[plus[high]],
-            }
+        for end in ("least", "most") if contrast.kind in ("values", "within") else ():
+            cell = cells.iloc[contrast.plus[int(row[f"{end}_at"])]]
+            others = [key for key in comparison.varying if key != contrast.key]
+            row[f"{end}_in"] = " ".join(comparison.named(key, cell[key]) for key in others)
         rows.append(better_first(row))
-    return pd.DataFrame(rows).reindex(columns=columns)
+    return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
 def interacting(comparison: Comparison, table: pd.DataFrame) -> list[Any]:
@@ -190,17 +187,28 @@ def interacting(comparison: Comparison, table: pd.DataFrame) -> list[Any]:
 
 def parts_of(comparison: Comparison, cells: contrasts.Cells, keys: dict[str, list[str]], row: Any) -> list[Contrast]:
     """Return the effects of each of two interacting keys within every value of the other."""
-    one = contrasts.within(comparison, cells, row.key, row.other, keys[row.other], (row.a, row.b))
-    other = contrasts.within(comparison, cells, row.other, row.key, keys[row.key], (row.u, row.v))
-    return [*one, *other]
+    effects = [
+        contrasts.effect(comparison, cells, row.key, row.a, row.b, other=row.other, u=u) for u in keys[row.other]
+    ]
+    effects += [contrasts.effect(comparison, cells, row.other, row.u, row.v, other=row.key, u=u) for u in keys[row.key]]
+    return [effect for effect in effects if effect is not None]
+
+
+def averages(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparisons of values of keys whose effect does not depend on another key."""
+    within = tests[tests.kind == "within"]
+    apart = {(row.key, frozenset((row.a, row.b))) for row in within.itertuples()}
+    rows = tests[tests.kind == "values"]
+    return rows[np.array([(row.key, frozenset((row.a, row.b))) not in apart for row in rows.itertuples()], dtype=bool)]
 
 
 def with_images(comparison: Comparison, cells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Test pairs of single runs by the images that each classifies correctly."""
     if comparison.metric.column != "test/accuracy":
         return table
-    rows = {row["label"]: row for row in cells.to_dict("records")}
-    for place in table.index[(table.kind == "cells") & (table.n_a == 1) & (table.n_b == 1)]:
+    rows = {row["label"]: row for row in cells[cells.completed == 1].to_dict("records")}
+    single = (table.kind == "cells") & table.a.isin(list(rows)) & table.b.isin(list(rows))
+    for place in table.index[single]:
         members = (comparison.members(rows[table[name][place]]).number.iloc[0] for name in ("a", "b"))
         for name, value in mcnemar_test(*(comparison.tables[number] for number in members)).items():
             table.loc[place, name] = value
@@ -208,14 +216,15 @@ def with_images(comparison: Comparison, cells: pd.DataFrame, table: pd.DataFrame
 
 
 def shares(comparison: Comparison, cells: pd.DataFrame, chosen: Sequence[tuple[int, int]]) -> pd.DataFrame:
-    """Compare the shares of runs that learned, of pairs of cells in one of which some did and others did not."""
+    """Compare the shares of runs that learned, where of one of two cells not all runs are in its mean."""
     rows = []
     finished = (cells.completed + cells.diverged).tolist()
+    partial = (cells.mixed | (cells.completed == 0)).tolist()
     for a, b in chosen if comparison.metric.of_learning else ():
-        if cells.mixed[[a, b]].any() and min(finished[a], finished[b]) > 1:
+        if (partial[a] or partial[b]) and min(finished[a], finished[b]) > 1:
             test = fisher_test((cells.learned[a], finished[a]), (cells.learned[b], finished[b]))
             rows.append(better_first({"kind": "shares", "a": cells.label[a], "b": cells.label[b], "cells": 1} | test))
-    return pd.DataFrame(rows, columns=[*NAMES, *FOUND, *COUNTS, *RANGE])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def better_first(row: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +232,7 @@ def better_first(row: dict[str, Any]) -> dict[str, Any]:
     if not row["difference"] < 0:
         return row
     swapped = {"low": -row["high"], "high": -row["low"], "difference": -row["difference"]}
-    if "least" in row:
+    if "least_in" in row:
         swapped |= {"least": -row["most"], "most": -row["least"]}
         swapped |= {"least_in": row["most_in"], "most_in": row["least_in"]}
     for name in ("", "n_", "only_", "learned_"):
