@@ -57,9 +57,10 @@ def compared(config: dict[str, Any], start: Path) -> bool:
 def destination(config: dict[str, Any], sources: list[Path], table: Path | None, start: Path) -> Path:
     """Return the report's folder: in the only source's own, or in outputs/comparisons/; its name has the options."""
     options = [f"{name}={config[name]}" for name in (*ASKED, "reference") if config[name] is not None]
-    name = re.sub(r"[^\w.=,-]+", "-", "_".join(["comparison", *options]))
-    if len(name) > LONGEST:
-        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    asked = "_".join(["comparison", *options])
+    name = re.sub(r"[^\w.=,-]+", "-", asked)[:LONGEST]
+    if name != asked:  # two questions never share a folder
+        name = f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
     if len(sources) == 1:
         return sources[0] / name
     of = table.stem if table else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
@@ -67,9 +68,9 @@ def destination(config: dict[str, Any], sources: list[Path], table: Path | None,
 
 
 def in_quotes(word: str) -> str:
-    """Quote the value of `where`, `baseline` or `table` if Hydra's grammar cannot parse it."""
+    """Quote the value of `where`, `metric` and the like if Hydra's grammar cannot parse it."""
     key, _, text = word.partition("=")
-    if key not in ("where", "baseline", "table"):
+    if key not in ("where", "baseline", "table", "metric", "unit", "seed"):
         return word
     try:
         OverridesParser.create().parse_override(word)

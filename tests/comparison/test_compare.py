@@ -65,9 +65,9 @@ def test_mean_is_over_completed_runs_and_every_other_run_is_reported(tmp_path: P
     assert share in said
     assert "68.62 %" in said  # no interval of the mean: the accuracies are bimodal
     remarks = " ".join(comparison.remarks)
-    assert "1 of 7 runs diverged and are part of no mean: 2_x." in remarks
-    assert "2 of 7 runs failed or were interrupted and are part of no mean: 3_x, 6_x." in remarks
-    assert "1 of 7 runs still running and are part of no mean: 4_x." in remarks
+    assert "Diverged, and in no mean: 1 of 7 runs, 2_x." in remarks
+    assert "Failed or interrupted, and in no mean: 2 of 7 runs, 3_x, 6_x." in remarks
+    assert "Still running, and in no mean: 1 of 7 runs, 4_x." in remarks
     assert "1 of 7 runs at chance (accuracy below 54%): 5_x." in remarks
 
 
@@ -117,7 +117,7 @@ def test_main_effect_is_averaged_over_cells_and_names_confounds(tmp_path: Path) 
     assert (engine.a, engine.b, engine.cells, engine.difference) == ("manual", "autograd", 2, pytest.approx(0.008))
     assert "manual beats autograd by 0.80 points" in said
     assert "averaged over 2 cells, from 0.80 in " in said
-    assert "engine is confounded with optimizer: a difference may be due to either." in said
+    assert "engine is confounded with optimizer: a difference may be due to any of them." in said
 
 
 def test_differences_within_cells_use_only_shared_seeds(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_seed_is_found_by_name(name: str) -> None:
 
 
 def test_named_seed_goes_before_one_found_by_name() -> None:
-    runs = of_rows(with_column("fold", ["x", "y", "x", "y"]), seed="fold")
+    runs = of_rows(with_column("part", ["x", "y", "x", "y"]), seed="part")
     assert [record["seed"] for record in runs.records] == ["x", "y", "x", "y"]
     assert settings(runs)[0] == {"model": "a", "lr": 0.1}  # the other seed follows from it
 
@@ -274,7 +274,7 @@ def test_values_that_repeat_are_settings_and_others_metrics() -> None:
         assert first["metrics"].get(name) == (values[0] if role == "metric" else None), name
     assert runs.remarks == [
         "By name and repetition, settings are model, lr, depth, flag, constant; metrics are loss, cost, hits, "
-        "accuracy, val/f1: keys=... and metric=... decide otherwise.",
+        "accuracy, val/f1: group=[...] and metric=... decide otherwise.",
         "Left out: 5 of 16 columns, no setting and no metric: rank, comment, when, run_id, empty.",
     ]
 
@@ -403,7 +403,7 @@ def test_a_file_of_one_column_is_repeats_of_one_cell(tmp_path: Path) -> None:
     ("content", "asked", "sentence"),
     [
         (b"", {}, "cannot be read (No columns to parse from file): give a CSV file, a row per run"),
-        (b"\x89PNG\r\n\x1a\n", {}, "cannot be read ('utf-8' codec can't decode byte 0x89"),
+        (b"\x89PNG\r\n\x1a\n", {}, "is no text in UTF-8: save it as CSV in UTF-8"),
         (
             b"a,b\n1,2\n1,2,3\n",
             {},
@@ -435,9 +435,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     ("asked", "sentence"),
     [
         ({"metric": "f1"}, "metric=f1 is no column of numbers in table: choose from lr, seed, loss"),
-        ({"metric": "model"}, "metric=model is no column of numbers in table: choose from lr, seed, loss"),
+        ({"metric": "model"}, "metric=model of table is no column of numbers: 'a' is not a number like 0.31"),
         ({"seed": "fold"}, "seed=fold is no column of table: choose from model, lr, seed, loss"),
-        ({"keys": ["lr", "width"]}, "keys=width is no column of table: choose from model, lr, seed, loss"),
+        ({"keys": ["lr", "width"]}, "group=width is no column of table: choose from model, lr, seed, loss"),
     ],
 )
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(asked: dict[str, Any], sentence: str) -> None:
@@ -553,13 +553,13 @@ def test_configurations_keep_lists_and_turn_dates_into_texts(tmp_path: Path) -> 
 
 def test_a_seed_of_folders_can_be_named_and_must_be_there(tmp_path: Path) -> None:
     for fold in (0, 1):
-        leave_hydra_run(tmp_path / str(fold), data={"fold": fold}, seed=None)
-    runs = read_folders([tmp_path], seed="data.fold")
+        leave_hydra_run(tmp_path / str(fold), data={"part": fold}, seed=None)
+    runs = read_folders([tmp_path], seed="data.part")
     assert [record["seed"] for record in runs.records] == [0, 1]
     assert not read_folders([tmp_path]).paired  # seed: null in all runs is none
     with pytest.raises(UserError) as raised:
-        read_folders([tmp_path], seed="fold")
-    assert str(raised.value) == "seed=fold is no setting of these runs: choose from data.fold, seed"
+        read_folders([tmp_path], seed="part")
+    assert str(raised.value) == "seed=part is no setting of these runs: choose from data.part, seed"
 
 
 def test_folders_are_in_natural_order(tmp_path: Path) -> None:

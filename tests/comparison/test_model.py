@@ -155,7 +155,7 @@ def test_two_seeds_show_what_any_eye_sees(tmp_path: Path) -> None:
     assert "Far from the other 10 cells, which have 88." in said
     assert "sigmoid manual l2 (2" in said
     assert "sigmoid manual none (2" in said
-    assert "The effect of engine depends on activation: with sigmoid autograd beats manual by 6" in said
+    assert "The effect of engine depends on activation: with activation=sigmoid, autograd beats manual by 6" in said
     assert "no difference is shown" in said
     assert cells.loc[cells.label.str.startswith("sigmoid manual"), "hardly learned"].tolist() == [2, 2]
     apart = {

@@ -60,7 +60,7 @@ def test_effects_that_cancel_are_not_called_equal(tmp_path: Path) -> None:
         leave_cell(tmp_path, "tanh", [0.97 - 0.005 * sign + noise for noise in NOISE], engine=engine)
     _, _, tests, said = everything(tmp_path)
     average = tests[(tests.kind == "values") & (tests.key == "activation")].iloc[0]
-    assert (average.difference, average.verdict) == (pytest.approx(0, abs=1e-9), "cannot tell")
+    assert (average.difference, average.verdict) == (pytest.approx(0, abs=1e-9), "undecided")
     assert "activation" in "".join(tests.key[(tests.kind == "interaction")])
     assert "On average relu and tanh are equal, with no interval, averaged over 2 cells, from -1.00 in" in said
     assert "seed by seed" not in said
@@ -167,7 +167,7 @@ def test_three_verdicts(tmp_path: Path) -> None:
     verdicts = {frozenset((row.a, row.b)): row.verdict for row in pairs.itertuples()}
     assert verdicts[frozenset(("relu", "tanh"))] == "equal"
     assert verdicts[frozenset(("relu", "sigmoid"))] == "differ"
-    assert verdicts[frozenset(("relu", "gelu"))] == "cannot tell"
+    assert verdicts[frozenset(("relu", "gelu"))] == "undecided"
     assert re.search(r"(relu|tanh) and (relu|tanh) are equal within 0\.2 points \(0\.00 points, 95 % interval", said)
     assert re.search(r"Neither a difference nor equality is shown by \d comparisons of cells\.", said)
     assert "are equal within" not in everything(tmp_path, margin=0.001)[-1]

@@ -64,9 +64,15 @@ def read_table(
     Raises:
         UserError: the file cannot be read, has no metric, or has no such column.
     """
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
+        raise UserError(f"table={path} is no CSV file: save it as CSV, a row per run")
     try:
         rows = read_rows(path)
-    except (OSError, ValueError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"table={path} is no text in UTF-8: save it as CSV in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"table={path} cannot be read ({error.strerror}): give a CSV file, a row per run") from None
+    except ValueError as error:
         raise UserError(f"table={path} cannot be read ({one_line(error)}): give a CSV file, a row per run") from None
     return complete(*records_of(rows, f"table={path}", seed, metric, keys))
 

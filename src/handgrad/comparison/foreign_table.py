@@ -13,7 +13,9 @@ import pandas as pd
 from handgrad.errors import UserError
 from handgrad.text import canonical, join_names
 
-SEED = re.compile(r"(?:.*(?:[./]|__))?(?:params?_)?(?:seed|random_seed|random_state|seed_everything)", re.I)
+SEED = re.compile(
+    r"(?:.*(?:[./]|__))?(?:params?_)?(?:seed|random_seed|random_state|seed_everything|rng|fold|repeat|replicate)", re.I
+)
 PREFIX = re.compile(  # of MLflow, W&B's API, Ray, Optuna, scikit-learn
     r"^(?:(?P<setting>(?:config|params)[./]|params?_)|(?:metrics|summary)[./])(?=.)", re.I
 )
@@ -51,7 +53,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         OSError: it cannot be opened.
         ValueError: it is not a CSV file.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     separator = next((mark for mark in ",;\t|" if mark in text.partition("\n")[0]), ",")
     rows = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
     return rows[1:].set_axis(rows.iloc[0].str.strip().tolist(), axis=1)
@@ -71,12 +73,16 @@ def records_of(
     columns, seed, remarks = columns_of(frame, table, seed)
     short = short_names(columns)
     numeric = {name: short[name] for name, values in columns.items() if is_numeric(values)}
-    chosen = None if keys is None else {full_name("keys", key, short, table) for key in keys}
+    chosen = None if keys is None else {full_name("group", key, short, table) for key in keys}
     facts = facts_in(columns)
     roles = roles_of(columns, chosen) | dict.fromkeys(facts.values(), "fact")
     if seed is not None:
         seed = full_name("seed", seed, short, table)
         roles[seed] = "seed"
+    if metric is not None and metric in (*short.values(), *columns) and metric not in (*numeric, *numeric.values()):
+        name = full_name("metric", metric, short, table)
+        text = next(value for value in columns[name] if not isinstance(value, int | float))
+        raise UserError(f"metric={metric} of {table} is no column of numbers: {text!r} is not a number like 0.31")
     if metric is not None:
         roles[full_name("metric", metric, numeric, f"numbers in {table}")] = "metric"
     metrics = [name for name in columns if roles[name] == "metric"]
@@ -118,7 +124,7 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
         ]
         said.append(
             f"By name and repetition, settings are {named[0] or 'none'}; metrics are {named[1]}: "
-            "keys=... and metric=... decide otherwise."
+            "group=[...] and metric=... decide otherwise."
         )
     if others := [name or "(no name)" for name, role in roles.items() if role == ""]:
         said.append(f"Left out: {len(others)} of {len(roles)} columns, no setting and no metric: {join_names(others)}.")

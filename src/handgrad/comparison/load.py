@@ -56,11 +56,14 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     """
     asked, folders = asked or CompareOptions(), list(folders)
     runs = other_runs(folders, asked) or own_runs(folders, asked.where)
+    if runs.own and (given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]):
+        raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
     settings = [record["settings"] for record in runs.records]
     columns = columns_of(settings, ALWAYS if runs.own else ())
     differing, follows = find_factors(columns, ALWAYS if runs.own else ())
     if not differing:
-        raise UserError(f"no setting differs between the {len(settings)} runs: there is nothing to compare")
+        hint = "there is nothing to compare" if runs.own else "name the columns that are settings by group=[...]"
+        raise UserError(f"no setting differs between the {len(settings)} runs: {hint}")
     keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
     texts = {key: texts_of(key, settings, columns) for key in differing}
     table, remarks = table_of(runs.records, texts), list(runs.remarks)
@@ -85,6 +88,11 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         rows = zip(table.to_dict("records"), tables, strict=True)
         outcomes, limit = [outcome(row, mine, runs.scored, limits) for row, mine in rows], limits[1]
     table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
+    if not runs.own and (again := int(table.duplicated([*differing, "seed"]).sum())):
+        repeated = [
+            f"{again} of {len(table)} runs have settings and seed of another one, and count by their mean: if a column "
+            "that was left out tells them apart, name the settings by group=[...]."
+        ]
     remarks += [*repeated, *pooled_over(table, keys, differing)]
     remarks += [*mixed(runs.records), *without_predictions(table.run, table.status, tables)] if runs.own else []
     remarks += unfinished(table, limit)

@@ -139,13 +139,14 @@ def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, met
         raise UserError(f"metric={column} does not tell which values are better: add better=higher or better=lower")
     share = bool(higher) and values.between(0, 1).all()
     lowest = 0.0 if (values >= 0).all() else -float("inf")
-    typical = float(values.abs().median())
+    typical, spread = float(values.abs().median()), float(values.std() or 0.0)
+    digits = 2 - floor(log10(spread or typical or 1.0))
     return Metric(
         column=column,
         name=column,
         unit="",
         of_value="",
-        digits=4 if typical == 0 else max(0, 3 - floor(log10(typical))) if 1e-3 < typical < 1e6 else None,
+        digits=max(digits, 0) if digits < 8 and (typical < 1e6 or digits > 0) else None,
         higher_is_better=bool(higher),
         of_learning=False,
         limits=(lowest, 1.0 if share else float("inf")),

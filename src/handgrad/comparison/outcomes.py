@@ -49,12 +49,12 @@ def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
     said = []
     for status, what in (
         ("running", "still running"),
-        ("failed", "failed or were interrupted"),
+        ("failed", "failed or interrupted"),
         ("diverged", "diverged"),
     ):
         runs = table[table.status == status]
         if len(runs):
-            said.append(f"{len(runs)} of {len(table)} runs {what} and are part of no mean: {joined(runs.run)}.")
+            said.append(f"{what.capitalize()}, and in no mean: {len(runs)} of {len(table)} runs, {joined(runs.run)}.")
     for what in NOT_LEARNED:
         runs = table[table.outcome == what]
         if len(runs):

@@ -112,7 +112,7 @@ class Report:
 
     def remark(self, row: dict[Any, Any]) -> str:
         """Say how many of a cell's runs have no score or did not learn."""
-        return ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED) if row[what])
+        return ", ".join(f"{row[what]} {what}" for what in (*STATUSES[1:], *NOT_LEARNED, "without value") if row[what])
 
     @property
     def legend(self) -> str:
@@ -133,7 +133,7 @@ class Report:
         return [
             [
                 *(row[key] for key in self.keys),
-                str(row["completed"]),
+                str(row["completed"] - row["without value"]),
                 with_interval(row, asked),
                 span(row, asked),
                 *("" if pd.isna(row[metric.column]) else metric.number(row[metric.column]) for metric in others),
@@ -177,7 +177,7 @@ class Report:
     def verdicts(self) -> dict[str, str]:
         """Display text of each verdict."""
         same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
-        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "cannot tell": "undecided"}
+        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "undecided": "undecided"}
 
     @property
     def heading_of_pairs(self) -> str:

@@ -79,7 +79,7 @@ def plans(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> l
     rivals = tests[(tests.kind == "cells") & ((tests.a == best) | (tests.b == best))]
     rows = pd.concat([rivals, averages(tests)])
     found = [
-        plan(comparison, cells, row) for row in rows[(rows.verdict == "cannot tell") & (rows.spread > 0)].itertuples()
+        plan(comparison, cells, row) for row in rows[(rows.verdict == "undecided") & (rows.spread > 0)].itertuples()
     ]
     some = [each for each in found if each is not None and 0 < each.runs <= MOST_RUNS]
     return sorted(some, key=lambda each: each.runs)[:MOST_PLANS]

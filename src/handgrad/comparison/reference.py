@@ -35,6 +35,11 @@ def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"reference={path} cannot be read ({error}): give a CSV file with a row per result") from None
+    lowest, highest = metric.bounds
+    if ((numbers < lowest) | (numbers > highest)).any():
+        raise UserError(
+            f"reference={path} has {metric.column} outside {lowest:g} to {highest:g}: give shares, not percent"
+        )
     return table.drop(columns=[name for name in table if "/" in name]).assign(reference=numbers)
 
 

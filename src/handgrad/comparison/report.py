@@ -5,6 +5,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from handgrad.comparison import again, figures, load, page, planning, sentences,
 from handgrad.comparison.own import joined
 from handgrad.comparison.progress import in_time
 from handgrad.comparison.table import CompareOptions, Comparison
+from handgrad.config import CompareConfig, check
 from handgrad.console import table_console
-from handgrad.errors import output_errors
+from handgrad.errors import UserError, output_errors
 from handgrad.text import escape_control, shortened
 
 MOST_EFFECTS = 12  # most comparisons of values in the terminal
@@ -68,11 +70,19 @@ def compare(
     Raises:
         UserError: the table cannot be read, or the options do not fit it.
     """
-    table = Path(table) if isinstance(table, str) else table
     if isinstance(options.get("group"), str):
         options["group"] = [options["group"]]
+    known = dict.fromkeys(CompareConfig.model_fields)
+    names = [field.name for field in fields(CompareOptions)]
+    if strange := options.keys() - set(names):
+        raise UserError(f"compare() has no option {min(strange)}: it has {', '.join(names)}")
+    check(
+        known | options | {"metric": metric, "table": None if isinstance(table, pd.DataFrame) else str(table)},
+        CompareConfig,
+    )
     if options.get("reference") is not None:
         options["reference"] = Path(options["reference"])
+    table = table if isinstance(table, pd.DataFrame) else Path(table)
     report = build_report([], CompareOptions(metric=metric, table=table, **options), Path.cwd())
     if output is not None:
         with output_errors(Path(output)):
@@ -87,7 +97,7 @@ def plans(
     said = []
     for plan in planning.plans(comparison, cells, tests):
         time = "" if plan.seconds is None else f", about {in_time(plan.seconds)}"
-        if not comparison.own:
+        if not comparison.own or comparison.asked.group is not None:
             commands = ""
         elif len(plan.cells) == len(cells):
             commands = again.command_for_more_seeds(sources, start, comparison.remarks, plan.seeds)
@@ -112,6 +122,7 @@ def about(comparison: Comparison) -> dict[str, str]:
         "data": joined(sorted(set(table.dataset.dropna()) - {"null"})),
         "seeds": joined(sorted(set(table.seed), key=str), most=10),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "margin": "" if comparison.margin is None else f"{sentences.margin(comparison)} count as equal",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
     return {name: shortened(escape_control(text), 400) for name, text in facts.items() if text}
@@ -144,7 +155,7 @@ def show(report: page.Report, folder: Path) -> None:
     folded = {number for number in range(keys) if widest >= 60}  # if space is short: wide keys and remarks, not numbers
     folded |= {number for number, heading in enumerate(report.headings) if number >= keys and heading == "remarks"}
     console.print(report.places, style="bold", soft_wrap=True)
-    console.print(table_of(report.headings, lines, folded))
+    console.print(fitting(report, lines, folded, console.width))
     if (more := len(report.cells) - page.MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")
     console.print(report.legend, style="dim")
@@ -152,6 +163,8 @@ def show(report: page.Report, folder: Path) -> None:
         unit = report.comparison.metric.unit
         headings = ["value", "against", f"better by ({unit})" if unit else "better by", "95 % interval", "p", "verdict"]
         console.print(table_of(headings, effects[:MOST_EFFECTS], {0, 1}))
+        if (more := len(effects) - MOST_EFFECTS) > 0:
+            console.print(f"and {more} more, in the report and in pairs.csv")
     if report.plans:
         console.print("Further seeds would probably settle:")
     for said, commands in report.plans:
@@ -163,6 +176,20 @@ def show(report: page.Report, folder: Path) -> None:
     if report.progress:
         console.print(report.progress)
     console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def fitting(report: page.Report, lines: Sequence[Sequence[str]], folded: Collection[int], width: int) -> Table:
+    """Return the table of cells without the metrics that were not asked for, from the last on, as far as needed."""
+    columns = list(zip(report.headings, *lines, strict=True))
+    first = len(report.keys) + 3  # keys, runs, the metric and its range
+    others = list(range(first, first + len(report.columns) - 1))
+    kept = list(range(len(columns)))
+    while others and sum(max(map(len, columns[place])) + 3 for place in kept if place not in folded) + 20 > width:
+        kept.remove(others.pop())
+    shown = [[line[place] for place in kept] for line in lines]
+    return table_of(
+        [report.headings[place] for place in kept], shown, {n for n, place in enumerate(kept) if place in folded}
+    )
 
 
 def table_of(headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:

@@ -52,7 +52,8 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     for keys, followers in comparison.follows.items():
         is_are = "is" if len(keys) == 1 else "together are"
         said.append(
-            f"{' and '.join(keys)} {is_are} confounded with {joined(followers)}: a difference may be due to either."
+            f"{' and '.join(keys)} {is_are} confounded with {joined(followers)}: "
+            "a difference may be due to any of them."
         )
     return said
 
@@ -71,6 +72,9 @@ def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame
             else "no difference between cells varies with the seed"
         )
         return f"These runs, {runs}, have no interval: {single}."
+    lowest, highest = comparison.metric.bounds
+    if least > highest - lowest:
+        return f"These runs, {runs}, can hardly show any difference: their seeds differ too much."
     shown = comparison.metric.scale * least
     digits = int(max(0, -np.floor(np.log10(shown)))) if shown > 0 else 0
     least_shown = f"{shown:.{digits}f} {comparison.metric.unit}".rstrip()
@@ -83,6 +87,9 @@ def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     pairs = tests[tests.kind == "cells"]
     told = {*pairs.a[pairs.verdict == "differ"], *pairs.b[pairs.verdict == "differ"]}
     far = is_far(values.to_numpy()) & (cells.label[values.index].isin(told) | pairs.p.isna().all())
+    near = values[~far]
+    beyond = (near.min() - values).clip(lower=0) + (values - near.max()).clip(lower=0)
+    far &= (beyond > np.ptp(near) / 2).to_numpy()
     if not far.any():
         return []
     metric, others = comparison.metric, values[~far]
@@ -115,7 +122,9 @@ def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame)
         return f"The {metric.name} of {best.label} is {value}."
     estimate = "overestimate" if metric.higher_is_better else "underestimate"
     lucky = "" if len(cells) == 2 else f"; the {metric.best} of {len(cells):,} cells, so probably an {estimate}"
-    pairs = tests[(tests.kind == "cells") & (tests.verdict == "cannot tell") & tests.p.notna()]
+    pairs = tests[(tests.kind == "cells") & (tests.verdict == "undecided") & tests.p.notna()]
+    if comparison.asked.baseline is not None:
+        pairs = pairs.head(0)
     rivals = [*pairs.b[pairs.a == best.label], *pairs.a[pairs.b == best.label]]
     among = f" It cannot be told from {joined(rivals, most=4)}." if rivals and len(comparison.varying) > 1 else ""
     return f"The {metric.best} {metric.name} is that of {best.label}: {value}{lucky}.{among}"
@@ -124,18 +133,19 @@ def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame)
 def told(comparison: Comparison, rows: pd.DataFrame, most: int) -> list[str]:
     """Return a sentence for each comparison with a verdict, and the number of those without."""
     decided = rows[
-        (rows.verdict != "cannot tell") | ((rows.kind == "cells") & (rows.p.isna() | (rows.test == "McNemar")))
+        (rows.verdict != "undecided") | ((rows.kind == "cells") & (rows.p.isna() | (rows.test == "McNemar")))
     ]
     said = [one_sentence(comparison, row, row.a, row.b) for row in decided.head(most).itertuples()]
     if (more := len(decided) - most) > 0:
         said.append(f"{more} more such comparisons are in pairs.csv.")
     open_ = int(((rows.kind == "cells") & ~rows.index.isin(decided.index)).sum())
-    return said + ([f"{undecided(open_)} of cells."] if open_ else [])
+    return said + ([f"{undecided(open_, comparison.margin)} of cells."] if open_ else [])
 
 
-def undecided(many: int) -> str:
-    """Say how many comparisons show neither a difference nor equality."""
-    return f"Neither a difference nor equality is shown by {many} comparison{'s' if many > 1 else ''}"
+def undecided(many: int, margin: float | None) -> str:
+    """Say how many comparisons show neither a difference nor equality, which is tested if there is a margin."""
+    what = "No difference" if margin is None else "Neither a difference nor equality"
+    return f"{what} is shown by {many} comparison{'s' if many > 1 else ''}"
 
 
 def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str]:
@@ -143,7 +153,7 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
     within = tests[(tests.kind == "within") & (tests.key == key)]
     rows = averages(tests[(tests.key == key) & tests.kind.isin(["values", "within"])])
     said = [within_values(comparison, group) for _, group in by_pair(within)]
-    decided = rows[(rows.verdict != "cannot tell") | rows.p.isna()]
+    decided = rows[(rows.verdict != "undecided") | rows.p.isna()]
     for row in decided.head(MOST_SAID).itertuples():
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
         said.append(one_sentence(comparison, row, a, b, averaged_over(comparison, row)))
@@ -156,7 +166,7 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
         some = joined([" and ".join(comparison.named(key, value) for value in pair) for pair in alone], most=3)
         said.append(f"Not averaged: {some} have no cell in common in which all else is alike.")
     if open_ := len(rows) - len(decided):
-        said.append(f"{undecided(open_)} of {comparison.names[key]}, averaged over the other keys.")
+        said.append(f"{undecided(open_, comparison.margin)} of {comparison.names[key]}, averaged over the other keys.")
     return said
 
 
@@ -172,19 +182,19 @@ def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
     parts, open_ = [], []
     for row in rows.sort_values("difference", ascending=False).itertuples():
         a, b = (comparison.named(row.key, value) for value in (row.a, row.b))
-        given = comparison.named(row.other, row.u)
+        given = f"{comparison.names[row.other]}={row.u}"
         if row.verdict == "differ":
             by = comparison.metric.difference(row.difference)
-            parts.append(f"with {given} {a} beats {b} by {by} ({evidence(comparison, row)})")
+            parts.append(f"with {given}, {a} beats {b} by {by} ({evidence(comparison, row)})")
         elif row.verdict in ("equal", "identical"):
-            parts.append(f"with {given} {a} and {b} are equal{within(comparison)}")
+            parts.append(f"with {given}, {a} and {b} are equal{within(comparison)}")
         else:
             open_.append(given)
     key, other = comparison.names[first.key], comparison.names[first.other]
     if not parts:
         return f"The effect of {key} depends on {other}, but none is shown within a value of {other}."
     if open_:
-        parts.append(f"with {' or '.join(open_)} no difference is shown")
+        parts.append(f"with {' or '.join(open_)}, no difference is shown")
     return f"The effect of {key} depends on {other}: {'; '.join(parts)}."
 
 

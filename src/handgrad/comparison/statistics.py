@@ -71,11 +71,14 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         row |= {"mixed": 0 < row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
         row["seeds"] = len(comparison.sample(row))
+        valued = members[metric.column].notna().sum() if metric.column in members else 0
+        row["without value"] = row["completed"] - int(valued)
         counted = members[members.outcome == "learned"] if row["mixed"] else members
         for name in names:
-            numbers = members.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean()
+            runs_of = members.get(name, pd.Series(dtype=float)).dropna()
+            numbers = runs_of.groupby(level=0).mean()
             samples[name].append(counted.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean())
-            found = (numbers.mean(), np.nan, np.nan, numbers.median(), numbers.min(), numbers.max())
+            found = (numbers.mean(), np.nan, np.nan, runs_of.median(), runs_of.min(), runs_of.max())
             row |= dict(zip((name, *(f"{name}.{end}" for end in ENDS)), found, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
@@ -306,7 +309,7 @@ def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
 
     Returns:
         the table with p_corrected, p_equal_corrected, n_comparisons (the factor of the smallest p), and verdict:
-        "differ", "equal" within the margin, "identical" seed by seed, or "cannot tell".
+        "differ", "equal" within the margin, "identical" seed by seed, or "undecided".
     """
     shares, interactions = table.kind == "shares", table.kind == "interaction"
     made = ~shares
@@ -315,7 +318,7 @@ def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
         name: pd.concat([holm(table[name][rows], int(rows.sum()) + more) for rows, more in some]).reindex(table.index)
         for name, some in kinds.items()
     }
-    verdict = pd.Series("cannot tell", index=table.index)
+    verdict = pd.Series("undecided", index=table.index)
     verdict[told["p_equal"] < ALPHA] = "equal"
     verdict[table.identical.eq(True)] = "identical"
     verdict[told["p"] < ALPHA] = "differ"
