@@ -32,11 +32,6 @@ CELLS = list(product(*KEYS.values()))
 LUCK = 0.001  # standard deviation of a seed's accuracy, of its own and of what all cells share
 MEAN = 0.9
 DIFFERENCES = {2: (0, 10, 40), 3: (0, 10), 5: (0, 2, 4), 10: (0, 2)}  # by seeds, in standard deviations
-    2: (0, 10, 40),
-    3: (0, 4, 10, 40),
-    5: (0, 2, 4, 10),
-    10: (0, 1, 2, 4),
-}  # by seeds, in standard deviations
 
 
 def normal(spreads: np.ndarray) -> Callable[[np.ndarray, int, np.random.Generator], np.ndarray]:
