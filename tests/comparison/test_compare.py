@@ -831,6 +831,19 @@ def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
     assert again.command_for_more_seeds([tmp_path / "b"]) == ""
 
 
+def test_jobs_are_merged_into_the_fewest_commands() -> None:
+    def jobs(*pairs: tuple[str, str]) -> list[list[str]]:
+        return [[f"activation={a}", "trainer.max_epochs=1", f"engine={e}"] for a, e in pairs]
+
+    grid = jobs(("sigmoid", "manual"), ("sigmoid", "autograd"), ("relu", "autograd"), ("relu", "manual"))
+    assert again.merge(grid) == [["activation=relu,sigmoid", "trainer.max_epochs=1", "engine=autograd,manual"]]
+    assert again.merge(jobs(("relu", "manual"), ("sigmoid", "autograd"))) == [
+        ["activation=relu", "trainer.max_epochs=1", "engine=manual"],
+        ["activation=sigmoid", "trainer.max_epochs=1", "engine=autograd"],
+    ]
+    assert again.merge([["a=1", "~b"], ["a=2", "~b"], ["a=3"]]) == [["a=1,2", "~b"], ["a=3"]]
+
+
 @pytest.mark.parametrize(
     "name",
     [

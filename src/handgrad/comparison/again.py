@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +136,20 @@ def commands_for_cells(
 
 
 def merge(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Merge jobs that differ in the value of one override into sweeps: a=1 b=3 and a=2 b=3 become a=1,2 b=3."""
+    """Merge jobs that differ in the value of one override into sweeps, key by key: a=1 and a=2 become a=1,2."""
     left = [{word.partition("=")[0]: word for word in job} for job in jobs]
-    done = False
-    while not done:
-        done = True
-        for one, other in combinations(left, 2):
-            differing = [key for key in one if one[key] != other.get(key)] if list(one) == list(other) else []
-            if one is not other and (len(differing) == 1 or one == other):
-                one |= {key: f"{one[key]},{other[key].partition('=')[2]}" for key in differing}
-                left = [each for each in left if each is not other]
-                done = False
-                break
-    return [list(each.values()) for each in left]
+    for key in dict.fromkeys(key for job in left for key in job):
+        groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        for job in left:
+            groups.setdefault(tuple(word for name, word in job.items() if name != key or "=" not in word), []).append(
+                job
+            )
+        left = []
+        for alike in groups.values():
+            values = dict.fromkeys(job[key].partition("=")[2] for job in alike if key in job)
+            merged = {key: f"{key}={','.join(sorted(values))}"} if len(values) > 1 else {}
+            left.append(alike[0] | merged)
+    return [list(job.values()) for job in left]
 
 
 def start_of(source: Path, alone: bool) -> SweepCommand | None:

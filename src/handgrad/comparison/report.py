@@ -99,7 +99,7 @@ def plans(
         time = "" if plan.seconds is None else f", about {in_time(plan.seconds)}"
         if not comparison.own or comparison.asked.group is not None:
             commands = ""
-        elif len(plan.cells) == len(cells):
+        elif len(plan.cells) == len(cells) and comparison.asked.where is None:
             commands = again.command_for_more_seeds(sources, start, comparison.remarks, plan.seeds)
         else:
             folders = [Path(comparison.members(row).folder.iloc[0]) for row in plan.cells if row["completed"]]
