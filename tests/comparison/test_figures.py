@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import findfont, get_font
 
 from handgrad.comparison import axes as fitting
-from handgrad.comparison import figures
+from handgrad.comparison import figures, outcomes
 from handgrad.comparison.look import Look
 from handgrad.comparison.metrics import find_metric
 from made_runs import NOISE, everything, leave_run
@@ -195,7 +195,7 @@ def test_arrows_are_in_the_default_font() -> None:
     ],
 )
 def test_far_values_are_those_of_the_modified_z_score(values: list[float], far: int) -> None:
-    found = fitting.is_far(np.array(values, dtype=float))
+    found = outcomes.is_far(np.array(values, dtype=float))
     assert found.sum() == far
     assert not far or found[-far:].all()
 
