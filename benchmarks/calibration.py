@@ -102,28 +102,33 @@ def means_of(design: str, difference: float) -> np.ndarray:
 
 
 @cache
-def truth(
-    kind: str, key: str, a: str, b: str, other: str, u: str, v: str, labels: tuple[tuple[str, float], ...]
-) -> float:
-    """Return the true difference of a comparison, given the true mean of every cell that has runs."""
+def truth(row: tuple[str, ...], labels: tuple[tuple[str, float], ...], together: frozenset[frozenset[str]]) -> float:
+    """Return the true difference of a comparison.
+
+    Args:
+        row: kind, key, a, b, other, u and v of the comparison.
+        labels: the true mean of every cell that has runs.
+        together: the pairs of cells that share two seeds, the only ones that an average counts.
+    """
+    kind, key, a, b, other, u, v = row
     means = dict(labels)
     if kind == "cells":
         return means[a] - means[b]
 
-    def average(value: str, given: str) -> pd.Series:
+    def cells(value: str, given: str) -> dict[tuple[str, ...], str]:
         fixed = {key: value} | ({other: given} if other else {})
-        some = [
-            cell
-            for cell in CELLS
-            if " ".join(cell) in means and fixed.items() <= dict(zip(KEYS, cell, strict=True)).items()
-        ]
-        rest = [tuple(text for name, text in zip(KEYS, cell, strict=True) if name not in fixed) for cell in some]
-        return pd.Series([means[" ".join(cell)] for cell in some], index=pd.MultiIndex.from_tuples(rest))
+        found = {}
+        for cell in CELLS:
+            settings = dict(zip(KEYS, cell, strict=True))
+            if " ".join(cell) in means and fixed.items() <= settings.items():
+                found[tuple(text for name, text in settings.items() if name not in fixed)] = " ".join(cell)
+        return found
 
-    each = average(a, u) - average(b, u)
-    if kind == "interaction":
-        each = each - (average(a, v) - average(b, v))
-    return float(each.mean())
+    sides = [(cells(a, given), cells(b, given)) for given in ((u, v) if kind == "interaction" else (u,))]
+    shared = [rest for rest in sides[0][0] if all(rest in side for both in sides for side in both)]
+    counted = [rest for rest in shared if all(frozenset((one[rest], two[rest])) in together for one, two in sides)]
+    differences = [[means[one[rest]] - means[two[rest]] for one, two in sides] for rest in counted or shared]
+    return float(np.mean([each[0] - (each[1] if len(each) > 1 else 0.0) for each in differences]))
 
 
 def paired_tests(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +151,11 @@ def judged(arguments: tuple[str, int, float, int]) -> tuple[float, ...]:
         " ".join(cell): mean for cell, mean in zip(CELLS, means, strict=True) if (cells.label == " ".join(cell)).any()
     }
     names = zip(*(tests[name] for name in ("kind", "key", "a", "b", "other", "u", "v")), strict=True)
-    true = np.array([truth(*row, tuple(labels.items())) for row in names])
+    many = (~np.isnan(values)).astype(int)
+    together = frozenset(
+        frozenset((" ".join(CELLS[a]), " ".join(CELLS[b]))) for a, b in np.argwhere(many.T @ many > 1) if a != b
+    )
+    true = np.array([truth(row, tuple(labels.items()), together) for row in names])
     none = np.abs(true) < 1e-9
     told = (tests.verdict == "differ").to_numpy()
     wrong = (told & (none | (np.sign(true) != np.sign(tests.difference)))).any()

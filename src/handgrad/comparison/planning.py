@@ -1,5 +1,6 @@
 """Planning of a sweep: which differences it can show, and which further seeds would settle what is undecided."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +90,13 @@ def plan(comparison: Comparison, cells: pd.DataFrame, row: Any) -> Plan | None:
     """Plan the seeds that would settle one comparison; None if MOST_SEEDS would not."""
     wanted = max(abs(row.difference), comparison.margin or 0.0)
     numbers = range(int(row.n) + 1, MOST_SEEDS + 1)
-    enough = (n for n in numbers if detectable(row.spread, row.df, row.n, n, row.n_comparisons) <= wanted)
-    seeds = next(enough, None)
-    if seeds is None or wanted == 0:
+
+    def enough(n: int) -> bool:
+        return bool(detectable(row.spread, row.df, row.n, n, row.n_comparisons) <= wanted)
+
+    if wanted == 0 or not numbers or not enough(numbers[-1]):
         return None
+    seeds = numbers[bisect_left(numbers, True, key=enough)]
     if row.kind == "cells":
         names, used = (row.a, row.b), cells[cells.label.isin([row.a, row.b])]
     else:

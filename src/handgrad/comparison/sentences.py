@@ -86,7 +86,7 @@ def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     values = cells[comparison.metric.column].dropna()
     pairs = tests[tests.kind == "cells"]
     told = {*pairs.a[pairs.verdict == "differ"], *pairs.b[pairs.verdict == "differ"]}
-    far = is_far(values.to_numpy()) & (cells.label[values.index].isin(told) | pairs.p.isna().all())
+    far = (len(values) > 3) & is_far(values.to_numpy()) & (cells.label[values.index].isin(told) | pairs.p.isna().all())
     near = values[~far]
     beyond = (near.min() - values).clip(lower=0) + (values - near.max()).clip(lower=0)
     far &= (beyond > np.ptp(near) / 2).to_numpy()
