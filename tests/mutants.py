@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["nn/activations", "nn/losses", "nn/mlp", "nn/backprop", "training/modules"]
-REPORT = ["comparison/sentences", "comparison/compare", "cli/sweep"]
+REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "comparison/anybody", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
     "identity": ["cli/train", "runs/record"],
