@@ -9,9 +9,9 @@ import pandas as pd
 
 from handgrad.comparison.again import start_of
 from handgrad.comparison.cells import ALWAYS, TAKEN, column_for, columns_of, find_factors, texts_of
-from handgrad.comparison.foreign import read_folders, read_table, table_of_runs
+from handgrad.comparison.foreign import ForeignRuns, read_folders, read_table, table_of_runs
 from handgrad.comparison.images import on_same_images, without_predictions
-from handgrad.comparison.metrics import find_metric, foreign_metric
+from handgrad.comparison.metrics import Metric, find_metric, foreign_metric
 from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
 from handgrad.comparison.own import few, joined, mixed, tables_in, usable_records
 from handgrad.comparison.reference import match_reference, read_reference
@@ -21,7 +21,6 @@ from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, format_value, shortened
 
 STATUSES = ("completed", "diverged", "failed", "running")
-TIMES = ("seconds_per_epoch", "seconds")
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,10 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         UserError: there is no run, or the options do not fit the runs.
     """
     asked, folders = asked or CompareOptions(), list(folders)
-    runs = other_runs(folders, asked) or own_runs(folders, asked.where)
-    if runs.own and (given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]):
-        raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
-    settings = [record["settings"] for record in runs.records]
-    columns = columns_of(settings, ALWAYS if runs.own else ())
-    differing, follows = find_factors(columns, ALWAYS if runs.own else ())
+    runs = runs_in_folders(folders, asked) if asked.table is None else runs_in_table(asked.table, asked)
+    settings, always = [record["settings"] for record in runs.records], ALWAYS if runs.own else ()
+    columns = columns_of(settings, always)
+    differing, follows = find_factors(columns, always)
     if not differing:
         hint = "there is nothing to compare" if runs.own else "name the columns that are settings by group=[...]"
         raise UserError(f"no setting differs between the {len(settings)} runs: {hint}")
@@ -68,86 +65,106 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     texts = {key: texts_of(key, settings, columns) for key in differing}
     table, remarks = table_of(runs.records, texts), list(runs.remarks)
     if any(in_parallel(folder) for folder in folders):
-        table[TIMES[0]] = None
+        table["seconds_per_epoch"] = None
         remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
-    if runs.own:
-        compared_by = find_metric(asked.metric, runs.scored, measured_columns(table, runs.scored))
-    else:
-        measured = sorted({name for record in runs.records for name in record["metrics"]})
-        compared_by = foreign_metric(asked.metric, asked.better, table, measured)
-    compared_by = compared_by.asked_for(asked.better, asked.unit)
+    metric = metric_of(runs, table, asked)
     if asked.reference is not None:
-        printed = read_reference(asked.reference, compared_by)
+        printed = read_reference(asked.reference, metric)
         table["reference"], sentence = match_reference(printed, settings, asked.reference)
         remarks.append(sentence)
-    table, kept, repeated = without_repeats(table, differing) if runs.own else (table, list(range(len(table))), [])
-    tables = [runs.tables[number] for number in kept]
-    outcomes, limit = table.status.tolist(), 0.0
-    if runs.own:
-        limits = learning_limits(table, tables, runs.scored)
-        rows = zip(table.to_dict("records"), tables, strict=True)
-        outcomes, limit = [outcome(row, mine, runs.scored, limits) for row, mine in rows], limits[1]
-    table.insert(list(table.columns).index("status") + 1, "outcome", outcomes)
-    if not runs.own and (again := int(table.duplicated([*differing, "seed"]).sum())):
-        repeated = [
-            f"{again} of {len(table)} runs have settings and seed of another one, and count by their mean: if a column "
-            "that was left out tells them apart, name the settings by group=[...]."
-        ]
-    remarks += [*repeated, *pooled_over(table, keys, differing)]
-    remarks += [*mixed(runs.records), *without_predictions(table.run, table.status, tables)] if runs.own else []
-    remarks += unfinished(table, limit)
+    table, tables, said = with_outcomes(runs, table, differing, keys)
     return Comparison(
         table=table,
         asked=asked,
-        metric=compared_by,
+        metric=metric,
         keys=keys,
         values={key: dict(zip(texts[key], (row.get(key) for row in settings), strict=True)) for key in keys},
         choices=frozenset(column_for(name) for record in runs.records for name in record["choices"]),
         follows=follows,
         scored=runs.scored,
         tables=tables,
-        remarks=[shortened(escape_control(remark), 600) for remark in remarks],
+        remarks=[shortened(escape_control(remark), 600) for remark in [*remarks, *said]],
         paired=runs.paired,
         own=runs.own,
     )
 
 
-def own_runs(folders: Sequence[Path], where: str | None) -> Runs:
-    """Read this project's runs; of runs scored on different images, the largest group.
+def metric_of(runs: Runs, table: pd.DataFrame, asked: CompareOptions) -> Metric:
+    """Return the metric that was asked for.
 
     Raises:
-        UserError: there are none, or the condition cannot be evaluated.
+        UserError: the runs have no such metric, or it is not said which of its values are better.
+    """
+    if runs.own:
+        return find_metric(asked.metric, runs.scored, measured_columns(table, runs.scored))
+    measured = sorted({name for record in runs.records for name in record["metrics"]})
+    return foreign_metric(asked.metric, asked.better, table, measured).asked_for(asked.better, asked.unit)
+
+
+def with_outcomes(
+    runs: Runs, table: pd.DataFrame, differing: Sequence[str], keys: Sequence[str]
+) -> tuple[pd.DataFrame, list[RunTables], list[str]]:
+    """Drop repeated runs of this project and add the column `outcome`; return the runs' other files and remarks too."""
+    place = list(table.columns).index("status") + 1
+    if not runs.own:
+        table.insert(place, "outcome", table.status)
+        said = [*counted_by_mean(table, differing), *pooled_over(table, keys, differing)]
+        return table, runs.tables, said + unfinished(table, 0.0)
+    table, kept, repeated = without_repeats(table, differing)
+    tables = [runs.tables[number] for number in kept]
+    limits = learning_limits(table, tables, runs.scored)
+    rows = zip(table.to_dict("records"), tables, strict=True)
+    table.insert(place, "outcome", [outcome(row, mine, runs.scored, limits) for row, mine in rows])
+    said = [*repeated, *pooled_over(table, keys, differing), *mixed(runs.records)]
+    said += without_predictions(table.run, table.status, tables)
+    return table, tables, said + unfinished(table, limits[1])
+
+
+def counted_by_mean(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """Say how many runs of another project repeat settings and seed."""
+    if not (again := int(table.duplicated([*keys, "seed"]).sum())):
+        return []
+    return [
+        f"{again} of {len(table)} runs have settings and seed of another one, and count by their mean: if a column "
+        "that was left out tells them apart, name the settings by group=[...]."
+    ]
+
+
+def runs_in_folders(folders: Sequence[Path], asked: CompareOptions) -> Runs:
+    """Read this project's runs, of those scored on different images the largest group; else another Hydra project's.
+
+    Raises:
+        UserError: there are none, or the options do not fit them.
     """
     records, scored, remarks = usable_records(folders)
     if not records:
-        raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
-    records, filtered = where_holds(records, scored, where)
+        found = read_folders(folders, asked.seed)
+        if not any(record["metrics"] for record in found.records):
+            raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
+        return foreign_runs(found, asked.where)
+    if given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
+        raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
+    records, filtered = where_holds(records, scored, asked.where)
     tables, damaged = tables_in(records, scored)
     kept, others = on_same_images(records, tables, scored)
     said = [*few([*remarks, *filtered]), *others, *few(damaged)]
     return Runs([records[number] for number in kept], [tables[number] for number in kept], scored, said)
 
 
-def other_runs(folders: Sequence[Path], asked: CompareOptions) -> Runs | None:
-    """Read the runs of another project: of the table asked for, or of folders without a run of this one.
-
-    Returns:
-        the runs; None if the folders have runs of this project, or none at all.
+def runs_in_table(table: Path | pd.DataFrame, asked: CompareOptions) -> Runs:
+    """Read the runs of another project's table.
 
     Raises:
         UserError: the table cannot be read, or has no such column.
     """
-    if isinstance(asked.table, pd.DataFrame):
-        found = table_of_runs(asked.table, asked.seed, asked.metric, asked.group)
-    elif asked.table is not None:
-        found = read_table(asked.table, asked.seed, asked.metric, asked.group)
-    elif usable_records(folders)[0]:
-        return None
-    else:
-        found = read_folders(folders, asked.seed)
-        if not any(record["metrics"] for record in found.records):
-            return None
-    records, filtered = where_holds([as_record(record) for record in found.records], "test", asked.where)
+    options = (asked.seed, asked.metric, asked.group)
+    found = table_of_runs(table, *options) if isinstance(table, pd.DataFrame) else read_table(table, *options)
+    return foreign_runs(found, asked.where)
+
+
+def foreign_runs(found: ForeignRuns, where: str | None) -> Runs:
+    """Return runs of another project in the form of this one's, of those for which a condition holds."""
+    records, filtered = where_holds([as_record(record) for record in found.records], "test", where)
     return Runs(records, [RunTables()] * len(records), "test", [*few(found.remarks), *filtered], False, found.paired)
 
 
