@@ -21,8 +21,6 @@ COMMAND = "python src/train.py -m"
 OWN_CODE = re.compile(
     r".*_target_|.*\$\{|--config|[+~]*hydra(?!/launcher=|/sweeper=|\.launcher\.n_jobs=|\.sweep\.dir=)[./]", re.DOTALL
 )
-
-
 SEED = re.compile(r"\+{0,2}(seed|report|dry_run)=")
 
 
@@ -87,22 +85,22 @@ def command_for_more_seeds(
             known = True
             if searches(begun):
                 continue
-            typed = words(begun, source, start or Path.cwd(), seeds)
-            commands.append(" ".join([COMMAND, *map(shlex.quote, typed)]))
-            if remarks is not None and (own := list(filter(OWN_CODE.match, typed))):
-                remarks.append(foreign_code(source, own))
+            commands.append(typed(begun, source, start or Path.cwd(), seeds, remarks))
     if not known:
         return f"{COMMAND} <the options of these runs> {shlex.quote(option(seeds))}"
     typable = [command for command in commands if command == escape_control(command)]
     return "\n".join(typable)
 
 
-def foreign_code(source: Path, words: Sequence[str]) -> str:
-    """Say which words of a command may run code from outside the project."""
-    return (
-        f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
-        f"{', '.join(map(shortened, words))}: look at it before you type it."
-    )
+def typed(start: SweepCommand, source: Path, here: Path, seeds: int, remarks: list[str] | None) -> str:
+    """Return the command for a shell; add a remark if it may run code from outside the project."""
+    arguments = words(start, source, here, seeds)
+    if remarks is not None and (own := list(filter(OWN_CODE.match, arguments))):
+        remarks.append(
+            f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
+            f"{', '.join(map(shortened, own))}: look at it before you type it."
+        )
+    return " ".join([COMMAND, *map(shlex.quote, arguments)])
 
 
 def commands_for_cells(
@@ -128,10 +126,7 @@ def commands_for_cells(
         tasks = [[word for word in job.overrides.task if not SEED.match(word)] for job in jobs if job]
         for options in merge(tasks):
             task = begun.overrides.model_copy(update={"task": options})
-            typed = words(begun.model_copy(update={"overrides": task}), sweep, here, seeds)
-            commands.append(" ".join([COMMAND, *map(shlex.quote, typed)]))
-            if remarks is not None and (own := list(filter(OWN_CODE.match, typed))):
-                remarks.append(foreign_code(sweep, own))
+            commands.append(typed(begun.model_copy(update={"overrides": task}), sweep, here, seeds, remarks))
     return "\n".join(commands) if all(command == escape_control(command) for command in commands) else ""
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import brentq
 
+from handgrad.comparison.again import FEW
 from handgrad.comparison.model import ALPHA
 from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
@@ -18,7 +19,6 @@ POWER = 0.8
 MOST_SEEDS = 30  # most seeds to plan for
 MOST_RUNS = 60  # most further runs to propose
 MOST_PLANS = 3
-FEW = 5  # seeds; enough to tell differences of a few standard deviations
 
 
 @dataclass(frozen=True)
