@@ -115,7 +115,7 @@ def by_autograd(
     network: MLP, loader: Iterable[Any], device: torch.device, optimizer: Callable[..., torch.optim.Optimizer]
 ) -> Epoch:
     """Time a bare loop with autograd."""
-    network = network.to(device)
+    network = network.to(device).requires_grad_()
     stepper = optimizer(network.parameters())
     phi = nn.ReLU()
 

@@ -108,11 +108,11 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
             return switched(precision, under_trainer(options, bound, *overrides, f"matmul={matmul}", empty=empty))
 
         bare = {
-            BY_HAND: by_hand(MLP(hidden), loader, device),
-            BARE_SGD: by_autograd(MLP(hidden), loader, device, sgd_fused),
-            BARE_ADAM: by_autograd(MLP(hidden), loader, device, adam_fused),
+            BY_HAND: by_hand(MLP(sizes), loader, device),
+            BARE_SGD: by_autograd(MLP(sizes), loader, device, sgd_fused),
+            BARE_ADAM: by_autograd(MLP(sizes), loader, device, adam_fused),
             "DataLoader and ToTensor, fused SGD": by_autograd(
-                MLP(hidden), idiomatic_loader(ROOT / "data", options.batch_size), device, sgd_fused
+                MLP(sizes), idiomatic_loader(ROOT / "data", options.batch_size), device, sgd_fused
             ),
         }
         raced |= {f"{name}{kind}": switched(precision, epoch) for name, epoch in bare.items()}

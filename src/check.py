@@ -45,12 +45,12 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
     """Build an untrained network, its activation, penalty and data; return them and an output folder."""
     import torch
 
-    from handgrad.training.build import data_of
+    from handgrad.training.build import build_network, data_of
 
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
     folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-    return build(cfg.network), build(cfg.activation), build(cfg.regularizer), data, folder
+    return build_network(cfg.network), build(cfg.activation), build(cfg.regularizer), data, folder
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:

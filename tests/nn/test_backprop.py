@@ -1,7 +1,9 @@
 """Oracle: autograd with PyTorch's own layers, and finite differences, both in float64; one example by hand."""
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_manual_gradients_match_autograd_and_finite_differences(
     images_640: Images, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
 ) -> None:
     torch.manual_seed(size)
-    network = MLP(hidden, init="pytorch").double()
+    network = MLP([784, *hidden, 10], init="pytorch").double().requires_grad_()
     x, y = batch_of(images_640, size)
     by_hand = gradients_by_hand(network, x, y, phi, regularizer)
 
@@ -71,7 +73,7 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 def test_stacked_networks_match_single_networks(images_640: Images, phi: Activation) -> None:
     """Three stacked networks, one batch each: losses and gradients match, and every product is column-major."""
     torch.manual_seed(0)
-    networks = [MLP([12, 8], init="pytorch").double() for _ in range(3)]
+    networks = [MLP([784, 12, 8, 10], init="pytorch").double() for _ in range(3)]
     x, y = (tensor.view(3, 7, -1) for tensor in batch_of(images_640, 21))
     weights = [torch.stack(layer) for layer in zip(*(network.weights for network in networks), strict=True)]
     biases = [torch.stack(layer) for layer in zip(*(network.biases for network in networks), strict=True)]
@@ -88,7 +90,7 @@ def test_stacked_networks_match_single_networks(images_640: Images, phi: Activat
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_hidden_tensors_are_column_major(images_640: Images, phi: Activation) -> None:
     """Column-major tensors make the products fast; an activation that changed the layout would slow them silently."""
-    network = MLP([12, 8])
+    network = MLP([784, 12, 8, 10])
     x, y = images_640.images[:16] / 255, images_640.targets[:16]
     _, passed, (*hidden, _) = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     for tensor in (*passed.zs, *passed.inputs[1:], *(gradient.delta for gradient in hidden)):
@@ -130,7 +132,7 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
 
 
 def test_backward_modifies_no_argument(images_640: Images) -> None:
-    network, (x, y) = MLP([6, 5]).double(), batch_of(images_640, 4)
+    network, (x, y) = MLP([784, 6, 5, 10]).double(), batch_of(images_640, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)
     given = [x, y, delta, *(tensor for part in passed for tensor in part)]
@@ -142,7 +144,7 @@ def test_backward_modifies_no_argument(images_640: Images) -> None:
 
 
 def test_no_graph_is_recorded(images_640: Images) -> None:
-    network = MLP([12, 8]).double()
+    network = MLP([784, 12, 8, 10]).double().requires_grad_()
     x, y = batch_of(images_640, 7)
 
     def refuse(tensor: Tensor) -> None:
@@ -156,7 +158,7 @@ def test_no_graph_is_recorded(images_640: Images) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_of_the_parameters_is_kept(images_640: Images, dtype: torch.dtype) -> None:
-    network = MLP([12, 8]).to(dtype)
+    network = MLP([784, 12, 8, 10]).to(dtype)
     x, y = images_640.images[:7].to(dtype) / 255, images_640.targets[:7].to(dtype)
     gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
     assert {gradient.dtype for gradient in gradients} == {dtype}
@@ -169,7 +171,7 @@ def test_squared_norm_is_that_of_the_gradient_multiplied_out(
     images_640: Images, hidden: Sequence[int], decay: float
 ) -> None:
     torch.manual_seed(0)
-    network = MLP(hidden, init="pytorch").double()
+    network = MLP([784, *hidden, 10], init="pytorch").double().requires_grad_()
     x, y = batch_of(images_640, 7)
     mean_loss = torch.nn.functional.cross_entropy(network(x, torch.nn.Tanh()), y)
     penalty = decay / 2 * sum(weight.square().sum() for weight in network.weights)  # its gradient is decay * W
@@ -192,7 +194,7 @@ def test_squared_norm_by_hand() -> None:
 
 def test_stacked_factors_are_the_mean_of_the_batches(images_640: Images) -> None:
     torch.manual_seed(0)
-    network = MLP([9], init="pytorch").double()
+    network = MLP([784, 9, 10], init="pytorch").double().requires_grad_()
     x, y = batch_of(images_640, 50)
     batches, parts = [(x[:20], y[:20]), (x[20:40], y[20:40]), (x[40:], y[40:])], []
     for images, targets in batches:
@@ -203,3 +205,42 @@ def test_stacked_factors_are_the_mean_of_the_batches(images_640: Images) -> None
     by_autograd = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))
     ours = [each for gradient in backprop.accumulate(parts, 3) for each in (gradient.weight(), gradient.bias())]
     torch.testing.assert_close(ours, list(by_autograd), rtol=1e-10, atol=1e-16)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "said"),
+    [
+        ({"x": torch.rand(3, 4)}, ValueError, "x has shape (3, 4): W_1 (5, 3) takes (B, 3), one example per row"),
+        ({"x": torch.rand(3)}, ValueError, "x has shape (3,): W_1 (5, 3) takes (B, 3), one example per row"),
+        ({"x": torch.ones(4, 3, dtype=torch.uint8)}, TypeError, "not torch.uint8: divide images of bytes by 255"),
+        (
+            {"biases": [torch.zeros(5, 1), torch.zeros(2)]},
+            ValueError,
+            "b_1 has shape (5, 1), W_1 (5, 3): the bias must",
+        ),
+        (
+            {"biases": [torch.zeros(5), torch.zeros(1)]},
+            ValueError,
+            "b_2 has shape (1,), W_2 (2, 5): the bias must be (2,)",
+        ),
+        ({"weights": [torch.rand(5, 3), torch.rand(5, 2)]}, ValueError, "W_2 has shape (5, 2)"),
+        ({"phi": torch.relu}, TypeError, "an activation with a derivative, e.g. handgrad.activations.ReLU(), not relu"),
+        ({"phi": ReLU}, TypeError, "an activation with a derivative, e.g. handgrad.activations.ReLU(), not ReLU"),
+        ({"y": torch.tensor([0, 1, 0, 1])}, ValueError, "y has shape (4,): targets must be (4, 2), one-hot"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(changed: dict[str, Any], kind: type[Exception], said: str) -> None:
+    fitting: dict[str, Any] = {"x": torch.rand(4, 3), "y": torch.eye(2)[[0, 1, 0, 1]], "phi": ReLU()}
+    fitting |= {"weights": [torch.rand(5, 3), torch.rand(2, 5)], "biases": [torch.zeros(5), torch.zeros(2)]}
+    backprop.loss_and_gradients(**fitting)
+    with pytest.raises(kind, match=re.escape(said)):
+        backprop.loss_and_gradients(**fitting | changed)
+
+
+def test_backward_needs_slopes_and_a_delta_like_the_logits() -> None:
+    network, x = MLP([3, 5, 2]), torch.rand(4, 3)
+    with pytest.raises(ValueError, match=r"call forward\(..., slopes=True\)"):
+        backprop.backward(x[:, :2], backprop.forward(x, network.weights, network.biases, ReLU()), network.weights)
+    passed = backprop.forward(x, network.weights, network.biases, ReLU(), slopes=True)
+    with pytest.raises(ValueError, match=r"output_delta has shape \(4, 1\), the logits \(4, 2\)"):
+        backprop.backward(torch.rand(4, 1), passed, network.weights)

@@ -43,14 +43,16 @@ def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
 ) -> None:
     torch.manual_seed(0)
     x, y = images_640.images[:64] / 255, images_640.targets[:64]
-    rows = gradcheck.check(MLP([30, 20]), phi, L2(1e-2), x, y, 20, broken)
+    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(1e-2), x, y, 20, broken)
     assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
     assert wrong(rows, "differences", "float64") == entered
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
 def test_missing_penalty_is_harmless_at_strength_zero(images_640: Images) -> None:
-    rows = gradcheck.check(MLP([30]), ReLU(), L2(0.0), images_640.images[:64] / 255, images_640.targets[:64], 5, "L2")
+    rows = gradcheck.check(
+        MLP([784, 30, 10]), ReLU(), L2(0.0), images_640.images[:64] / 255, images_640.targets[:64], 5, "L2"
+    )
     assert {row.verdict for row in rows} == {"right"}
 
 
@@ -60,14 +62,14 @@ def test_correct_gradients_pass(images_640: Images, phi: Activation, hidden: lis
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
         rows = gradcheck.check(
-            MLP(hidden, init), phi, L2(1e-3), images_640.images[:size] / 255, images_640.targets[:size], 5
+            MLP([784, *hidden, 10], init), phi, L2(1e-3), images_640.images[:size] / 255, images_640.targets[:size], 5
         )
         assert {row.verdict for row in rows} == {"right"}
-        assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP(hidden).weights]
+        assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP([784, *hidden, 10]).weights]
 
 
 def test_non_finite_gradient_is_wrong(images_640: Images) -> None:
-    network = MLP([5])
+    network = MLP([784, 5, 10])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
     rows = gradcheck.check(network, ReLU(), L2(0.0), images_640.images[:9] / 255, images_640.targets[:9], 2)
@@ -132,9 +134,9 @@ def test_gradients_keep_the_readmes_promise(images_640: Images, phi: Activation,
     assert gradcheck.TOLERANCES["autograd", "float64"] == float(promised[1])
     torch.manual_seed(0)
     x, y = images_640.images[:64] / 255, images_640.targets[:64]
-    rows = gradcheck.check(MLP([30, 20]), phi, L2(strength), x, y, 5)
+    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5)
     assert max(row.apart["autograd", "float64"] for row in rows) < 1e-3 * float(promised[1])
     for bug in ("BP1", "BP2", "BP3", "BP4"):  # a broken gradient is far beyond every tolerance, not just beyond
-        broken = gradcheck.check(MLP([30, 20]), phi, L2(strength), x, y, 5, bug)
+        broken = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5, bug)
         worst = max(row.apart["autograd", "float64"] for row in broken)
         assert worst > 1e6 * gradcheck.TOLERANCES["autograd", "float64"], bug

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from handgrad.nn.activations import Tanh
+from handgrad.nn.backprop import loss_and_gradients
 from handgrad.nn.mlp import MLP
 
 
@@ -36,10 +38,27 @@ def test_same_random_state_gives_the_same_network() -> None:
     networks = []
     for _ in range(2):
         torch.manual_seed(3)
-        networks.append(MLP(hidden_sizes=[20]))
+        networks.append(MLP([784, 20, 10]))
     torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict(), rtol=0, atol=0)
 
 
 def test_unknown_init_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="one of xavier_uniform, pytorch, not 'zeros'"):
         MLP(init="zeros")
+
+
+def test_one_size_makes_no_network() -> None:
+    with pytest.raises(ValueError, match=r"at least the inputs and the outputs, e\.g\. \[2, 2, 2\], not \[5\]"):
+        MLP([5])
+
+
+def test_network_of_any_sizes_learns_xor_by_plain_assignment() -> None:
+    torch.manual_seed(0)
+    x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.eye(2)[[0, 1, 1, 0]]
+    network = MLP([2, 8, 2])
+    for _ in range(1000):
+        gradients = loss_and_gradients(x, y, network.weights, network.biases, Tanh()).gradients
+        for layer, gradient in zip(network.linear, gradients, strict=True):
+            layer.weight -= 0.5 * gradient.weight()
+            layer.bias -= 0.5 * gradient.bias()
+    assert network(x, Tanh()).argmax(dim=1).tolist() == [0, 1, 1, 0]

@@ -42,7 +42,7 @@ class Spoiler(Callback):
 def fit(engine: Engine, images_640: Images, *callbacks: Callback, **options: Any) -> Trainer:
     """Train for two epochs of ten steps."""
     module: Classifier = engine(
-        network=MLP([20]),
+        network=MLP([784, 20, 10]),
         activation=ReLU(),
         regularizer=no_penalty(),
         optimizer=partial(SGD, lr=0.1),

@@ -27,7 +27,7 @@ RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_layer_statistics_match_autograd_and_plain_counts(images_640: Images, phi: Activation) -> None:
     torch.manual_seed(0)
-    network = MLP([12, 9]).double()
+    network = MLP([784, 12, 9, 10]).double().requires_grad_()
     with torch.no_grad():
         network.biases[0][:3] = -50  # three units that are dead with relu
     x, y = images_640.images[:32].double() / 255, images_640.targets[:32].double()
@@ -143,7 +143,7 @@ def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     assert status == 0, printed
     rows = rows_of(Path("run"))
     torch.manual_seed(0)
-    weights = MLP([30, 20]).weights
+    weights = MLP([784, 30, 20, 10]).weights
     for before, after, weight in zip(rows[:3], rows[3:], weights, strict=True):
         expected = math.log10(0.1 * float(before["gradient_norm"]) / float(weight.detach().norm()))
         assert float(after["log10_update"]) == pytest.approx(expected, abs=1e-4)

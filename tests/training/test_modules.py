@@ -39,7 +39,7 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
     """Return a small module with fixed initial weights."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {
-        "network": MLP([30, 20, 10]),
+        "network": MLP([784, 30, 20, 10, 10]),
         "regularizer": L2(1e-3),
         "optimizer": OPTIMIZERS["momentum"],
         "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
@@ -401,7 +401,7 @@ def test_cosine_with_accumulation_ends_at_zero(images_640: Images, engine: Engin
 def low_precision(
     engine: Engine, images_640: Images, optimizer: Callable[..., Optimizer], **options: Any
 ) -> Classifier:
-    module = make(engine, optimizer=optimizer, network=MLP([50, 20]))
+    module = make(engine, optimizer=optimizer, network=MLP([784, 50, 20, 10]))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=3,

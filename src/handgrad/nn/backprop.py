@@ -157,7 +157,12 @@ def forward(
 
     Returns:
         pre-activations and inputs of every layer, and the slopes if requested.
+
+    Raises:
+        ValueError: names the layer whose shapes do not fit.
+        TypeError: x is not floating point, or phi has no derivative.
     """
+    check_arguments(x, weights, biases, phi)
     passed = ForwardPass([], [x], [])
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         z = pre_activation(passed.inputs[-1], weight, bias)  # (B, O)
@@ -168,6 +173,30 @@ def forward(
             passed.slopes.append(phi.derivative(z, a))
     passed.zs.append(pre_activation(passed.inputs[-1], weights[-1], biases[-1]))  # (B, C)
     return passed
+
+
+def check_arguments(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation) -> None:
+    """Check that the shapes fit: broadcasting would hide some mistakes.
+
+    Raises:
+        ValueError: names the layer whose shapes do not fit.
+        TypeError: x is not floating point, or phi has no derivative.
+    """
+    if isinstance(phi, type) or not hasattr(phi, "derivative"):
+        name = getattr(phi, "__name__", phi)
+        raise TypeError(f"phi must be an activation with a derivative, e.g. handgrad.activations.ReLU(), not {name}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, not {x.dtype}: divide images of bytes by 255")
+    if x.dim() != weights[0].dim() or x.shape[-1] != weights[0].shape[-1]:
+        expected = f"(B, {weights[0].shape[-1]}), one example per row"
+        raise ValueError(f"x has shape {tuple(x.shape)}: W_1 {tuple(weights[0].shape)} takes {expected}")
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True), start=1):
+        if bias.shape != weight.shape[:-1]:
+            shapes = f"b_{number} has shape {tuple(bias.shape)}, W_{number} {tuple(weight.shape)}"
+            raise ValueError(f"{shapes}: the bias must be {tuple(weight.shape[:-1])}, one number per unit")
+        if number > 1 and weight.shape[-1] != weights[number - 2].shape[-2]:
+            before = f"layer {number - 1} has {weights[number - 2].shape[-2]} units"
+            raise ValueError(f"W_{number} has shape {tuple(weight.shape)}, but {before}: weights are (outputs, inputs)")
 
 
 def pre_activation(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -216,7 +245,14 @@ def backward(output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor
 
     Returns:
         L gradients in factored form, in layer order, without the penalty's gradient.
+
+    Raises:
+        ValueError: the forward pass has no slopes, or output_delta is not shaped like its logits.
     """
+    if len(passed.slopes) != len(weights) - 1:
+        raise ValueError("backward needs phi'(z) of every hidden layer: call forward(..., slopes=True)")
+    if output_delta.shape != passed.logits.shape:
+        raise ValueError(f"output_delta has shape {tuple(output_delta.shape)}, the logits {tuple(passed.logits.shape)}")
     delta = output_delta
     gradients = [FactoredGradient(delta, passed.inputs[-1])]
     for layer in range(len(weights) - 2, -1, -1):

@@ -43,8 +43,8 @@ class Objective(NamedTuple):
     network: L layers.
     phi: activation.
     regularizer: penalty.
-    x: (B, 784) images.
-    y: (B, 10) targets.
+    x: (B, I) inputs.
+    y: (B, C) targets.
     """
 
     network: MLP
@@ -190,8 +190,8 @@ def check(
         network: network of any precision; not modified.
         phi: activation.
         regularizer: penalty.
-        x: (B, 784) images.
-        y: (B, 10) targets.
+        x: (B, I) inputs.
+        y: (B, C) targets.
         entries: number of entries per parameter to check by finite differences: those with the largest gradients.
         broken: bug to inject into the gradient by hand, a key of `BROKEN`.
 
@@ -201,7 +201,9 @@ def check(
     names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
     rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
     for name, dtype in DTYPES.items():
-        cast = Objective(copy.deepcopy(network).to("cpu", dtype), phi, regularizer, x.to(dtype), y.to(dtype))
+        cast = Objective(
+            copy.deepcopy(network).to("cpu", dtype).requires_grad_(), phi, regularizer, x.to(dtype), y.to(dtype)
+        )
         ours, graph = by_hand(cast, broken), by_autograd(cast)
         at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
         moved = by_differences(cast, at, STEPS[name])

@@ -44,7 +44,11 @@ def cross_entropy(log_p: Tensor, y: Tensor, examples: int | None = None) -> Tens
 
     Returns:
         () mean over the batch; for a part, its contribution to that mean.
+
+    Raises:
+        ValueError: y is not shaped like log_p, e.g. holds class numbers.
     """
+    check_targets(log_p, y)
     return (y * log_p).sum(dim=(-2, -1)) / -(examples or y.shape[-2])
 
 
@@ -61,9 +65,24 @@ def cross_entropy_delta(log_p: Tensor, y: Tensor, examples: int | None = None) -
     Returns:
         (B, C) dLoss/dz of the output layer.
 
+    Raises:
+        ValueError: y is not shaped like log_p, e.g. holds class numbers.
+
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 5.18 and 4.109, divided by B for the mean.
     """
+    check_targets(log_p, y)
     return log_p.exp().sub_(y).div_(examples or y.shape[-2])
+
+
+def check_targets(log_p: Tensor, y: Tensor) -> None:
+    """Check that targets have a number per example and class: class numbers would broadcast.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if y.shape != log_p.shape:
+        expected = f"{tuple(log_p.shape)}, one-hot: torch.nn.functional.one_hot(y, {log_p.shape[-1]})"
+        raise ValueError(f"y has shape {tuple(y.shape)}: targets must be {expected}")
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,30 @@ CLASSES = 10
 
 
 class MLP(nn.Module):
-    """Weights (O, I) and biases (O,) of a multilayer perceptron with 784 inputs and 10 outputs.
+    """Weights (O, I) and biases (O,) of a multilayer perceptron; both engines use it.
 
-    Both engines use it, so a checkpoint of one loads into the other.
+    The parameters require no gradient, so that `layer.weight -= lr * gradient` works as written; for autograd call
+    `requires_grad_()`, as the engines do.
 
     Args:
-        hidden_sizes: units per hidden layer, in layer order; may be empty.
+        sizes: units per layer: inputs, every hidden layer, outputs.
         init: "xavier_uniform" (uniform in +-sqrt(6 / (I + O)), biases zero; Glorot and Bengio 2010, eq. 16) or
             "pytorch" (uniform in +-1/sqrt(I), biases too). Both draw from torch's global RNG.
 
     Raises:
-        ValueError: init is neither of the two.
+        ValueError: init is neither of the two, or there are fewer than two sizes.
     """
 
-    def __init__(self, hidden_sizes: Sequence[int] = (500, 250, 100), init: str = "xavier_uniform") -> None:
+    def __init__(self, sizes: Sequence[int] = (784, 500, 250, 100, 10), init: str = "xavier_uniform") -> None:
         super().__init__()
-        sizes = [INPUTS, *hidden_sizes, CLASSES]
+        if len(sizes) < 2:
+            raise ValueError(f"sizes must be at least the inputs and the outputs, e.g. [2, 2, 2], not {list(sizes)}")
         self.linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
         self.layers = nn.ModuleList(self.linear)  # registers the parameters
         if init not in INITIALISATIONS:
             raise ValueError(f"network.init must be one of {', '.join(INITIALISATIONS)}, not {init!r}")
         INITIALISATIONS[init](self)
+        self.requires_grad_(False)
 
     @property
     def weights(self) -> list[Tensor]:
@@ -44,7 +47,7 @@ class MLP(nn.Module):
         return [layer.bias for layer in self.linear]
 
     def forward(self, x: Tensor, phi: nn.Module) -> Tensor:
-        """Map images (B, 784) to logits (B, 10), tracked by autograd; phi follows every layer but the last."""
+        """Map inputs (B, I) to logits (B, C), tracked by autograd; phi follows every layer but the last."""
         *hidden, output = self.linear
         for layer in hidden:
             x = phi(layer(x))

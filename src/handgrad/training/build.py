@@ -19,6 +19,7 @@ from torch import Tensor
 
 from handgrad.config import best_is, build, to_dict
 from handgrad.errors import UserError, as_user_error
+from handgrad.nn.mlp import CLASSES, INPUTS, MLP
 from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
@@ -73,6 +74,7 @@ def assemble(
         UserError: the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
     data = data_of(cfg, images)
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
@@ -123,7 +125,8 @@ def build_trainer(
 
 def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
     """Build the engine; with manual optimization, move the `STEPPING` options from the Trainer's options to it."""
-    parts = {name: build(cfg[name]) for name in ("network", "activation", "regularizer", "optimizer", "schedule")}
+    parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
+    parts["network"] = build_network(cfg.network)
     engine = build(cfg.engine)
     if not engine.func.automatic_optimization:  # then Lightning rejects these options
         with open_dict(options):
@@ -131,6 +134,13 @@ def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
     module: Classifier = engine(**parts)
     module.save_hyperparameters(to_dict(cfg), logger=False)  # for checkpoints; loggers get them with the scores
     return module
+
+
+def build_network(node: DictConfig) -> MLP:
+    """Build the network of a `conf/network/` node, from the data's inputs to their classes."""
+    others = [str(key) for key in node if key != "hidden_sizes"]
+    network: MLP = build(OmegaConf.masked_copy(node, others), sizes=[INPUTS, *node.hidden_sizes, CLASSES])
+    return network
 
 
 def prepare_process(cfg: DictConfig) -> None:

@@ -85,7 +85,7 @@ class Classifier(LightningModule):
         schedule: Callable[[Optimizer], LRScheduler | None],
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.requires_grad_()  # DDP wants it by hand, too
         self.activation = activation
         self.regularizer = regularizer
         self.make_optimizer = optimizer
