@@ -16,10 +16,12 @@ ROOMS = {
     "process": {"errors", "console"},
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},
-    "training": {"nn", "runs", "process", "config", "errors", "text"},
+    "training": {"nn", "runs", "process", "config", "console", "errors", "text"},
     "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
     "comparison": {"runs", "config", "identity", "console", "errors", "text"},
     "sweep": {"comparison", "runs", "config", "identity", "errors", "text"},
+    "job": {"training", "sweep", "runs", "process", "config", "console", "errors", "text"},
+    "api": {"job", "inspection", "training", "nn", "runs", "process", "errors"},
 }
 HEAVY = {
     "nn": {"hydra", "omegaconf", "lightning", "pydantic"},

@@ -41,6 +41,11 @@ def make_console(**options: Any) -> "Console":
     return Patient(markup=False, emoji=False, highlight=False, **options)
 
 
+def is_interactive() -> bool:
+    """Tell whether somebody watches: stdout is a terminal or a notebook."""
+    return sys.stdout.isatty() or make_console().is_jupyter
+
+
 def table_console() -> "Console":
     """Return a console as wide as the terminal, or 120 columns if stdout is a file or pipe."""
     return make_console(width=None if sys.stdout.isatty() else 120)

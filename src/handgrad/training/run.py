@@ -1,7 +1,6 @@
 """Train and score one run: in full, as a fast_dev_run, or as a DDP worker."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
+from handgrad.console import is_interactive
 from handgrad.errors import UserError, as_user_error, is_peer_failure
 from handgrad.process import silence_ddp_worker
 from handgrad.runs.checkpoint import logged_step, read_checkpoint, resumable, resume_errors
@@ -44,7 +44,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
         log.info("%s: goes on from %s", record["name"], last)
     with resume_errors(last, lambda: False):
         step = logged_step(resumed) if resumed else 0
-    trainer, module, data, history = assemble(cfg, folder, show_progress, sys.stdout.isatty(), step)
+    trainer, module, data, history = assemble(cfg, folder, show_progress, is_interactive(), step)
     if trainer.world_size > 1:
         check_not_multirun(trainer.world_size)
     # Lightning converts only after restoring the checkpoint, which would round float64 weights.
