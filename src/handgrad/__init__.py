@@ -1,12 +1,48 @@
-"""Backpropagation derived by hand, proved correct, and benchmarked against autograd."""
+"""Backpropagation derived by hand, proved correct, and benchmarked against autograd.
 
-from typing import Any
+The Python interface; docs/api.md explains it. Everything is imported when it is first used: torch takes seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handgrad.api import Run as Run
+    from handgrad.api import check as check
+    from handgrad.api import load as load
+    from handgrad.api import train as train
+    from handgrad.comparison.report import compare as compare
+    from handgrad.nn import activations as activations
+    from handgrad.nn.backprop import backward as backward
+    from handgrad.nn.backprop import forward as forward
+    from handgrad.nn.losses import cross_entropy as cross_entropy
+    from handgrad.nn.losses import cross_entropy_delta as cross_entropy_delta
+    from handgrad.nn.losses import log_softmax as log_softmax
+    from handgrad.nn.mlp import MLP as MLP
+
+HOMES = {  # name: its module
+    "MLP": "handgrad.nn.mlp",
+    "forward": "handgrad.nn.backprop",
+    "backward": "handgrad.nn.backprop",
+    "log_softmax": "handgrad.nn.losses",
+    "cross_entropy": "handgrad.nn.losses",
+    "cross_entropy_delta": "handgrad.nn.losses",
+    "check": "handgrad.api",
+    "train": "handgrad.api",
+    "load": "handgrad.api",
+    "Run": "handgrad.api",
+    "compare": "handgrad.comparison.report",
+}
+__all__ = [*HOMES, "activations"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `compare` when it is first used: its libraries take a second."""
-    if name == "compare":
-        from handgrad.comparison.report import compare
+    if name == "activations":
+        return import_module("handgrad.nn.activations")
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(sorted(__all__))}")
 
-        return compare
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

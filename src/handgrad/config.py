@@ -268,7 +268,12 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        hint = (
+            " (in Python, handgrad.train sets it; or name=... without ${hydra:...})"
+            if "HydraConfig" in str(error)
+            else ""
+        )
+        raise UserError(str(error).splitlines()[0] + hint) from None
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:

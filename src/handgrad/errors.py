@@ -32,6 +32,10 @@ class UserError(CompactHydraException):
     def __str__(self) -> str:
         return shortened(escape_control(super().__str__()), 2000)
 
+    def _render_traceback_(self) -> list[str]:
+        """Lines that a notebook shows in place of a traceback."""
+        return [str(self)]
+
 
 COMPARISONS = {  # pydantic's words
     "greater than or equal to": ">=",

@@ -37,7 +37,7 @@ READ_AS_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN",
 READ_AS_MISSING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Contents of a comparison report.
 
@@ -57,6 +57,9 @@ class Report:
     about: dict[str, str]
     progress: str
     figures: Sequence[tuple[str, str, Figure]]
+
+    def __repr__(self) -> str:
+        return f"<Report of {len(self.cells)} cells: .sentences, .cells, .tests, .figures>"
 
     @property
     def title(self) -> str:

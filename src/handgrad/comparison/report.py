@@ -4,7 +4,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from handgrad.comparison.own import joined
 from handgrad.comparison.progress import in_time
 from handgrad.comparison.table import CompareOptions, Comparison
 from handgrad.config import CompareConfig, check
-from handgrad.console import table_console
+from handgrad.console import make_console, table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.text import escape_control, shortened
 
@@ -54,12 +54,19 @@ def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, pr
 
 
 def compare(
-    table: pd.DataFrame | str | Path, metric: str | None = None, *, output: str | Path | None = None, **options: Any
+    runs: pd.DataFrame | str | Path | Iterable[Any],
+    metric: str | None = None,
+    *,
+    output: str | Path | None = None,
+    **options: Any,
 ) -> page.Report:
-    """Compare the runs of a table; `import handgrad; handgrad.compare(...)`. Needs neither torch nor Lightning.
+    """Compare runs; `import handgrad; handgrad.compare(...)`. Needs neither torch nor Lightning.
+
+    A notebook shows the sentences and tables that `python src/compare.py` prints.
 
     Args:
-        table: a data frame with a row per run, or the path of a CSV file: seeds, settings and metrics in columns.
+        runs: a data frame with a row per run, or the path of a CSV file: seeds, settings and metrics in columns; or
+            the folder of a sweep, or a list of runs or folders.
         metric: the column to compare by; None: the only metric.
         output: folder to write the report to, as `python src/compare.py` does; None: nothing is written.
         options: further fields of `CompareOptions`: seed, better, unit, margin, where, group, baseline, reference.
@@ -68,7 +75,7 @@ def compare(
         the report: data frames `cells` and `tests`, `sentences`, `figures`; see docs/compare.md.
 
     Raises:
-        UserError: the table cannot be read, or the options do not fit it.
+        UserError: the runs cannot be read, or the options do not fit them.
     """
     if isinstance(options.get("group"), str):
         options["group"] = [options["group"]]
@@ -76,18 +83,26 @@ def compare(
     names = [field.name for field in fields(CompareOptions)]
     if strange := options.keys() - set(names):
         raise UserError(f"compare() has no option {min(strange)}: it has {', '.join(names)}")
-    check(
-        known | options | {"metric": metric, "table": None if isinstance(table, pd.DataFrame) else str(table)},
-        CompareConfig,
-    )
+    check(known | options | {"metric": metric}, CompareConfig)
     if options.get("reference") is not None:
         options["reference"] = Path(options["reference"])
-    table = table if isinstance(table, pd.DataFrame) else Path(table)
-    report = build_report([], CompareOptions(metric=metric, table=table, **options), Path.cwd())
+    table: pd.DataFrame | Path | None = runs if isinstance(runs, pd.DataFrame) else None
+    sources = [] if table is not None else folders_of(runs)
+    if len(sources) == 1 and not sources[0].is_dir():
+        table, sources = sources[0], []
+    report = build_report(sources, CompareOptions(metric=metric, table=table, **options), Path.cwd())
     if output is not None:
         with output_errors(Path(output)):
             page.write(report, Path(output))
+    if make_console().is_jupyter:
+        show(report, None if output is None else Path(output))
     return report
+
+
+def folders_of(runs: Any) -> list[Path]:
+    """Return the paths of runs: one or several `handgrad.Run`s or names."""
+    several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
+    return [Path(getattr(run, "folder", run)) for run in several]
 
 
 def plans(
@@ -144,8 +159,8 @@ def write_and_print(report: page.Report, folder: Path, every: int | None = None)
     show(report, folder)
 
 
-def show(report: page.Report, folder: Path) -> None:
-    """Print a report's sentences, tables, plans and path."""
+def show(report: page.Report, folder: Path | None) -> None:
+    """Print a report's sentences, tables, plans and, if it was written, path."""
     console = table_console()
     for sentence in report.sentences:
         console.print(f"- {sentence}")
@@ -175,7 +190,8 @@ def show(report: page.Report, folder: Path) -> None:
         console.print(remark, style="yellow")
     if report.progress:
         console.print(report.progress)
-    console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
+    if folder is not None:
+        console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 def fitting(report: page.Report, lines: Sequence[Sequence[str]], folded: Collection[int], width: int) -> Table:

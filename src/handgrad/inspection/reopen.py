@@ -18,6 +18,8 @@ from handgrad.runs.record import newest_run, read_record
 from handgrad.text import equal_typed, format_value
 from handgrad.training.build import Assembly, assemble_for_scoring
 
+UNSAID: dict[str, Any] = dict.fromkeys(("run", "checkpoint", "activation", "inputs")) | {"data": {}, "trust": False}
+
 
 class TrainedNetwork(NamedTuple):
     """Trained network and its origin.
@@ -36,12 +38,13 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
     """Open the network that a command's configuration names.
 
     Args:
-        wanted: the command's configuration, which extends `conf/trained.yaml`.
+        wanted: the command's configuration, which extends `conf/trained.yaml`, or a part of it.
         images: also read the data set.
 
     Raises:
         UserError: there is no such run or file, or its weights cannot be used; says why.
     """
+    wanted = UNSAID | dict(wanted)
     record, source = None, Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
     if wanted["checkpoint"] is None:
         source = source if wanted["run"] else newest_run(source)

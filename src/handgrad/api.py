@@ -1,0 +1,208 @@
+"""The Python interface to runs: train, load, check; for notebooks. docs/api.md explains it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from torch import Tensor
+
+from handgrad.errors import UserError, describe_error
+from handgrad.inspection.reopen import open_network, record_of
+from handgrad.job import find_or_train
+from handgrad.nn import gradcheck
+from handgrad.nn.activations import Activation
+from handgrad.nn.losses import L2
+from handgrad.nn.mlp import MLP
+from handgrad.process import SIGNALLED, exit_on_signal
+from handgrad.runs.folder import HISTORY, LAYERS
+from handgrad.training.modules import Classifier
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, from `train` or `Run(folder)`.
+
+    folder: the run's folder; docs/run-folder.md lists its files.
+    """
+
+    folder: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Content of `metrics.json`: choices, configuration, metrics, seconds."""
+        return record_of(Path(self.folder))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Losses in nats per example, accuracies in [0, 1], of every scored set."""
+        return dict(self.record["metrics"])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch: losses, accuracies, learning rate, seconds."""
+        return pd.read_csv(Path(self.folder, HISTORY))
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row per epoch and layer, of a run with diagnostics=layers.
+
+        Raises:
+            UserError: the run has no such diagnostics.
+        """
+        path = Path(self.folder, LAYERS)
+        if not path.exists():
+            raise UserError(f'{path} is missing: train with "diagnostics=layers"')
+        return pd.read_csv(path)
+
+    @property
+    def network(self) -> MLP:
+        """The trained network."""
+        return load(self).network
+
+
+def train(*overrides: str) -> Run:
+    """Train one network, score it, and write its folder, as `python src/train.py` does.
+
+    Args:
+        overrides: what would be typed, e.g. "activation=tanh", "trainer.max_epochs=1".
+
+    Returns:
+        the run; the same run again, without training, if "hydra.run.dir=..." names a finished one.
+
+    Raises:
+        UserError: an override is invalid, the run diverged, or it could not be finished.
+        KeyboardInterrupt: it was interrupted; says how to go on.
+    """
+    if strange := [word for word in overrides if not isinstance(word, str) or word.startswith("-")]:
+        raise UserError(f"train takes overrides such as 'activation=tanh', not {strange[0]!r}; sweeps: src/train.py -m")
+    with hydra_of("train", *overrides) as cfg:
+        HydraConfig.instance().set_config(cfg)
+        own = Path(cfg.hydra.run.dir).absolute()
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.runtime.output_dir = cfg.hydra.run.dir = str(own)
+        try:
+            with stop_button():
+                folder, record = find_or_train(
+                    OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), own
+                )
+        except KeyboardInterrupt:
+            words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
+            again = ", ".join(map(repr, [*words, f"hydra.run.dir={cfg.hydra.run.dir}"]))
+            raise KeyboardInterrupt(f"interrupted: train({again}) goes on after the last whole epoch") from None
+    if not record:
+        raise UserError("trainer.fast_dev_run leaves no run: leave it out")
+    return Run(folder)
+
+
+def load(source: Run | Path | str, activation: str | None = None, *, trust: bool = False) -> Classifier:
+    """Open a trained network.
+
+    Args:
+        source: a run, its folder, or a file: checkpoint, state_dict or the notebook's dictionary.
+        activation: the activation of a file that does not say it, e.g. "relu".
+        trust: instantiate foreign classes that the source names; they may run any code.
+
+    Returns:
+        the engine's LightningModule, in evaluation mode: called with x (B, 784), in [0, 1], it returns logits (B, 10);
+        `.network` holds the weights, `.activation` phi.
+
+    Raises:
+        UserError: there is no such run or file, or its weights cannot be used; says why.
+    """
+    path = Path(source.folder if isinstance(source, Run) else source)
+    with hydra_of("trained", *([f"activation={activation}"] if activation else [])) as cfg:
+        chosen = {"run" if path.is_dir() else "checkpoint": str(path), "trust": trust}
+        if activation:
+            chosen["activation"] = dict(cfg.activation)
+        module = open_network(chosen, images=False).assembly.module
+    module.network.requires_grad_(False)
+    return module.eval()
+
+
+def check(
+    network: MLP,
+    phi: Activation,
+    x: Tensor,
+    y: Tensor,
+    *,
+    strength: float = 0.0,
+    fd_entries: int = 20,
+    inject_bug: str | None = None,
+) -> pd.DataFrame:
+    """Compare the gradients by hand with autograd and finite differences, as `python src/check.py` does.
+
+    Args:
+        network: network of any sizes; not modified.
+        phi: activation.
+        x: (B, I) inputs.
+        y: (B, C) targets; each row sums to 1.
+        strength: lambda of the L2 penalty.
+        fd_entries: entries of each parameter to check by finite differences: those with the largest gradients.
+        inject_bug: equation to break on purpose: BP1, BP2, BP3, BP4, phi or L2.
+
+    Returns:
+        a row per parameter: layer, parameter, shape, relative errors per reference and precision, verdict.
+
+    Raises:
+        UserError: there is no such bug.
+        ValueError, TypeError: the shapes do not fit, see `forward`.
+    """
+    if inject_bug is not None and inject_bug not in gradcheck.BROKEN:
+        raise UserError(f"inject_bug must be one of {', '.join(gradcheck.BROKEN)}, not {inject_bug!r}")
+    rows = gradcheck.check(network, phi, L2(strength), x, y, fd_entries, inject_bug)
+    return pd.DataFrame(gradcheck.report(rows, inject_bug)["rows"])
+
+
+@contextmanager
+def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
+    """Compose a command's configuration, and keep Hydra initialised for what composes further ones.
+
+    Raises:
+        UserError: conf/ is missing, or an override is invalid.
+    """
+    if not CONF.is_dir():
+        raise UserError(f"{CONF} is missing: install from a clone, by pip install --editable .")
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield hydra.compose(name, list(overrides), return_hydra_config=True)
+    except UserError:
+        raise
+    except Exception as error:
+        if sentence := describe_error(error):
+            raise UserError(" ".join(sentence.partition("\nConfig search path")[0].split())) from None
+        raise
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@contextmanager
+def stop_button() -> Iterator[None]:
+    """Turn SIGINT into a KeyboardInterrupt after the run has been closed; Lightning would ignore further ones.
+
+    Raises:
+        KeyboardInterrupt: the work was interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, exit_on_signal)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == SIGNALLED + signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
