@@ -223,7 +223,7 @@ def test_stacked_factors_are_the_mean_of_the_batches(images_640: Images) -> None
             ValueError,
             "b_2 has shape (1,), W_2 (2, 5): the bias must be (2,)",
         ),
-        ({"weights": [torch.rand(5, 3), torch.rand(5, 2)]}, ValueError, "W_2 has shape (5, 2)"),
+        ({"weights": [torch.rand(5, 3), torch.rand(2, 4)]}, ValueError, "W_2 has shape (2, 4), but layer 1 has 5"),
         ({"phi": torch.relu}, TypeError, "an activation with a derivative, e.g. handgrad.activations.ReLU(), not relu"),
         ({"phi": ReLU}, TypeError, "an activation with a derivative, e.g. handgrad.activations.ReLU(), not ReLU"),
         ({"y": torch.tensor([0, 1, 0, 1])}, ValueError, "y has shape (4,): targets must be (4, 2), one-hot"),
