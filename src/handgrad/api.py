@@ -71,11 +71,12 @@ class Run:
         return load(self).network
 
 
-def train(*overrides: str) -> Run:
+def train(*overrides: str, show: bool = True) -> Run:
     """Train one network, score it, and write its folder, as `python src/train.py` does.
 
     Args:
         overrides: what would be typed, e.g. "activation=tanh", "trainer.max_epochs=1".
+        show: show a progress bar and the result.
 
     Returns:
         the run; the same run again, without training, if "hydra.run.dir=..." names a finished one.

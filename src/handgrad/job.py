@@ -19,13 +19,14 @@ from handgrad.text import escape_control
 log = logging.getLogger(__name__)
 
 
-def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False) -> tuple[Path, dict[str, Any]]:
+def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool = False) -> tuple[Path, dict[str, Any]]:
     """Find the finished run of a configuration, in its folder or a sibling one, or train it; print it.
 
     Args:
         cfg: the composed configuration, while `HydraConfig` is set.
         own: the run's folder.
         sweep: the job is one of a sweep: search the sibling folders too.
+        quiet: show no progress and no result.
 
     Returns:
         the run's folder and its record; an empty record of a `fast_dev_run` or a worker.
@@ -62,8 +63,9 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False) -> tuple[Path
 
             save_composition(folder, composed)
             with track_status(folder, facts) as record:
-                train(cfg, folder, record, show_progress=alone)
-            show(record, folder, briefly=not alone)
+                train(cfg, folder, record, show_progress=alone and not quiet)
+            if not quiet:
+                show(record, folder, briefly=not alone)
     return folder, record
 
 

@@ -59,6 +59,6 @@ def test_network_of_any_sizes_learns_xor_by_plain_assignment() -> None:
     for _ in range(1000):
         gradients = loss_and_gradients(x, y, network.weights, network.biases, Tanh()).gradients
         for layer, gradient in zip(network.linear, gradients, strict=True):
-            layer.weight -= 0.5 * gradient.weight()  # type: ignore[misc]
-            layer.bias -= 0.5 * gradient.bias()
+            layer.weight -= 0.5 * gradient.weight()
+            layer.bias -= 0.5 * gradient.bias()  # type: ignore[misc]
     assert network(x, Tanh()).argmax(dim=1).tolist() == [0, 1, 1, 0]
