@@ -18,9 +18,10 @@ from torchvision import datasets, transforms
 
 from handgrad.nn import backprop
 from handgrad.nn.activations import ReLU
-from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble
-from handgrad.training.data import Images
+from handgrad.training.data import Examples
+from handgrad.training.mnist import CLASSES, INPUTS
 from handgrad.training.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
@@ -146,16 +147,16 @@ def idiomatic_loader(root: Path, batch_size: int) -> DataLoader[Any]:
     return DataLoader(data, batch_size, shuffle=True)
 
 
-def scikit_learn(hidden: list[int], images: Images, batch: int) -> Epoch:
+def scikit_learn(hidden: list[int], images: Examples, batch: int) -> Epoch:
     """Time scikit-learn's MLPClassifier with the same sizes, batch and plain SGD."""
     from sklearn.neural_network import MLPClassifier
 
-    x, y = (images.images.float() / 255).numpy(), images.targets.argmax(dim=1).numpy()
+    x, y = (images.rows.float() / 255).numpy(), images.targets.argmax(dim=1).numpy()
     model = MLPClassifier(hidden, solver="sgd", batch_size=batch, momentum=0, alpha=0, max_iter=1)
     return timed(lambda: model.partial_fit(x, y, classes=range(CLASSES)), torch.device("cpu"))
 
 
-def jax_scan(sizes: list[int], images: Images, batch: int) -> Epoch:
+def jax_scan(sizes: list[int], images: Examples, batch: int) -> Epoch:
     """Time a whole compiled epoch in JAX: `jit` of a `lax.scan` over the batches."""
     import jax
     import jax.numpy as jnp
@@ -178,7 +179,7 @@ def jax_scan(sizes: list[int], images: Images, batch: int) -> Epoch:
         return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient), value
 
     epoch = jax.jit(lambda parameters, x, y: jax.lax.scan(step, parameters, (x, y)))
-    x = jnp.asarray(images.images[: steps * batch].float().numpy() / 255).reshape(steps, batch, -1)
+    x = jnp.asarray(images.rows[: steps * batch].float().numpy() / 255).reshape(steps, batch, -1)
     y = jnp.asarray(images.targets[: steps * batch].numpy()).reshape(steps, batch, -1)
     epoch(parameters, x, y)[1].block_until_ready()  # compiles
     return timed(lambda: epoch(parameters, x, y)[1].block_until_ready(), torch.device("cpu"))

@@ -35,9 +35,9 @@ from measuring import Epoch, Measured, measure
 from rich.console import Console
 from rich.table import Table
 
-from handgrad.nn.mlp import CLASSES, INPUTS, MLP
-from handgrad.training.data import MNISTDataModule
+from handgrad.nn.mlp import MLP
 from handgrad.training.matmul import DEFAULT, FASTER, set_matmul_precision
+from handgrad.training.mnist import CLASSES, INPUTS, MNISTDataModule
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from handgrad.config import to_dict
 from handgrad.inspection.predict import predict
 from handgrad.inspection.reopen import open_network
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 COUNT, SIDE, SIZE = 40, 400, 28  # digits; pixels of a canvas, and of a digit
 Field = NDArray[np.float64]
@@ -229,7 +229,7 @@ def main(*words: str) -> None:
     data = MNISTDataModule(root=str(root / "data"))
     data.prepare_data()
     data.setup()
-    images, labels = data.sets["test"].images, data.sets["test"].targets.argmax(dim=1)
+    images, labels = data.sets["test"].rows, data.sets["test"].targets.argmax(dim=1)
     pixels = images[:COUNT].view(-1, SIZE, SIZE).numpy()
     every = ["plain", *SCENES, *FILES]
     cases: list[tuple[str, ...]] = [(name,) for name in every]

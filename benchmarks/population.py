@@ -21,7 +21,7 @@ from torch import Tensor
 from handgrad.nn import backprop
 from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 BATCH = 64
 RATE = 0.1

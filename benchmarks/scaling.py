@@ -18,8 +18,8 @@ from contenders import ROOT, matrix_products, under_trainer
 from matplotlib.figure import Figure
 from measuring import Terminal
 
-from handgrad.nn.mlp import CLASSES, INPUTS
-from handgrad.training.data import Images, MNISTDataModule
+from handgrad.training.data import Examples
+from handgrad.training.mnist import CLASSES, INPUTS, MNISTDataModule
 
 STEPS = 200
 BATCHES = [16, 32, 64, 128, 256, 512, 1024]
@@ -52,10 +52,10 @@ def main() -> None:
     draw(points).savefig(options.figure, dpi=120)
 
 
-def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
+def measure(train: Examples, batch: int, hidden: list[int], threads: int, rounds: int) -> Point:
     """Measure one point: median seconds per epoch and median ratio."""
     torch.set_num_threads(threads)
-    steps = min(STEPS, len(train.images) // batch)
+    steps = min(STEPS, len(train.rows) // batch)
     bound = matrix_products([INPUTS, *hidden, CLASSES], batch, steps, torch.device("cpu"))
     settings = argparse.Namespace(batch_size=batch, hidden_sizes=hidden, device="cpu")
     # Plain SGD: the notebook's sum over a batch of 128 and more diverges.
@@ -63,15 +63,15 @@ def measure(train: Images, batch: int, hidden: list[int], threads: int, rounds: 
         settings,
         bound,
         "optimizer=factored_sgd",
-        f"data.val_size={len(train.images) - steps * batch}",  # limit_train_batches would add a call per batch
+        f"data.val_size={len(train.rows) - steps * batch}",  # limit_train_batches would add a call per batch
         "+trainer.limit_val_batches=1",
     )
     with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
         measured = [manual()[0] for _ in range(rounds)]
-    epoch = len(train.images) / (steps * batch)
+    epoch = len(train.rows) / (steps * batch)
     weights = [i * o for i, o in itertools.pairwise([INPUTS, *hidden, CLASSES])]
     bounds, manuals = [one.bound for one in measured], [one.seconds for one in measured]
-    operations = 2 * (3 * sum(weights) - weights[0]) * len(train.images)  # docs/scaling.md
+    operations = 2 * (3 * sum(weights) - weights[0]) * len(train.rows)  # docs/scaling.md
     return {
         "threads": threads,
         "batch": batch,

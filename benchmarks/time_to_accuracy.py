@@ -33,10 +33,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from handgrad.config import build
-from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble, data_of
-from handgrad.training.data import MNISTDataModule
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
+from handgrad.training.mnist import CLASSES, INPUTS, MNISTDataModule
 from handgrad.training.schedules import fill_total_steps
 
 sys.path.insert(0, str(ROOT / "studies" / "notebook"))
@@ -177,7 +177,7 @@ def by_autograd(cfg: DictConfig) -> Course:
             optimizer.step()
         seconds = time.perf_counter() - started
         with torch.no_grad():
-            right = network(test.images / 255, phi).argmax(1) == test.targets.argmax(1)
+            right = network(test.rows / 255, phi).argmax(1) == test.targets.argmax(1)
         yield seconds, float(right.float().mean())
 
 
@@ -213,7 +213,7 @@ def by_jax(cfg: DictConfig) -> Course:
     single = jax.jit(lambda parameters, *batch: step(parameters, batch)[0])
     right = jax.jit(lambda parameters, x, y: (logits(parameters, x).argmax(1) == y).mean())
     test = data.sets["test"]
-    x_test, y_test = (test.images / 255).numpy(), test.targets.argmax(1).numpy()
+    x_test, y_test = (test.rows / 255).numpy(), test.targets.argmax(1).numpy()
     compiled = False
     for loader, rates in epochs_of(recipe):
         for _ in range(1 if compiled else 2):  # the first time compiles

@@ -28,9 +28,9 @@ def main(cfg: DictConfig) -> None:
 
     network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
     train = data.sets["train"]
-    if len(train.images) < config["batch"]:
-        raise UserError(f"batch={config['batch']} is more than the {len(train.images)} training images")
-    x, y = train.images[: config["batch"]] / 255, train.targets[: config["batch"]]
+    if len(train) < config["batch"]:
+        raise UserError(f"batch={config['batch']} is more than the {len(train)} training examples")
+    x, y = train.first(config["batch"])
     rows = gradcheck.check(network, phi, penalty, x, y, config["fd_entries"], config["inject_bug"])
     folder = Path(config["output"]) if config["output"] else source
     with output_errors(folder):
@@ -50,7 +50,8 @@ def fresh(cfg: DictConfig) -> tuple[Any, ...]:
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
     folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-    return build_network(cfg.network), build(cfg.activation), build(cfg.regularizer), data, folder
+    sizes = [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
+    return build_network(cfg.network, sizes), build(cfg.activation), build(cfg.regularizer), data, folder
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:

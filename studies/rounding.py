@@ -16,7 +16,7 @@ from torch.optim import SGD
 from handgrad.nn import backprop
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "images" / "rounding.png"
@@ -42,7 +42,7 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
     data.prepare_data()
     data.setup()
     test = data.sets["test"]
-    x_test, truth = test.images.to(dtype) / 255, test.targets.argmax(dim=1)
+    x_test, truth = test.rows.to(dtype) / 255, test.targets.argmax(dim=1)
     networks = []
     for _ in range(2):
         torch.manual_seed(seed)

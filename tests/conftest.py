@@ -23,7 +23,8 @@ from forks import ROOT as ROOT
 from forks import TRAIN, Command, Ended, make_data
 from handgrad.nn.activations import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from handgrad.training.callbacks import History
-from handgrad.training.data import Images, MNISTDataModule
+from handgrad.training.data import Examples
+from handgrad.training.mnist import MNISTDataModule
 
 RunCommand = Callable[..., Ended]
 RunScript = Callable[..., tuple[int, str]]
@@ -74,15 +75,15 @@ def mnist() -> MNISTDataModule:
 
 
 @pytest.fixture(scope="session")
-def images_640(mnist: MNISTDataModule) -> Images:
+def images_640(mnist: MNISTDataModule) -> Examples:
     """The first 640 training images."""
     train = mnist.sets["train"]
-    return Images(train.images[:640], train.targets[:640])
+    return Examples(train.rows[:640], train.targets[:640])
 
 
-def head_of(images: Images, count: int) -> Images:
+def head_of(images: Examples, count: int) -> Examples:
     """Return the first images of a set."""
-    return Images(images.images[:count], images.targets[:count])
+    return Examples(images.rows[:count], images.targets[:count])
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from torchvision import datasets, transforms
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from handgrad.nn.mlp import CLASSES, INPUTS  # noqa: E402
+from handgrad.training.mnist import CLASSES, INPUTS  # noqa: E402
 
 SIZES = [INPUTS, 500, 250, 100, CLASSES]
 BATCH = 64

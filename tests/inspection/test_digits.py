@@ -12,13 +12,13 @@ from torch import Tensor
 from conftest import RunScript
 from handgrad.errors import UserError
 from handgrad.inspection.digits import as_it_is, find_digits
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 
 @pytest.fixture
 def source(mnist: MNISTDataModule) -> pictures.Source:
     test = mnist.sets["test"]
-    digits = test.images[:40].view(-1, 28, 28).numpy()
+    digits = test.rows[:40].view(-1, 28, 28).numpy()
     return pictures.Source(np.random.default_rng(0), digits, test.targets.argmax(dim=1).numpy())
 
 
@@ -65,11 +65,11 @@ def test_clothes_are_not_prepared_as_digits(
     """A network of Fashion-MNIST, whose files MNIST's stand in for: its own images give its own answers."""
     root = tmp_path / "data"
     root.mkdir()
-    (root / "FashionMNIST").symlink_to(tiny_mnist / "MNIST")
+    (root / "FashionMNIST", (28, 28)).symlink_to(tiny_mnist / "MNIST")
     options = ["data=fashion_mnist", f"data.root={root}", "network.hidden_sizes=[30]", "logger=none"]
     assert run_script(*options, "trainer.max_epochs=2", "hydra.run.dir=run")[0] == 0
     (tmp_path / "own").mkdir()
-    images = mnist.sets["test"].images[:30].view(-1, 28, 28).numpy()
+    images = mnist.sets["test"].rows[:30].view(-1, 28, 28).numpy()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "own" / f"{number:02}.png")
     assert run_script("run=run", "images=own", "output=found", script="predict.py")[0] == 0
@@ -79,7 +79,7 @@ def test_clothes_are_not_prepared_as_digits(
     assert names == [classes[number] for number in own]
     Image.fromarray(images[0]).resize((280, 280)).save(tmp_path / "large.png")
     with pytest.raises(UserError, match=r"280 x 280 pixels: for a network of FashionMNIST.*28 x 28, light on black"):
-        as_it_is(tmp_path / "large.png", "FashionMNIST")
+        as_it_is(tmp_path / "large.png", "FashionMNIST", (28, 28))
 
 
 def mnist_names(path: Path) -> list[str]:
@@ -89,7 +89,7 @@ def mnist_names(path: Path) -> list[str]:
 
 
 def test_raw_images_of_mnist_are_left_as_they_are(tmp_path: Path, mnist: MNISTDataModule) -> None:
-    images: Tensor = mnist.sets["test"].images[:20].view(-1, 28, 28)
+    images: Tensor = mnist.sets["test"].rows[:20].view(-1, 28, 28)
     for image in images:
         Image.fromarray(image.numpy()).save(tmp_path / "x.png")
         _, (digit,) = find_digits(tmp_path / "x.png")

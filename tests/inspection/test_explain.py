@@ -19,7 +19,7 @@ from handgrad.inspection.weights import layers_of
 from handgrad.nn import backprop
 from handgrad.nn.activations import Activation, LeakyReLU, Tanh
 from handgrad.runs.checkpoint import read_checkpoint
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 Page = Any
 RIGHT = 1e-4  # tolerance, relative to the largest number
@@ -67,7 +67,7 @@ def examples_of(tiny_mnist: Path) -> tuple[Tensor, Tensor]:
     data.prepare_data()
     data.setup()
     test = data.sets["test"]
-    return test.images.double() / 255, test.targets.double()
+    return test.rows.double() / 255, test.targets.double()
 
 
 # Returned as text: the browser's driver transfers numbers one by one.

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import resize
 from conftest import RunScript, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.digits import centred, extract_ink, find_digits, fit_to_box
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 Pixels = NDArray[np.uint8]
 DIGITS = range(10)  # the first ten test images: 7 2 1 0 4 1 4 9 5 9
@@ -25,7 +25,7 @@ DIGITS = range(10)  # the first ten test images: 7 2 1 0 4 1 4 9 5 9
 
 @pytest.fixture(scope="session")
 def digits(mnist: MNISTDataModule) -> Tensor:
-    return mnist.sets["test"].images[:10].view(-1, 28, 28)
+    return mnist.sets["test"].rows[:10].view(-1, 28, 28)
 
 
 def drawn(

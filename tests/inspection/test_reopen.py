@@ -21,7 +21,7 @@ from handgrad.inspection import export
 from handgrad.inspection.weights import for_notebook, layers_of
 from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.mnist import MNISTDataModule
 
 SHAPES = [(30, 784), (20, 30), (10, 20)]
 Trained = Callable[..., dict[str, Any]]
@@ -198,7 +198,7 @@ def test_exported_networks_match_the_trained_one(run_script: RunScript, trained:
     data = MNISTDataModule(root=str(tiny_mnist))
     data.prepare_data()
     data.setup()
-    x = data.sets["test"].images / 255
+    x = data.sets["test"].rows / 255
     with Path("run", "predictions.csv").open() as file:
         predicted = torch.tensor([int(row["predicted"]) for row in csv.DictReader(file)])
     plain = nn.Sequential(nn.Linear(784, 30), nn.Tanh(), nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 10))

@@ -14,7 +14,7 @@ from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation, ReLU, Tanh
 from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import Images
+from handgrad.training.data import Examples
 
 HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
 STRENGTH = 1e-3
@@ -35,8 +35,8 @@ def objective(network: MLP, x: Tensor, y: Tensor, phi: Activation, strength: flo
     return torch.nn.functional.cross_entropy(network(x, phi.reference()), y) + strength * squares
 
 
-def batch_of(images_640: Images, size: int) -> tuple[Tensor, Tensor]:
-    return images_640.images[:size].double() / 255, images_640.targets[:size].double()
+def batch_of(images_640: Examples, size: int) -> tuple[Tensor, Tensor]:
+    return images_640.rows[:size].double() / 255, images_640.targets[:size].double()
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -44,7 +44,7 @@ def batch_of(images_640: Images, size: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(STRENGTH)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_manual_gradients_match_autograd_and_finite_differences(
-    images_640: Images, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
+    images_640: Examples, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
 ) -> None:
     torch.manual_seed(size)
     network = MLP([784, *hidden, 10], init="pytorch").double().requires_grad_()
@@ -70,7 +70,7 @@ def test_manual_gradients_match_autograd_and_finite_differences(
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_stacked_networks_match_single_networks(images_640: Images, phi: Activation) -> None:
+def test_stacked_networks_match_single_networks(images_640: Examples, phi: Activation) -> None:
     """Three stacked networks, one batch each: losses and gradients match, and every product is column-major."""
     torch.manual_seed(0)
     networks = [MLP([784, 12, 8, 10], init="pytorch").double() for _ in range(3)]
@@ -88,10 +88,10 @@ def test_stacked_networks_match_single_networks(images_640: Images, phi: Activat
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_hidden_tensors_are_column_major(images_640: Images, phi: Activation) -> None:
+def test_hidden_tensors_are_column_major(images_640: Examples, phi: Activation) -> None:
     """Column-major tensors make the products fast; an activation that changed the layout would slow them silently."""
     network = MLP([784, 12, 8, 10])
-    x, y = images_640.images[:16] / 255, images_640.targets[:16]
+    x, y = images_640.rows[:16] / 255, images_640.targets[:16]
     _, passed, (*hidden, _) = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     for tensor in (*passed.zs, *passed.inputs[1:], *(gradient.delta for gradient in hidden)):
         assert tensor.T.is_contiguous()
@@ -131,7 +131,7 @@ def assert_equal(actual: Tensor, expected: Sequence[object]) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
 
 
-def test_backward_modifies_no_argument(images_640: Images) -> None:
+def test_backward_modifies_no_argument(images_640: Examples) -> None:
     network, (x, y) = MLP([784, 6, 5, 10]).double(), batch_of(images_640, 4)
     passed = backprop.forward(x, network.weights, network.biases, Tanh(), slopes=True)
     delta = losses.cross_entropy_delta(losses.log_softmax(passed.logits), y)
@@ -143,7 +143,7 @@ def test_backward_modifies_no_argument(images_640: Images) -> None:
     assert all(map(torch.equal, given, before))
 
 
-def test_no_graph_is_recorded(images_640: Images) -> None:
+def test_no_graph_is_recorded(images_640: Examples) -> None:
     network = MLP([784, 12, 8, 10]).double().requires_grad_()
     x, y = batch_of(images_640, 7)
 
@@ -157,9 +157,9 @@ def test_no_graph_is_recorded(images_640: Images) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_of_the_parameters_is_kept(images_640: Images, dtype: torch.dtype) -> None:
+def test_dtype_of_the_parameters_is_kept(images_640: Examples, dtype: torch.dtype) -> None:
     network = MLP([784, 12, 8, 10]).to(dtype)
-    x, y = images_640.images[:7].to(dtype) / 255, images_640.targets[:7].to(dtype)
+    x, y = images_640.rows[:7].to(dtype) / 255, images_640.targets[:7].to(dtype)
     gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
     assert {gradient.dtype for gradient in gradients} == {dtype}
     assert [gradient.shape for gradient in gradients] == [parameter.shape for parameter in network.parameters()]
@@ -168,7 +168,7 @@ def test_dtype_of_the_parameters_is_kept(images_640: Images, dtype: torch.dtype)
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
 def test_squared_norm_is_that_of_the_gradient_multiplied_out(
-    images_640: Images, hidden: Sequence[int], decay: float
+    images_640: Examples, hidden: Sequence[int], decay: float
 ) -> None:
     torch.manual_seed(0)
     network = MLP([784, *hidden, 10], init="pytorch").double().requires_grad_()
@@ -192,7 +192,7 @@ def test_squared_norm_by_hand() -> None:
     assert gradient.squared_norm(torch.tensor([[1.0], [2.0]]), 0.5).item() == 3.5**2 + 3**2 + 1 + 1
 
 
-def test_stacked_factors_are_the_mean_of_the_batches(images_640: Images) -> None:
+def test_stacked_factors_are_the_mean_of_the_batches(images_640: Examples) -> None:
     torch.manual_seed(0)
     network = MLP([784, 9, 10], init="pytorch").double().requires_grad_()
     x, y = batch_of(images_640, 50)

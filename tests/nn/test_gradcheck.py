@@ -13,7 +13,7 @@ from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
-from handgrad.training.data import Images
+from handgrad.training.data import Examples
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
 BELOW = {(n, name) for n in (1, 2) for name in ("weight", "bias")}
@@ -39,40 +39,40 @@ def wrong(rows: list[gradcheck.Row], reference: str, precision: str) -> set[tupl
     ("broken", "phi", "entered"), ENTERS, ids=lambda value: "" if isinstance(value, set) else str(value)
 )
 def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
-    images_640: Images, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
+    images_640: Examples, broken: str | None, phi: Activation, entered: set[tuple[int, str]]
 ) -> None:
     torch.manual_seed(0)
-    x, y = images_640.images[:64] / 255, images_640.targets[:64]
+    x, y = images_640.rows[:64] / 255, images_640.targets[:64]
     rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(1e-2), x, y, 20, broken)
     assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
     assert wrong(rows, "differences", "float64") == entered
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
 
 
-def test_missing_penalty_is_harmless_at_strength_zero(images_640: Images) -> None:
+def test_missing_penalty_is_harmless_at_strength_zero(images_640: Examples) -> None:
     rows = gradcheck.check(
-        MLP([784, 30, 10]), ReLU(), L2(0.0), images_640.images[:64] / 255, images_640.targets[:64], 5, "L2"
+        MLP([784, 30, 10]), ReLU(), L2(0.0), images_640.rows[:64] / 255, images_640.targets[:64], 5, "L2"
     )
     assert {row.verdict for row in rows} == {"right"}
 
 
 @pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_correct_gradients_pass(images_640: Images, phi: Activation, hidden: list[int]) -> None:
+def test_correct_gradients_pass(images_640: Examples, phi: Activation, hidden: list[int]) -> None:
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
         rows = gradcheck.check(
-            MLP([784, *hidden, 10], init), phi, L2(1e-3), images_640.images[:size] / 255, images_640.targets[:size], 5
+            MLP([784, *hidden, 10], init), phi, L2(1e-3), images_640.rows[:size] / 255, images_640.targets[:size], 5
         )
         assert {row.verdict for row in rows} == {"right"}
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP([784, *hidden, 10]).weights]
 
 
-def test_non_finite_gradient_is_wrong(images_640: Images) -> None:
+def test_non_finite_gradient_is_wrong(images_640: Examples) -> None:
     network = MLP([784, 5, 10])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
-    rows = gradcheck.check(network, ReLU(), L2(0.0), images_640.images[:9] / 255, images_640.targets[:9], 2)
+    rows = gradcheck.check(network, ReLU(), L2(0.0), images_640.rows[:9] / 255, images_640.targets[:9], 2)
     assert rows[0].verdict == "wrong"
 
 
@@ -127,13 +127,13 @@ def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script
 
 @pytest.mark.parametrize("strength", [0.0, 1e-3])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_gradients_keep_the_readmes_promise(images_640: Images, phi: Activation, strength: float) -> None:
+def test_gradients_keep_the_readmes_promise(images_640: Examples, phi: Activation, strength: float) -> None:
     """README: all agree with autograd to 1e-9 in float64. A tolerance that lets more through would be told here."""
     promised = re.search(r"agree with autograd to (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert promised
     assert gradcheck.TOLERANCES["autograd", "float64"] == float(promised[1])
     torch.manual_seed(0)
-    x, y = images_640.images[:64] / 255, images_640.targets[:64]
+    x, y = images_640.rows[:64] / 255, images_640.targets[:64]
     rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5)
     assert max(row.apart["autograd", "float64"] for row in rows) < 1e-3 * float(promised[1])
     for bug in ("BP1", "BP2", "BP3", "BP4"):  # a broken gradient is far beyond every tolerance, not just beyond

@@ -20,7 +20,7 @@ from handgrad.nn.losses import no_penalty
 from handgrad.nn.mlp import MLP
 from handgrad.runs.record import DivergedError
 from handgrad.training.callbacks import DivergenceGuard, History, NoProfiler
-from handgrad.training.data import Images, make_loader
+from handgrad.training.data import Examples, make_loader
 from handgrad.training.manual import ManualModule
 from handgrad.training.modules import AutogradModule, Classifier
 
@@ -39,10 +39,11 @@ class Spoiler(Callback):
                 pl_module.network.weights[0][0, :] = math.inf
 
 
-def fit(engine: Engine, images_640: Images, *callbacks: Callback, **options: Any) -> Trainer:
+def fit(engine: Engine, images_640: Examples, *callbacks: Callback, **options: Any) -> Trainer:
     """Train for two epochs of ten steps."""
     module: Classifier = engine(
         network=MLP([784, 20, 10]),
+        classes=10,
         activation=ReLU(),
         regularizer=no_penalty(),
         optimizer=partial(SGD, lr=0.1),
@@ -63,13 +64,13 @@ def fit(engine: Engine, images_640: Images, *callbacks: Callback, **options: Any
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_run_stops_at_the_first_non_finite_loss(images_640: Images, engine: Engine) -> None:
+def test_run_stops_at_the_first_non_finite_loss(images_640: Examples, engine: Engine) -> None:
     with pytest.raises(DivergedError, match=r"train/loss was nan at epoch 1, step 13: try") as caught:
         fit(engine, images_640, DivergenceGuard(), Spoiler(after_step=13))
     assert (caught.value.epoch, caught.value.step) == (1, 13)
 
 
-def test_non_finite_weights_after_the_last_step_are_noticed(images_640: Images) -> None:
+def test_non_finite_weights_after_the_last_step_are_noticed(images_640: Examples) -> None:
     with pytest.raises(DivergedError, match=r"test/loss was nan at epoch 0, step 10: try"):
         fit(ManualModule, images_640, DivergenceGuard(), Spoiler(after_step=10))
 
@@ -81,7 +82,7 @@ class Sleeper(Callback):
         time.sleep(0.5)
 
 
-def test_seconds_exclude_validation(images_640: Images, tmp_path: Path) -> None:
+def test_seconds_exclude_validation(images_640: Examples, tmp_path: Path) -> None:
     history = History(tmp_path)
     fit(ManualModule, images_640, history, Sleeper())
     assert [row["epoch"] for row in history.rows] == [0, 1]
@@ -102,7 +103,7 @@ class Bystander(Callback):
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_history_row_describes_its_own_epoch(images_640: Images, tmp_path: Path, engine: Engine) -> None:
+def test_history_row_describes_its_own_epoch(images_640: Examples, tmp_path: Path, engine: Engine) -> None:
     history, bystander = History(tmp_path), Bystander()
     trainer = fit(engine, images_640, history, bystander, check_val_every_n_epoch=2, limit_train_batches=7)
     assert [row["train/loss"] for row in history.rows] == pytest.approx([sum(of) / 7 for of in bystander.losses])
@@ -110,13 +111,13 @@ def test_history_row_describes_its_own_epoch(images_640: Images, tmp_path: Path,
     assert [row["lr"] for row in history.rows] == pytest.approx([0.1 * (0.5 + 0.5 * step / 40) for step in (7, 14)])
     assert [row["test/accuracy"] is None for row in history.rows] == [True, False]
     module: Any = trainer.lightning_module
-    x, y = images_640.images[:64] / 255, images_640.targets[:64]
+    x, y = images_640.rows[:64] / 255, images_640.targets[:64]
     with torch.no_grad():
         expected = float(cross_entropy(module(x), y))
     assert history.rows[1]["test/loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_profiler_does_not_change_the_loss(images_640: Images) -> None:
+def test_no_profiler_does_not_change_the_loss(images_640: Examples) -> None:
     """Oracle: Lightning's default profiler."""
     losses = []
     for options in ({}, {"profiler": NoProfiler()}):
@@ -125,7 +126,7 @@ def test_no_profiler_does_not_change_the_loss(images_640: Images) -> None:
     assert losses[0] == losses[1]
 
 
-def test_non_finite_weights_are_never_saved(images_640: Images, tmp_path: Path) -> None:
+def test_non_finite_weights_are_never_saved(images_640: Examples, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
         fit(ManualModule, images_640, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,8 @@ from torch import Tensor
 from conftest import ROOT
 from forks import FORK_SERVER
 from handgrad.errors import UserError
-from handgrad.training.data import EpochBatches, MNISTDataModule, make_loader
+from handgrad.training.data import EpochBatches, make_loader
+from handgrad.training.mnist import MNISTDataModule
 
 ARCHIVES = ROOT / "data" / "MNIST" / "raw"
 IMAGES = "t10k-images-idx3-ubyte"
@@ -65,7 +66,7 @@ def test_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
     assert len(batches) == len(mnist.train_dataloader()) == 938
     assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT
     served = sum(x.double().sum().item() for x, _ in batches)
-    assert served == pytest.approx(mnist.sets["train"].images.long().sum().item() / 255, rel=1e-6)
+    assert served == pytest.approx(mnist.sets["train"].rows.long().sum().item() / 255, rel=1e-6)
 
 
 def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
@@ -117,21 +118,21 @@ def test_images_and_labels_match_the_files(mnist: MNISTDataModule, part: str, na
 
 def test_validation_split_depends_on_the_seed_and_loads_no_test_set() -> None:
     splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).sets for seed in (0, 1)]
-    assert not torch.equal(splits[0]["val"].images, splits[1]["val"].images)
+    assert not torch.equal(splits[0]["val"].rows, splits[1]["val"].rows)
     assert all(set(sets) == {"train", "val"} for sets in splits)
 
 
 def test_validation_split_is_stratified_and_disjoint() -> None:
     data = load(ROOT / "data", val_size=6000)
     train, val = data.sets["train"], data.sets["val"]
-    assert (len(train.images), len(val.images)) == (54000, 6000)
+    assert (len(train.rows), len(val.rows)) == (54000, 6000)
     assert list(data.val_dataloader()) == ["val"]
     expected = torch.tensor(TRAIN_IMAGES_PER_DIGIT) / 10
     assert (val.targets.sum(dim=0) - expected).abs().max() < 1
     assert (train.targets.sum(dim=0) + val.targets.sum(dim=0)).tolist() == TRAIN_IMAGES_PER_DIGIT
-    assert torch.equal(val.images, load(ROOT / "data", val_size=6000).sets["val"].images)
-    total = train.images.long().sum() + val.images.long().sum()
-    assert total == load(ROOT / "data").sets["train"].images.long().sum()
+    assert torch.equal(val.rows, load(ROOT / "data", val_size=6000).sets["val"].rows)
+    total = train.rows.long().sum() + val.rows.long().sum()
+    assert total == load(ROOT / "data").sets["train"].rows.long().sum()
 
 
 def test_without_validation_split_the_test_set_is_watched(mnist: MNISTDataModule) -> None:
@@ -274,7 +275,7 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
     data = MNISTDataModule("FashionMNIST", root=str(root))
     data.prepare_data()
     data.setup()
-    assert len(data.sets["train"].images) == 60_000
+    assert len(data.sets["train"].rows) == 60_000
     assert data.class_names[0] == "T-shirt/top"
 
 
@@ -401,7 +402,7 @@ def test_class_with_one_image_cannot_be_split(root: Path) -> None:
     own_data(root, torch.cat([torch.arange(40, dtype=torch.uint8) % 9, torch.tensor([9], dtype=torch.uint8)]))
     with pytest.raises(UserError, match=r"data.val_size=20 needs two images of every class.*class 9 has one"):
         load(root, val_size=20)
-    assert len(load(root).sets["train"].images) == 41
+    assert len(load(root).sets["train"].rows) == 41
 
 
 @pytest.mark.parametrize(("brightest", "said"), [(1, True), (127, True), (200, False)])

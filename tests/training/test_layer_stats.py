@@ -18,19 +18,19 @@ from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training import figures
 from handgrad.training.callbacks import History
-from handgrad.training.data import Images
+from handgrad.training.data import Examples
 from handgrad.training.layer_stats import layer_stats, max_slope, pictured, run_layers
 
 RUN = ["network.hidden_sizes=[30,20]", "diagnostics=layers", "trainer.max_epochs=3"]
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
-def test_layer_statistics_match_autograd_and_plain_counts(images_640: Images, phi: Activation) -> None:
+def test_layer_statistics_match_autograd_and_plain_counts(images_640: Examples, phi: Activation) -> None:
     torch.manual_seed(0)
     network = MLP([784, 12, 9, 10]).double().requires_grad_()
     with torch.no_grad():
         network.biases[0][:3] = -50  # three units that are dead with relu
-    x, y = images_640.images[:32].double() / 255, images_640.targets[:32].double()
+    x, y = images_640.rows[:32].double() / 255, images_640.targets[:32].double()
     decay = 0.02
 
     modules: list[nn.Module] = [network.linear[0], phi.reference(), network.linear[1], phi.reference()]
@@ -132,8 +132,8 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
         assert (
             len(board.Histograms(f"layer_{number}/delta")) == len(board.Histograms(f"layer_{number}/activation")) == 4
         )
-    assert len(board.Images("layer_1/weights")) == 4
-    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
+    assert len(board.Examples("layer_1/weights")) == 4
+    assert [event.step for event in board.Examples("confusion_by_epoch/test")] == [19, 39, 59]
 
 
 def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
@@ -188,7 +188,7 @@ def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
     board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0})
     board.Reload()
     assert [event.step for event in board.Scalars("layer_1/delta_norm")] == [0, 19, 39, 59]
-    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
+    assert [event.step for event in board.Examples("confusion_by_epoch/test")] == [19, 39, 59]
 
 
 def test_confusion_picture_has_true_classes_as_rows() -> None:

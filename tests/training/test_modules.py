@@ -22,7 +22,7 @@ from handgrad.nn.backprop import FactoredGradient
 from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD, grouped_sgd
-from handgrad.training.data import Images, make_loader
+from handgrad.training.data import Examples, make_loader
 from handgrad.training.manual import ManualModule
 from handgrad.training.modules import AutogradModule, Classifier, Scores
 from handgrad.training.schedules import constant, warmup_cosine
@@ -49,7 +49,7 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
 
 def fit(
     module: Classifier,
-    images: Images,
+    images: Examples,
     epochs: int,
     ckpt: Path | None = None,
     watched: str = "test",
@@ -76,7 +76,7 @@ def fit(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-def test_engines_agree_for_100_steps(images_640: Images, phi: Activation, regularizer: L2, optimizer: str) -> None:
+def test_engines_agree_for_100_steps(images_640: Examples, phi: Activation, regularizer: L2, optimizer: str) -> None:
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
@@ -87,7 +87,7 @@ def test_engines_agree_for_100_steps(images_640: Images, phi: Activation, regula
     assert min(moved) > 1e-6
 
 
-def test_one_step_is_the_notebooks(images_640: Images) -> None:
+def test_one_step_is_the_notebooks(images_640: Examples) -> None:
     """Notebook update in its own layout: examples are columns, weight gradients are sums, bias gradients means."""
     module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
@@ -111,7 +111,7 @@ def test_one_step_is_the_notebooks(images_640: Images) -> None:
 
 def test_loss_is_the_mean_over_images_for_any_batch_sizes() -> None:
     logits, y = torch.randn(50, 10), torch.eye(10).repeat(5, 1)
-    scores = Scores()
+    scores = Scores(10)
     for part in (slice(0, 20), slice(20, 40), slice(40, 47), slice(47, 47), slice(47, 50)):
         scores.update(logits[part], y[part])
     expected = torch.nn.functional.cross_entropy(logits.double(), y.double())
@@ -121,14 +121,14 @@ def test_loss_is_the_mean_over_images_for_any_batch_sizes() -> None:
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_same_seed_gives_identical_weights(images_640: Images, engine: Engine) -> None:
+def test_same_seed_gives_identical_weights(images_640: Examples, engine: Engine) -> None:
     modules = [make(engine) for _ in range(2)]
     for module in modules:
         fit(module, images_640, epochs=3)
     torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict(), rtol=0, atol=0)
 
 
-def test_grad_holds_the_gradient_of_the_loss(images_640: Images) -> None:
+def test_grad_holds_the_gradient_of_the_loss(images_640: Examples) -> None:
     written: list[Tensor | None] = []
 
     class Witness(Callback):
@@ -146,7 +146,7 @@ def test_grad_holds_the_gradient_of_the_loss(images_640: Images) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
 
 
-def test_manual_module_records_no_graph(images_640: Images) -> None:
+def test_manual_module_records_no_graph(images_640: Examples) -> None:
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("autograd saved a tensor")
 
@@ -157,7 +157,7 @@ def test_manual_module_records_no_graph(images_640: Images) -> None:
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_schedule_is_stepped_after_every_batch(images_640: Images, engine: Engine) -> None:
+def test_schedule_is_stepped_after_every_batch(images_640: Examples, engine: Engine) -> None:
     trainer = fit(make(engine), images_640, epochs=1)
     (group,) = trainer.optimizers[0].param_groups
     assert group["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 10 / 20))
@@ -176,7 +176,7 @@ def saving(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_resumed_training_matches_uninterrupted_training(
-    images_640: Images, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
+    images_640: Examples, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
     whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
     fit(whole, images_640, epochs=4)
@@ -187,7 +187,7 @@ def test_resumed_training_matches_uninterrupted_training(
 
 @pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
 def test_checkpoint_of_one_engine_loads_into_the_other(
-    images_640: Images, first: Engine, second: Engine, tmp_path: Path
+    images_640: Examples, first: Engine, second: Engine, tmp_path: Path
 ) -> None:
     trained, loaded = make(first), make(second)
     fit(trained, images_640, epochs=1, **saving(tmp_path))
@@ -198,7 +198,7 @@ def test_checkpoint_of_one_engine_loads_into_the_other(
 
 
 @pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
-def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Images, regularizer: L2) -> None:
+def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Examples, regularizer: L2) -> None:
     changes: dict[str, Any] = {"regularizer": regularizer}
     in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
     by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
@@ -210,7 +210,7 @@ def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Images, regular
     assert all(parameter.grad is None for parameter in in_place.parameters())
 
 
-def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Images) -> None:
+def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Examples) -> None:
     """The weight step is lr times the sum over the 40 examples present, not over a full batch."""
     short = head_of(images_640, 40)
     by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, schedule=constant)
@@ -221,7 +221,7 @@ def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Images) -> N
         torch.testing.assert_close(summed, mean, rtol=0, atol=1e-14)
 
 
-def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(images_640: Images) -> None:
+def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(images_640: Examples) -> None:
     grouped: dict[str, Any] = {"optimizer": partial(grouped_sgd, lr=0.01, weight_factor=64)}
     modules = [
         make(ManualModule, optimizer=NOTEBOOK_SGD),
@@ -247,17 +247,17 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_soft_targets_are_supported(images_640: Images, engine: Engine) -> None:
+def test_soft_targets_are_supported(images_640: Examples, engine: Engine) -> None:
     """Targets equal to the network's own probabilities give a zero gradient."""
     module = make(engine, regularizer=no_penalty(), schedule=constant).double()
     with torch.no_grad():
-        y = torch.softmax(module((images_640.images / 255).double()), dim=1)
+        y = torch.softmax(module((images_640.rows / 255).double()), dim=1)
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    fit(module, Images(images_640.images, y), epochs=1)
+    fit(module, Examples(images_640.rows, y), epochs=1)
     torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
 
 
-def test_factored_sgd_is_refused_by_autograd(images_640: Images) -> None:
+def test_factored_sgd_is_refused_by_autograd(images_640: Examples) -> None:
     with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
         fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), images_640, epochs=1)
 
@@ -277,7 +277,7 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
 
 
-def test_unsupported_optimizer_is_refused_before_the_first_step(images_640: Images) -> None:
+def test_unsupported_optimizer_is_refused_before_the_first_step(images_640: Examples) -> None:
     unlike: Any = partial  # the arguments are wrong on purpose
     for optimizer, sentence in (
         (partial(torch.optim.SparseAdam, lr=0.1), "optimizer: SparseAdam does not support dense gradients"),
@@ -293,7 +293,7 @@ def test_unsupported_optimizer_is_refused_before_the_first_step(images_640: Imag
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_dry_step_leaves_the_random_state_unchanged(images_640: Images, engine: Engine) -> None:
+def test_dry_step_leaves_the_random_state_unchanged(images_640: Examples, engine: Engine) -> None:
     module = make(engine)
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = torch.get_rng_state()
@@ -313,7 +313,7 @@ class Saver(Checkpoint):
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_resumed_plateau_schedule_matches_an_uninterrupted_one(
-    images_640: Images, engine: Engine, tmp_path: Path
+    images_640: Examples, engine: Engine, tmp_path: Path
 ) -> None:
     plateau = partial(ReduceLROnPlateau, patience=0, threshold=0.5)
     whole, half, rest = (make(engine, schedule=plateau) for _ in range(3))
@@ -327,7 +327,7 @@ def test_resumed_plateau_schedule_matches_an_uninterrupted_one(
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_plateau_schedule_watches_the_validation_loss(
-    images_640: Images, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    images_640: Examples, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     seen: list[float] = []
     monkeypatch.setattr(ReduceLROnPlateau, "step", lambda _, number: seen.append(number))
@@ -335,7 +335,7 @@ def test_plateau_schedule_watches_the_validation_loss(
     fit(module, images_640, epochs=3, watched="val")
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(
-            module(images_640.images[:64].double() / 255), images_640.targets[:64].double()
+            module(images_640.rows[:64].double() / 255), images_640.targets[:64].double()
         )
     assert len(seen) == 1 + 3  # once in the dry step of configure_optimizers
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
@@ -363,7 +363,7 @@ STEPPING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
 def test_manual_clipping_and_accumulation_match_lightning(
-    images_640: Images, optimizer: str, stepping: dict[str, Any], regularizer: L2
+    images_640: Examples, optimizer: str, stepping: dict[str, Any], regularizer: L2
 ) -> None:
     if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
         pytest.skip("refused, see the next test")
@@ -381,7 +381,7 @@ def test_manual_clipping_and_accumulation_match_lightning(
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
 
 
-def test_clipping_by_value_is_refused_with_factored_gradients(images_640: Images) -> None:
+def test_clipping_by_value_is_refused_with_factored_gradients(images_640: Examples) -> None:
     module = make(ManualModule, optimizer=NOTEBOOK_SGD)
     by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
     with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
@@ -390,7 +390,7 @@ def test_clipping_by_value_is_refused_with_factored_gradients(images_640: Images
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_cosine_with_accumulation_ends_at_zero(images_640: Images, engine: Engine, accumulate: int) -> None:
+def test_cosine_with_accumulation_ends_at_zero(images_640: Examples, engine: Engine, accumulate: int) -> None:
     unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
     module = make(engine, schedule=partial(warmup_cosine, **unplanned))
     trainer = fit(module, images_640, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
@@ -399,7 +399,7 @@ def test_cosine_with_accumulation_ends_at_zero(images_640: Images, engine: Engin
 
 
 def low_precision(
-    engine: Engine, images_640: Images, optimizer: Callable[..., Optimizer], **options: Any
+    engine: Engine, images_640: Examples, optimizer: Callable[..., Optimizer], **options: Any
 ) -> Classifier:
     module = make(engine, optimizer=optimizer, network=MLP([784, 50, 20, 10]))
     trainer = Trainer(
@@ -418,7 +418,7 @@ def low_precision(
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed with a scaler"])
 @pytest.mark.parametrize("optimizer", ["sgd", "factored"])
 def test_engines_agree_in_low_precision_and_report_in_float32(
-    images_640: Images, precision: str, optimizer: str
+    images_640: Examples, precision: str, optimizer: str
 ) -> None:
     options: dict[str, Any] = {"precision": precision}
     if "scaler" in precision:  # as Lightning makes it on a GPU

@@ -65,7 +65,7 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
     },
     "engine": {"handgrad.training.modules.AutogradModule": Partial, "handgrad.training.manual.ManualModule": Partial},
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
-    "data": {"handgrad.training.data.MNISTDataModule": DataArguments},
+    "data": {"handgrad.training.mnist.MNISTDataModule": DataArguments},
     "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},
     "trainer": {"lightning.Trainer": Scoring, "lightning.pytorch.Trainer": Scoring},
 }

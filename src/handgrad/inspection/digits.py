@@ -76,21 +76,21 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
     return grey, digits
 
 
-def as_it_is(path: Path, dataset: str) -> tuple[Grey, list[Digit]]:
-    """Read a picture that is prepared as a data set's own images are: 28 x 28, light on black.
+def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
+    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black.
 
     Returns:
-        the picture, (28, 28) from 0 to 1; and the same as the network sees it.
+        the picture, (H, W) from 0 to 1; and the same as the network sees it.
 
     Raises:
         UserError: the file is no such picture.
     """
     grey = read(path)[0]
-    if grey.shape != (SIDE, SIDE):
+    if grey.shape != shape:
         height, width = grey.shape
         raise UserError(
             f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
-            f"give pictures as that set has them, {SIDE} x {SIDE}, light on black"
+            f"give pictures as that set has them, {shape[1]} x {shape[0]}, light on black"
         )
     return grey, [Digit(torch.from_numpy(grey).float().flatten(), (0.0, 0.0, 1.0, 1.0), ())]
 

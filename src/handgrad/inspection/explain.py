@@ -16,7 +16,7 @@ from handgrad.inspection.weights import Layer
 from handgrad.nn.mlp import MLP
 from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.data import ClassificationData
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
 WRONG = 4  # misclassified images among the DIGITS, if there are that many
@@ -50,7 +50,7 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
     module, data = assembly.module, assembly.data
     network = module.network.cpu().float()
     check_size(network, data)
-    images, targets = data.sets["test"].images, data.sets["test"].targets.argmax(dim=1)
+    images, targets = data.sets["test"].rows, data.sets["test"].targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))
     rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
@@ -75,13 +75,13 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
     return LessonPage(len(page.encode()), rounding)
 
 
-def check_size(network: MLP, data: MNISTDataModule) -> None:
+def check_size(network: MLP, data: ClassificationData) -> None:
     """Check that the network fits in a page, and that there are enough test images.
 
     Raises:
         UserError: the network is too large, or there are too few images.
     """
-    if "test" not in data.sets or len(data.sets["test"].images) < DIGITS:
+    if "test" not in data.sets or len(data.sets["test"]) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if 3 * parameters > LARGEST:  # two bytes, in base64

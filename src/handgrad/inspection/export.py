@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from handgrad.errors import UserError
 from handgrad.inspection.weights import Layer, for_notebook, for_sequential, layers_of
 from handgrad.nn.activations import Activation
-from handgrad.nn.mlp import INPUTS
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
@@ -35,7 +34,8 @@ def write(assembly: Assembly, kind: str, path: Path) -> float:
         UserError: ONNX is not installed, or the file does not reproduce the network.
     """
     module = assembly.module.cpu().float()
-    network, x = module.network, torch.rand(IMAGES, INPUTS, generator=torch.Generator().manual_seed(0))
+    network = module.network
+    x = torch.rand(IMAGES, network.weights[0].shape[1], generator=torch.Generator().manual_seed(0))
     path.parent.mkdir(parents=True, exist_ok=True)
     layers = list(zip(network.weights, network.biases, strict=True))
     original = sequential(layers, module.activation)

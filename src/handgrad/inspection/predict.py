@@ -84,10 +84,12 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     """
     usable: list[tuple[Path, Grey, int, Digit]] = []
     refused = []
-    dataset = assembly.data.dataset_class.__name__
+    dataset, shape = assembly.data.dataset, assembly.data.image_shape
+    if shape is None:
+        raise UserError(f"images=...: the network takes {assembly.data.inputs} numbers of {dataset}, no pictures")
     for path in paths:
         try:
-            grey, digits = find_digits(path) if dataset == "MNIST" else as_it_is(path, dataset)
+            grey, digits = find_digits(path) if dataset == "MNIST" else as_it_is(path, dataset, shape)
             usable += [(path, grey, number, digit) for number, digit in enumerate(digits, start=1)]
         except UserError as error:
             refused.append(str(error))

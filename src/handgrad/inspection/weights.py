@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from handgrad.errors import UserError
-from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.nn.mlp import MLP
 
 NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (500, 784) ... "w4" (10, 100), "b1" (500, 1) ... "b4" (10, 1)
 NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as PyTorch's example has them
@@ -53,15 +53,15 @@ def check_layers(layers: Sequence[Layer], source: object) -> None:
     """Check that layers make a network of finite floating-point numbers.
 
     Raises:
-        UserError: their shapes do not chain from 784 inputs to 10 classes, or a number is an integer or not finite.
+        UserError: their shapes do not chain, or a number is an integer or not finite.
     """
     shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
     fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
     fit = fit and chained(weight for weight, _ in shapes)
-    if not fit or shapes[0][0][1] != INPUTS or shapes[-1][0][0] != CLASSES:
+    if not fit:
         listed = ", ".join(f"{weight} with bias {bias}" for weight, bias in shapes)
         raise UserError(
-            f"{source}: its weights (outputs, inputs) do not make a network from {INPUTS} inputs to {CLASSES} classes, "
+            f"{source}: its weights (outputs, inputs) do not make a network, "
             f"each layer's inputs the outputs of the one before: {listed}"
         )
     if not all(tensor.is_floating_point() for layer in layers for tensor in layer):
@@ -89,7 +89,7 @@ def in_order(prefixes: list[str], shapes: Sequence[tuple[int, ...]], source: obj
     told_apart = len(set(numbers.values())) == len(prefixes)  # one may have none, "out"
     if told_apart and chained(fits[prefix] for prefix in sorted_by_number):
         return sorted_by_number
-    if all(len(shape) == 2 for shape in shapes) and len(list(islice(orders(tuple(shapes), INPUTS), 2))) > 1:
+    if all(len(shape) == 2 for shape in shapes) and len(list(islice(orders(tuple(shapes)), 2))) > 1:
         raise UserError(
             f"{source}: its layers fit each other in more than one order, and their names do not say which "
             f"({', '.join(prefix.rstrip('.') for prefix in prefixes)}): rename them with numbers, fc1, fc2, ..."
@@ -102,12 +102,12 @@ def chained(shapes: Iterable[tuple[int, ...]]) -> bool:
     return all(above[-1] == below[0] for below, above in pairwise(shapes))
 
 
-def orders(shapes: tuple[tuple[int, ...], ...], inputs: int) -> Iterator[tuple[int, ...]]:
-    """Yield the orders in which layers make a network; layers of one shape are told apart."""
+def orders(shapes: tuple[tuple[int, ...], ...], inputs: int | None = None) -> Iterator[tuple[int, ...]]:
+    """Yield the orders in which layers make a network, of a number of inputs; layers of one shape are told apart."""
     if not shapes:
         yield ()
     for number, shape in enumerate(shapes):
-        if shape[1] == inputs:
+        if inputs in (None, shape[1]):
             yield from ((number, *rest) for rest in orders(shapes[:number] + shapes[number + 1 :], shape[0]))
 
 

@@ -6,9 +6,6 @@ from typing import cast
 
 from torch import Tensor, nn
 
-INPUTS = 28 * 28
-CLASSES = 10
-
 
 class MLP(nn.Module):
     """Weights (O, I) and biases (O,) of a multilayer perceptron; both engines use it.

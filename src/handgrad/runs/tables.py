@@ -9,7 +9,6 @@ import numpy as np
 
 from handgrad.runs.folder import HISTORY, PREDICTIONS
 
-CLASSES = 10
 PREDICTION = "true,predicted,probability"
 
 
@@ -118,14 +117,14 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def counts_in(lines: Sequence[str]) -> np.ndarray:
-    """Parse and validate the (10, 10) counts of a confusion matrix.
+    """Parse and validate the (C, C) counts of a confusion matrix.
 
     Raises:
         ValueError: the table is invalid; the message says why.
     """
     rows = [line.split(",") for line in lines]
-    if len(rows) != CLASSES or any(len(row) != CLASSES for row in rows):
-        raise ValueError(f"it is not {CLASSES} by {CLASSES}")
+    if any(len(row) != len(rows) for row in rows):
+        raise ValueError(f"it is not {len(rows)} by {len(rows)}")
     if not all(cell.isascii() and cell.isdigit() and len(cell) < 16 for row in rows for cell in row):
         raise ValueError("a cell of it is no count")
     return np.array(rows, dtype=float)
@@ -148,6 +147,6 @@ def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
     if rows.shape != (len(lines) - 1, 3):
         raise ValueError("a line of it is not three numbers")
     classes, probability = rows[:, :2], rows[:, 2]
-    if not (np.isin(classes, np.arange(CLASSES)).all() and ((probability >= 0) & (probability <= 1)).all()):
+    if not ((classes >= 0) & (classes % 1 == 0) & (probability[:, None] >= 0) & (probability[:, None] <= 1)).all():
         raise ValueError("a class or a probability of it is out of range")
-    return {"truth": classes[:, 0].astype(np.int8), "right": classes[:, 0] == classes[:, 1]}
+    return {"truth": classes[:, 0].astype(np.int32), "right": classes[:, 0] == classes[:, 1]}

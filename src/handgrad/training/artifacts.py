@@ -29,7 +29,7 @@ def write_scores(
         trainer: trainer that has just tested the module.
         module: module with the scores of every set.
         folder: the run's folder.
-        class_names: names of the ten classes.
+        class_names: names of the classes.
         history: a row per epoch.
         settings: the run's choices and every configuration value, by dotted key.
 
@@ -43,7 +43,9 @@ def write_scores(
     final = "test" if "test" in module.test_sets else "val"
     for name in module.test_sets:
         write_confusion_of(trainer, module, folder, name, class_names, drawn=name == final)
-    drawn = {"curves": figures.curves(history), "predictions": first_ten(trainer, module, final, class_names)}
+    drawn = {"curves": figures.curves(history)}
+    if trainer.datamodule.image_shape:  # type: ignore[attr-defined]
+        drawn["predictions"] = first_ten(trainer, module, final, class_names)
     for name, figure in drawn.items():
         log_figure(trainer, name, figure)
         write_figure(folder, name, figure)
@@ -62,7 +64,7 @@ def write_confusion_of(
     counts = module.scores_of(name).confusion_matrix().cpu()
     write_confusion(folder, name, counts.tolist())
     accuracy = module.scores_of(name).compute()["accuracy"]
-    figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} images right")
+    figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} right")
     log_figure(trainer, f"confusion/{name}", figure)
     if drawn:
         write_figure(folder, f"confusion_{name}", figure)
@@ -114,9 +116,8 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
 def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
     """Draw the first ten images of a set with actual and predicted classes."""
     assert trainer.test_dataloaders is not None
-    images = trainer.test_dataloaders[name].dataset
-    x = images.images[:10] / 255
+    x, y = trainer.test_dataloaders[name].dataset.first(10)
     with torch.no_grad():
         guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
-    actual, predicted = ([class_names[i] for i in labels] for labels in (images.targets[:10].argmax(dim=1), guesses))
-    return figures.predictions(x, actual, predicted)
+    actual, predicted = ([class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
+    return figures.predictions(x.view(-1, *trainer.datamodule.image_shape), actual, predicted)  # type: ignore[attr-defined]

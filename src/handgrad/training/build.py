@@ -19,11 +19,11 @@ from torch import Tensor
 
 from handgrad.config import best_is, build, to_dict
 from handgrad.errors import UserError, as_user_error
-from handgrad.nn.mlp import CLASSES, INPUTS, MLP
+from handgrad.nn.mlp import MLP
 from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
-from handgrad.training.data import MNISTDataModule
+from handgrad.training.data import ClassificationData
 from handgrad.training.matmul import set_matmul_precision
 from handgrad.training.modules import Classifier
 
@@ -48,7 +48,7 @@ class Assembly(NamedTuple):
 
     trainer: lightning.Trainer
     module: Classifier
-    data: MNISTDataModule
+    data: ClassificationData
     history: callbacks.History
 
 
@@ -58,7 +58,8 @@ def assemble(
     show_progress: bool = True,
     terminal: bool = False,
     resumed_at: int = 0,
-    images: bool = True,
+    sizes: Sequence[int] | None = None,
+    read: bool = True,
 ) -> Assembly:
     """Seed the process and build data, module and Trainer with loggers and callbacks.
 
@@ -68,17 +69,19 @@ def assemble(
         show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
         terminal: whether stdout is a terminal.
         resumed_at: logged step at which a run resumes; TensorBoard purges later ones.
-        images: read the data set.
+        sizes: units per layer of a trained network; None: from the data's inputs to its classes.
+        read: read the data.
 
     Raises:
         UserError: the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    data = data_of(cfg, images)
+    data = data_of(cfg, read)
+    sizes = sizes or [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
-    module = build_module(cfg, options)
+    module = build_module(cfg, options, sizes)
     with open_dict(options):
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
     history = callbacks.History(folder, lines=show_progress and not bar)
@@ -123,10 +126,13 @@ def build_trainer(
     return trainer
 
 
-def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
-    """Build the engine; with manual optimization, move the `STEPPING` options from the Trainer's options to it."""
+def build_module(cfg: DictConfig, options: DictConfig, sizes: Sequence[int]) -> Classifier:
+    """Build the engine of a network with these sizes.
+
+    With manual optimization, move the `STEPPING` options from the Trainer's options to it.
+    """
     parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
-    parts["network"] = build_network(cfg.network)
+    parts |= {"network": build_network(cfg.network, sizes), "classes": sizes[-1]}
     engine = build(cfg.engine)
     if not engine.func.automatic_optimization:  # then Lightning rejects these options
         with open_dict(options):
@@ -136,10 +142,10 @@ def build_module(cfg: DictConfig, options: DictConfig) -> Classifier:
     return module
 
 
-def build_network(node: DictConfig) -> MLP:
-    """Build the network of a `conf/network/` node, from the data's inputs to their classes."""
+def build_network(node: DictConfig, sizes: Sequence[int]) -> MLP:
+    """Build the network of a `conf/network/` node; its sizes are units per layer, from inputs to classes."""
     others = [str(key) for key in node if key != "hidden_sizes"]
-    network: MLP = build(OmegaConf.masked_copy(node, others), sizes=[INPUTS, *node.hidden_sizes, CLASSES])
+    network: MLP = build(OmegaConf.masked_copy(node, others), sizes=list(sizes))
     return network
 
 
@@ -180,14 +186,14 @@ def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
     return build(node, **given)
 
 
-def data_of(cfg: DictConfig, images: bool = True) -> MNISTDataModule:
-    """Build the data module of a configuration and read its images.
+def data_of(cfg: DictConfig, read: bool = True) -> ClassificationData:
+    """Build the data module of a configuration and, on request, read its examples.
 
     Raises:
         UserError: the data are unusable.
     """
-    data: MNISTDataModule = build(cfg.data, seed=cfg.seed)
-    if images:
+    data: ClassificationData = build(cfg.data, seed=cfg.seed)
+    if read:
         data.prepare_data()
         data.setup()
     return data
@@ -199,7 +205,7 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
     Args:
         cfg: the run's configuration; of the Trainer's options, only those that affect scoring.
         layers: (weight, bias) of every layer, in layer order.
-        images: read the data set too.
+        images: read the data too.
 
     Raises:
         UserError: the data are unusable.
@@ -207,7 +213,9 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
     cfg = copy.deepcopy(cfg)
     cfg.trainer.devices = 1
     cfg.logger = cfg.callbacks = cfg.diagnostics = None
-    assembly = assemble(cfg, Path.cwd(), show_progress=False, images=images)
+    sizes = [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
+    assembly = assemble(cfg, Path.cwd(), show_progress=False, sizes=sizes, read=images)
+    check_fit(sizes, assembly.data)
     module = assembly.module
     assembly.trainer.precision_plugin.convert_module(module)
     with torch.no_grad():
@@ -215,6 +223,20 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
     return assembly
+
+
+def check_fit(sizes: Sequence[int], data: ClassificationData) -> None:
+    """Check that a trained network takes the data's inputs and tells their classes, if these are known.
+
+    Raises:
+        UserError: it does not.
+    """
+    known = (data.inputs, len(data.class_names)) if hasattr(data, "inputs") else (sizes[0], sizes[-1])
+    if known != (sizes[0], sizes[-1]):
+        raise UserError(
+            f"the network has {sizes[0]} inputs and {sizes[-1]} classes, its data {known[0]} and {known[1]}: "
+            "name the data that it was trained on, data=... and data.root=... or data.path=..."
+        )
 
 
 def check_strategy(strategy: Strategy, name: str) -> None:

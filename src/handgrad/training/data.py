@@ -1,27 +1,18 @@
-"""MNIST and its drop-in replacements with one-hot labels, as a LightningDataModule that keeps all images in memory."""
+"""Data sets in memory with one-hot targets: batches, and `ClassificationData`, the base class of data modules."""
 
-import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 from handgrad.errors import UserError
-from handgrad.nn.mlp import CLASSES, INPUTS
-from handgrad.training.idx_files import LOCK, SCRATCH, ensure_unpacked, is_complete, unpack_lock
 
-log = logging.getLogger(__name__)
-
-DIM = 128  # a brightest pixel below this is not that of images from 0 to 255
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
-Batch = tuple[Tensor, Tensor]  # x: (B, 784) float in [0, 1], y: (B, 10) one-hot float
+Batch = tuple[Tensor, Tensor]  # x: (B, I) float, y: (B, C) one-hot float
 
 
 PURPOSES = {"order": ()}  # purpose of random numbers: extra seed words; () keeps the order of older runs
@@ -39,23 +30,29 @@ def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-class Images(Dataset[Batch]):
-    """In-memory dataset of images and targets, indexed by whole batches.
+class Examples(Dataset[Batch]):
+    """In-memory dataset, indexed by whole batches.
 
     Args:
-        images: (N, 784) bytes; returned as float in [0, 1].
-        targets: (N, 10) one-hot float.
+        rows: (N, I) floats, or bytes of pictures, which are returned divided by 255.
+        targets: (N, C) one-hot float.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor) -> None:
-        self.images = images
+    def __init__(self, rows: Tensor, targets: Tensor) -> None:
+        self.rows = rows
         self.targets = targets
+        self.divisor = 255 if rows.dtype == torch.uint8 else 1
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        return self.images.index_select(0, indices) / 255, self.targets.index_select(0, indices)
+        return self.rows.index_select(0, indices) / self.divisor, self.targets.index_select(0, indices)
+
+    def first(self, count: int, like: Tensor | None = None) -> Batch:
+        """Return the first examples, on the device and in the precision of a tensor."""
+        x, y = self.rows[:count], self.targets[:count]
+        return (x / self.divisor, y) if like is None else (x.to(like) / self.divisor, y.to(like))
 
 
 class EpochBatches(SequentialSampler):
@@ -98,121 +95,79 @@ class EpochBatches(SequentialSampler):
 
 
 def make_loader(
-    images: Images, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
+    examples: Examples, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
 ) -> DataLoader[Batch]:
     """Make a loader of whole batches, without per-sample collation; arguments as for `EpochBatches`."""
-    sampler = EpochBatches(len(images), batch_size, seed, processes, process)
-    return DataLoader(images, batch_size=None, sampler=sampler, collate_fn=tuple)
+    sampler = EpochBatches(len(examples), batch_size, seed, processes, process)
+    return DataLoader(examples, batch_size=None, sampler=sampler, collate_fn=tuple)
 
 
-class MNISTDataModule(LightningDataModule):
-    """Data module with batches (x: (B, 784) float in [0, 1], y: (B, 10) one-hot float).
+class ClassificationData(LightningDataModule):
+    """Base class of every data module: examples in memory with one-hot targets. A subclass implements `read`.
+
+    dataset: name of the data.
+    inputs: numbers per example; known after `setup`, as `class_names`.
+    class_names: names of the classes.
+    image_shape: (H, W) of examples that are grey pictures, bytes or from 0, black, to 1, white; else None.
 
     Args:
-        dataset: class of `torchvision.datasets` with MNIST's four files, e.g. "FashionMNIST".
-        root: folder of `<dataset>/raw/` with the four archives; missing ones are downloaded there.
         batch_size: examples per training batch and process.
-        val_size: number of training images held out for validation, stratified by class; 0 for none.
+        val_size: number of training examples held out for validation, stratified by class; 0 for none.
         score_test: whether to score the test set; false during model selection on the validation set.
         seed: seed of the shuffling and the validation split.
 
     Raises:
-        UserError: from `prepare_data` and `setup`: a file is missing, damaged or has the wrong content, or val_size
-            leaves fewer images than classes on one side of the split.
+        UserError: from `setup`: val_size leaves fewer examples than classes on one side of the split, or no set is left
+            to score.
     """
 
-    def __init__(
-        self,
-        dataset: str = "MNIST",
-        root: str = "data",
-        batch_size: int = 64,
-        val_size: int = 0,
-        seed: int = 0,
-        score_test: bool = True,
-    ) -> None:
+    dataset = "data"
+    inputs: int
+    class_names: list[str]
+    image_shape: tuple[int, int] | None = None
+
+    def __init__(self, batch_size: int = 64, val_size: int = 0, seed: int = 0, score_test: bool = True) -> None:
         super().__init__()
-        self.dataset_class: type[datasets.MNIST] = getattr(datasets, dataset)
-        self.root = root
         self.batch_size = batch_size
         self.val_size = val_size
         self.seed = seed
         self.score_test = score_test
-        self.prepared = False
-        self.sets: dict[str, Images] = {}
+        self.sets: dict[str, Examples] = {}
 
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the ten classes; "0" ... "9" for the digits."""
-        return [name.split(" - ")[0] for name in self.dataset_class.classes]
-
-    def prepare_data(self) -> None:
-        """Verify and unpack the four files and download missing archives; a second call does nothing."""
-        if self.prepared:
-            return
-        raw = Path(self.root, self.dataset_class.__name__, "raw").absolute()
-        archives = {raw / url: md5 for url, md5 in self.dataset_class.resources}
-        for archive, md5 in archives.items():
-            if archive.exists() and not check_integrity(archive, md5):
-                log.warning("%s is not the original archive (its checksum differs): it is used as it is", archive)
-        left = [*raw.glob(f"{SCRATCH}*"), *raw.glob(LOCK)]  # of a killed or running process
-        if left or not all(is_complete(path.with_suffix(""), path) for path in archives):
-            with unpack_lock(raw):
-                for archive, md5 in archives.items():
-                    ensure_unpacked(archive, md5, self.dataset_class.mirrors)
-        self.prepared = True
+    def read(self, name: str) -> Examples:
+        """Read the set "train" or "test"."""
+        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read both sets into memory and split off the validation images; a second call does nothing."""
+        """Read both sets into memory and split off the validation examples; a second call does nothing."""
         if self.sets:
             return
         if not self.score_test and not self.val_size:
-            raise UserError("data.score_test=false leaves nothing to score: hold images out with data.val_size=6000")
-        images, targets = self._read(train=True)
+            raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
+        train = self.read("train")
         if self.val_size:
-            kept, held_out = self._split(targets)
-            self.sets["val"] = Images(images[held_out], targets[held_out])
-            images, targets = images[kept], targets[kept]
-        self.sets["train"] = Images(images, targets)
+            kept, held_out = self._split(train.targets)
+            self.sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
+            train = Examples(train.rows[kept], train.targets[kept])
+        self.sets["train"] = train
         if self.score_test:
-            self.sets["test"] = Images(*self._read(train=False))
-
-    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Read the images (N, 784) as bytes and the labels (N, 10) as one-hot float."""
-        dataset = self.dataset_class(self.root, train=train)
-        folder = Path(dataset.raw_folder).absolute()
-        if len(dataset.data) != len(dataset.targets):
-            raise UserError(
-                f"{folder} holds {len(dataset.data)} images but {len(dataset.targets)} labels of the "
-                f"{'training' if train else 'test'} set: delete the folder's unpacked files (those without .gz)"
-            )
-        if not dataset.targets.numel() or dataset.targets.max() >= CLASSES:
-            raise UserError(
-                f"the {'training' if train else 'test'} labels in {folder} are not all between 0 and 9: "
-                "delete the folder's unpacked files (those without .gz) and put the original archives there"
-            )
-        if (brightest := int(dataset.data.max())) < DIM:
-            log.warning(
-                "the brightest pixel in %s is %d: MNIST's is 255, by which pixels are divided",
-                folder,
-                brightest,
-            )
-        return dataset.data.view(-1, INPUTS), torch.nn.functional.one_hot(dataset.targets, CLASSES).float()
+            self.sets["test"] = self.read("test")
 
     def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the indices of the training and validation images, stratified by class."""
+        """Draw the indices of the training and validation examples, stratified by class."""
         from sklearn.model_selection import train_test_split  # takes a second to import
 
-        labels = targets.argmax(dim=1)
-        if not CLASSES <= self.val_size <= len(labels) - CLASSES:
+        labels, classes = targets.argmax(dim=1), targets.shape[1]
+        if not classes <= self.val_size <= len(labels) - classes:
             raise UserError(
-                f"data.val_size must be 0 or between {CLASSES} and {len(labels) - CLASSES} "
-                f"({len(labels)} training images in {CLASSES} classes), not {self.val_size}"
+                f"data.val_size must be 0 or between {classes} and {len(labels) - classes} "
+                f"({len(labels)} training examples in {classes} classes), not {self.val_size}"
             )
-        counts = torch.bincount(labels, minlength=CLASSES)
-        if rare := [str(number) for number in range(CLASSES) if counts[number] == 1]:
+        counts = torch.bincount(labels, minlength=classes)
+        if rare := [str(number) for number in range(classes) if counts[number] == 1]:
             raise UserError(
-                f"data.val_size={self.val_size} needs two images of every class, one to train on and one to hold out: "
-                f"class {', '.join(rare)} has one; add images of it or use data.val_size=0"
+                f"data.val_size={self.val_size} needs two examples of every class, one to train on, one to hold out: "
+                f"class {', '.join(rare)} has one; add examples of it or use data.val_size=0"
             )
         kept, held_out = train_test_split(
             torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed

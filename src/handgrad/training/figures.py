@@ -26,10 +26,10 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """Draw images (N, 784) in a row, titled with actual and predicted class; errors in red."""
+    """Draw pictures (N, H, W) in a row, titled with actual and predicted class; errors in red."""
     figure = Figure(figsize=(1.3 * len(images), 2), layout="constrained")
     for axes, image, truth, guess in zip(
-        figure.subplots(1, len(images)), images.view(-1, 28, 28), actual, predicted, strict=True
+        figure.subplots(1, len(images), squeeze=False)[0], images, actual, predicted, strict=True
     ):
         axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(f"actual {truth}\npredicted {guess}", fontsize=9, color="black" if truth == guess else "red")

@@ -18,7 +18,6 @@ from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
 from handgrad.errors import UserError
-from handgrad.nn.mlp import INPUTS
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +164,7 @@ def is_complete(unpacked: Path, archive: Path) -> bool:
     except (OSError, struct.error):
         return False
     expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
-    if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1] * shape[2] != INPUTS):
+    if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1:] != [SIDE, SIDE]):
         return False
     # A gzip file ends with the CRC and the length of its content (RFC 1952, 2.3.1).
     return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))

@@ -170,8 +170,7 @@ class LayerDiagnostics(Callback):
         weights = module.network.weights
         dtype = torch.promote_types(weights[0].dtype, torch.float32)
         network = module.network if weights[0].dtype == dtype else copy.deepcopy(module.network).to(dtype)
-        x = train.images[: self.examples].to(weights[0].device, dtype) / 255
-        y = train.targets[: self.examples].to(x)
+        x, y = train.first(self.examples, like=network.weights[0])
         layers = run_layers(network, module.activation, x, y)
         checks = gradcheck.Objective(network, module.activation, module.regularizer, x[:CHECKED], y[:CHECKED])
         apart = checked(checks)
@@ -188,7 +187,10 @@ class LayerDiagnostics(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(scalars(rows), step)
             if isinstance(logger, TensorBoardLogger):
-                show(logger.experiment, step, layers, weights[0], counts)
+                show(logger.experiment, step, layers, counts)
+                if shape := trainer.datamodule.image_shape:  # type: ignore[attr-defined]
+                    images = tiled(weights[0][:SHOWN].view(-1, *shape))
+                    logger.experiment.add_image("layer_1/weights", images, step, dataformats="HW")
         self.looks.append(time.perf_counter() - began)
 
 
@@ -209,27 +211,25 @@ def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def show(board: Any, step: int, layers: Sequence[Layer], first: Tensor, counts: Mapping[str, Tensor]) -> None:
+def show(board: Any, step: int, layers: Sequence[Layer], counts: Mapping[str, Tensor]) -> None:
     """Log histograms and images to TensorBoard.
 
     Args:
         board: TensorBoard's `SummaryWriter`.
         step: step to log at.
         layers: the layers' values on the sample.
-        first: (O, 784) weights of the first layer.
-        counts: (10, 10) confusion matrices, by name of the set.
+        counts: (C, C) confusion matrices, by name of the set.
     """
     for number, layer in enumerate(layers, start=1):
         board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
         board.add_histogram(f"layer_{number}/delta", layer.gradient.delta[:CHECKED], step)
-    board.add_image("layer_1/weights", tiled(first[:SHOWN]), step, dataformats="HW")
     for name, matrix in counts.items():
         board.add_image(f"confusion_by_epoch/{name}", pictured(matrix.cpu()), step)
 
 
 def tiled(weights: Tensor) -> Tensor:
-    """Tile the weights (U, 784) as images into (H, W) bytes; grey is 0, white the largest magnitude."""
-    images = weights.detach().float().cpu().view(-1, 1, 28, 28)
+    """Tile weights as images (U, H, W) into one of bytes; grey is 0, white the largest magnitude."""
+    images = weights.detach().float().cpu()[:, None]
     grey = (images / (2 * images.abs().max().clamp(min=1e-12)) + 0.5).clamp(0, 1)
     grid: Tensor = make_grid(grey, nrow=8, padding=1)
     return (255 * grid[0]).to(torch.uint8)

@@ -79,7 +79,7 @@ class ManualModule(Classifier):
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, 784) to logits (B, 10)."""
+        """Map inputs (B, I) to logits (B, C)."""
         return backprop.forward(x, self.network.weights, self.network.biases, self.activation).logits
 
     def training_step(self, batch: Batch) -> None:

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from handgrad.errors import UserError
 from handgrad.nn.activations import Activation
 from handgrad.nn.losses import L2, at_least_float32
-from handgrad.nn.mlp import CLASSES, MLP
+from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
 from handgrad.training.data import Batch
 from handgrad.training.distributed import all_gather_rows, all_reduce, is_distributed
@@ -24,16 +24,16 @@ from handgrad.training.schedules import check_optimizer, fill_total_steps
 
 
 class Scores(nn.Module):
-    """Running loss, accuracy and confusion matrix of one set of images."""
+    """Running loss, accuracy and confusion matrix of one set of examples in a number of classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         # Not MeanMetric: torchmetrics 1.9 ignores the batch weights with "disable", and drops NaN batches without it.
         self.total_loss = SumMetric(nan_strategy="disable")
-        self.confusion = MulticlassConfusionMatrix(CLASSES)
+        self.confusion = MulticlassConfusionMatrix(classes)
 
     def update(self, logits: Tensor, y: Tensor) -> None:
-        """Add a batch: logits (B, 10) and one-hot targets (B, 10)."""
+        """Add a batch: logits (B, C) and one-hot targets (B, C)."""
         logits = at_least_float32(logits)
         self.total_loss.update(cross_entropy(logits, y.to(logits.dtype), reduction="sum"))
         self.confusion.update(logits, y.argmax(dim=1))
@@ -44,7 +44,7 @@ class Scores(nn.Module):
         self.confusion.reset()
 
     def confusion_matrix(self) -> Tensor:
-        """Return the (10, 10) confusion matrix, rows: true class, columns: predicted class."""
+        """Return the (C, C) confusion matrix, rows: true class, columns: predicted class."""
         return self.confusion.compute()
 
     def compute(self) -> dict[str, float]:
@@ -69,6 +69,7 @@ class Classifier(LightningModule):
 
     Args:
         network: network with the parameters.
+        classes: number of classes C.
         activation: phi of every hidden layer.
         regularizer: penalty added to the mean loss.
         optimizer: makes the optimizer from (name, parameter) pairs.
@@ -79,6 +80,7 @@ class Classifier(LightningModule):
     def __init__(
         self,
         network: MLP,
+        classes: int,
         activation: Activation,
         regularizer: L2,
         optimizer: Callable[..., Optimizer],
@@ -90,10 +92,10 @@ class Classifier(LightningModule):
         self.regularizer = regularizer
         self.make_optimizer = optimizer
         self.make_schedule = fill_total_steps(schedule, lambda: self.total_steps)
-        self.test_logits: list[Tensor] = []  # (B, 10) per test batch, in order
+        self.test_logits: list[Tensor] = []  # (B, C) per test batch, in order
         self.step_losses: list[Tensor] = []  # of this epoch; tensors, to avoid a device synchronisation per step
         self.validated_after = 0  # number of this epoch's steps at the last validation
-        self.train_scores, self.val_scores, self.test_scores = Scores(), Scores(), Scores()
+        self.train_scores, self.val_scores, self.test_scores = Scores(classes), Scores(classes), Scores(classes)
 
     def configure_optimizers(self) -> Any:
         """Make optimizer and schedule.
@@ -170,7 +172,7 @@ class Classifier(LightningModule):
                 schedule.step(self.scores_of("val").compute()["loss"])
 
     def examples_of(self, y: Tensor) -> int:
-        """Return the size of the whole batch, given this process's part of the targets, y (B, 10)."""
+        """Return the size of the whole batch, given this process's part of the targets, y (B, C)."""
         return int(all_reduce(torch.tensor(len(y), device=self.device))) if is_distributed() else len(y)
 
     @property
@@ -216,9 +218,9 @@ class Classifier(LightningModule):
 class AutogradModule(Classifier):
     """Engine with gradients by autograd: an ordinary `LightningModule` on `torch.nn`."""
 
-    def __init__(self, network: MLP, activation: Activation, **shared: Any) -> None:
-        super().__init__(network, activation, **shared)
-        self.phi = activation.reference()
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.phi = self.activation.reference()
 
     def configure_optimizers(self) -> Any:
         """Make optimizer and schedule; reject `FactoredSGD`, which needs factored gradients.
@@ -234,7 +236,7 @@ class AutogradModule(Classifier):
         return configured
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, 784) to logits (B, 10)."""
+        """Map inputs (B, I) to logits (B, C)."""
         return cast(Tensor, self.network(x, self.phi))
 
     def training_step(self, batch: Batch) -> Tensor:
