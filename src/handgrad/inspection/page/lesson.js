@@ -1,5 +1,5 @@
 "use strict";
-// The page itself: what is chosen, pressed and shown, and its address.
+// The page itself: its state, what is chosen and pressed, and its address.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const phi = activation(DATA.activation, DATA.negative_slope);
@@ -10,7 +10,7 @@ const state = {
   layers: trained(), fresh: true, // weights as trained, but for the steps of this run
   digit: null, x: null, right: null, passed: null, // digit: index of the test image; null: a drawing
   deltas: null, gradients: null, broken: null, B: 1,
-  run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the one before
+  run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the last one with nothing broken
   unit: { layer: last, number: 0 }, question: null, timers: [],
 };
 
@@ -56,160 +56,6 @@ function accuracy() {
 function batch() {
   const others = digits.filter((_, n) => n !== state.digit).slice(0, state.B === 1 ? 0 : OTHERS);
   return [{ x: state.x, label: state.right }, ...others];
-}
-
-// -- What is shown
-
-function layerRow(l) {
-  const size = DATA.sizes[l], output = l === last, row = document.createElement("section");
-  const sub = (letter, layer) => `<var>${letter}</var><sub>${layer}</sub>`, z = `${sub("a", l - 1)} ${sub("W", l)}<sup>⊤</sup> + ${sub("b", l)}`;
-  row.className = "layer";
-  row.innerHTML = `
-    <h3>Layer ${l}: ${size} units</h3>
-    <div class="pair">
-      <figure><figcaption>${output ? `${sub("z", l)} = ${z} ${ref(1)}, the logits` : `${sub("a", l)} = φ(${z}) ${ref(1, 2)}`}</figcaption>
-        <canvas id="a-${l}" role="img" aria-label="layer ${l}: nothing yet"></canvas></figure>
-      <figure><figcaption>${output ? `${sub("δ", l)} = (<var>p</var> − <var>y</var>) / <var>B</var> ${ref(5)}`
-        : `${sub("δ", l)} = (${sub("δ", l + 1)} ${sub("W", l + 1)}) ⊙ φ′(${sub("z", l)}) ${ref(6)}`}</figcaption>
-        <canvas id="delta-${l}" role="img" aria-label="deltas of layer ${l}: press backward"></canvas></figure>
-    </div>
-    <p class="chooser"><label>look at unit <input type="number" id="unit-${l}" min="0" max="${size - 1}" value="0"></label> <span id="wrong-${l}" role="status"></span></p>`;
-  for (const kind of ["a", "delta"]) onSquare(row.querySelector(`#${kind}-${l}`), l);
-  return row;
-}
-
-function onSquare(canvas, layer) {
-  canvas.addEventListener("click", (event) => {
-    const unit = squareAt(event, DATA.sizes[layer]);
-    if (unit !== null) look(layer, unit);
-  });
-}
-
-function typed(layer) {
-  const unit = $(`unit-${layer}`).valueAsNumber, size = DATA.sizes[layer], right = Number.isInteger(unit) && unit >= 0 && unit < size;
-  $(`wrong-${layer}`).textContent = right ? "" : `${layer ? `Units of layer ${layer}` : "Inputs"} have whole numbers from 0 to ${size - 1}.`;
-  if (right) look(layer, unit);
-}
-
-function look(layer, unit) {
-  state.unit = { layer, number: unit };
-  if ($(`unit-${layer}`).valueAsNumber !== unit) $(`unit-${layer}`).value = unit;
-  $(`wrong-${layer}`).textContent = "";
-  $("unit").scrollTop = 0;
-  show();
-  const delta = state.deltas?.[layer - 1]?.[unit];
-  $("looked").textContent = `Shown: ${nameOf(layer, unit)}${layer ? ` of layer ${layer}` : ""}${delta === undefined ? "" : `, δ = ${number(delta)}`}`;
-}
-
-// Show the whole state.
-function show() {
-  drawSeen();
-  drawLayers();
-  drawUnit();
-  bars();
-  outputDeltas();
-  controls();
-  drawCurves();
-  brokenTable();
-  if (!state.todo) address();
-}
-
-const marked = (layer) => (state.unit.layer === layer ? state.unit.number : -1);
-
-function drawSeen() {
-  paint($("seen"), state.x ?? new Float64Array(DATA.sizes[0]), marked(0));
-  $("seen").setAttribute("aria-label", state.x ? `what the network sees of ${state.digit === null ? "your drawing" : `test image ${state.digit + 1}`}` : "nothing yet");
-  document.querySelectorAll("#digits button").forEach((button, n) => button.setAttribute("aria-pressed", String(n === state.digit)));
-}
-
-function drawLayers() {
-  DATA.sizes.slice(1).forEach((size, n) => {
-    const l = n + 1, nothing = new Float64Array(size), values = outputs()[n], delta = state.deltas?.[n];
-    const range = (numbers) => `from ${number(Math.min(...numbers))} to ${number(Math.max(...numbers))}`;
-    paint($(`a-${l}`), values ?? nothing, marked(l));
-    $(`a-${l}`).setAttribute("aria-label", values ? `layer ${l}: ${values.filter((v) => Math.abs(v) > 1e-6).length} of ${size} units are not zero, ${range(values)}` : `layer ${l}: no digit yet`);
-    paint($(`delta-${l}`), delta ?? nothing, delta ? marked(l) : -1);
-    $(`delta-${l}`).setAttribute("aria-label", delta ? `deltas of layer ${l}: ${range(delta)}` : `deltas of layer ${l}: press backward`);
-  });
-}
-
-function drawUnit() {
-  const { layer, number: unit } = state.unit;
-  replaceContent($("unit-text"), explanation());
-  $("unit-weights").hidden = layer !== 1;
-  if (layer !== 1) return;
-  const { W, I } = state.layers[0];
-  paint($("weights"), W.subarray(unit * I, (unit + 1) * I));
-  $("weights").setAttribute("aria-label", `the ${I} weights of unit ${unit} as an image`);
-}
-
-function bars() {
-  const p = state.passed ? probabilities() : DATA.classes.map(() => 0), best = largestOf(p);
-  $("bars").innerHTML = p.map((share, c) => `<tr${state.passed && c === best ? ' class="best"' : ""}><th scope="row">${DATA.classes[c]}</th>
-    <td><span class="bar" style="width:${(100 * share).toFixed(2)}%"></span></td><td class="figure">${state.passed ? percent(share) : "–"}</td></tr>`).join("");
-  $("verdict").textContent = state.passed
-    ? `The network says ${DATA.classes[best]}, with ${percent(p[best])}${state.right === null ? "" : `; the loss on it is ${number(loss())} nats`}.`
-    : "No digit yet: draw one, or choose a test image.";
-}
-
-function outputDeltas() {
-  document.querySelectorAll("#output-deltas button").forEach((button, c) => {
-    const delta = state.deltas?.at(-1)[c];
-    button.querySelector("span").textContent = delta === undefined ? "–" : number(delta);
-    button.classList.toggle("below", delta < 0);
-  });
-}
-
-// Buttons that cannot be pressed have their reason beside them.
-function controls() {
-  document.querySelectorAll("#answers input").forEach((input) => { input.checked = Number(input.value) === state.right; });
-  $("backward").disabled = state.right === null || !state.x;
-  $("why-backward").textContent = !state.x ? "No digit yet: draw or choose one." : state.right === null ? "The right answer is missing: choose it."
-    : state.deltas ? "The deltas are there, from the last layer to the first." : "Backward computes δ, from the last layer to the first.";
-  for (const id of ["step", "steps", "play"]) $(id).disabled = !state.deltas;
-  $("why-step").textContent = state.deltas ? `Step number ${state.run.length} moves W and b against their gradients.` : "A step needs the deltas: press backward first.";
-  $("play").textContent = state.todo > 10 ? "pause" : "play";
-  $("batch").value = state.B;
-  $("broken").value = state.broken ?? "";
-}
-
-function drawCurves() {
-  for (const [id, key, what] of [["loss-curve", "loss", "loss on this digit"], ["accuracy-curve", "hits", `accuracy on ${sample.length} others`]]) {
-    const runs = [state.earlier, state.run].map((run) => run.map((point) => point[key])), now = runs[1];
-    const most = key === "hits" ? 1 : Math.max(...runs.flat().filter(Number.isFinite), 1e-9);
-    const told = key === "hits" ? percent : number;
-    curves($(id), runs, most);
-    $(`${id}-now`).textContent = now.length ? `${told(now.at(-1))}${key === "loss" ? " nats" : ""}` : "–";
-    $(id).setAttribute("aria-label", now.length ? `${what}: ${told(now[0])} at first, ${told(now.at(-1))} after ${now.length - 1} steps` : `${what}: no steps yet`);
-  }
-}
-
-// With a broken term: how far each gradient is from the right one, as src/check.py measures it.
-function brokenTable() {
-  $("broken-table").hidden = !state.broken;
-  if (!state.broken) return;
-  const right = state.deltas ? gradients(state.layers, phi, batch()) : null;
-  const errors = right?.map(({ W, b }, l) => [relativeError(state.gradients[l].W, W), relativeError(state.gradients[l].b, b)]);
-  const cell = (error) => `<td${error > 1e-9 ? ' class="wrong"' : ""}>${error > 1e-9 || !Number.isFinite(error) ? `wrong by ${number(error)}` : "right"}</td>`;
-  $("broken-rows").innerHTML = state.layers.map((_, l) => `<tr><th scope="row">layer ${l + 1}</th>${errors ? errors[l].map(cell).join("") : "<td>–</td><td>–</td>"}</tr>`).join("");
-  $("broken-said").textContent = !errors ? "The gradients come with backward." : errors.flat().every((error) => error <= 1e-9) ? harmless() : "Errors are relative to the largest entry of the right gradient.";
-}
-
-function harmless() {
-  if (["BP1", "BP3"].includes(state.broken)) return `${state.broken} cannot show with one digit: with B = 1, division by B changes nothing. Learn from B = ${OTHERS + 1} to see it.`;
-  if (state.broken === "phi" && DATA.activation.endsWith("ReLU")) return `φ′ depends on the sign alone for ${DATA.activation}, and a has the sign of z: φ′(a) = φ′(z).`;
-  return `${state.broken} changes no gradient of this digit.`;
-}
-
-// Show one layer after the other, in an order.
-function reveal(order) {
-  state.timers.splice(0).forEach(clearTimeout);
-  document.querySelectorAll(".waiting").forEach((element) => element.classList.remove("waiting")); // of one cut short
-  const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
-  order.forEach((id, n) => {
-    $(id).classList.add("waiting");
-    state.timers.push(setTimeout(() => $(id).classList.remove("waiting"), pause * (n + 1)));
-  });
 }
 
 // -- What is pressed
@@ -300,14 +146,15 @@ function playPressed() {
   $("stepped").setAttribute("aria-busy", "false");
 }
 
-// The trained weights again, with the digit; the run so far becomes the faint curve.
-function startAgain() {
+// The trained weights again, with the digit; a run with nothing broken becomes the faint curve.
+function startAgain(change = {}) {
   stop();
   forgetQuestion();
-  Object.assign(state, { layers: trained(), earlier: state.run.length > 1 ? state.run : state.earlier, run: [], fresh: true });
+  const earlier = state.run.length > 1 && !state.broken ? state.run : state.earlier;
+  Object.assign(state, change, { layers: trained(), earlier, run: [], fresh: true });
   compute();
   if (state.deltas) state.run = [{ loss: loss(), hits: accuracy() }];
-  $("stepped").textContent = `The trained weights are back: ${percent(state.run[0]?.hits ?? accuracy())} of ${sample.length} test images right.${state.earlier.length ? " The faint curve is the run before." : ""}`;
+  $("stepped").textContent = `The trained weights are back: ${percent(state.run[0]?.hits ?? accuracy())} of ${sample.length} test images right.${state.earlier.length ? " The faint curve is the last run with nothing broken." : ""}`;
   show();
 }
 
@@ -332,8 +179,8 @@ function readAddress() {
   const digit = whole("digit", 1, digits.length), layer = whole("layer", 0, last), count = whole("steps", 0, MOST_STEPS);
   state.broken = Object.hasOwn(BROKEN, kept.get("broken")) ? kept.get("broken") : null;
   state.B = whole("batch", 1, OTHERS + 1) === OTHERS + 1 ? OTHERS + 1 : 1;
-  $("lr").value = kept.get("lr") ?? "";
-  if (!($("lr").valueAsNumber > 0)) $("lr").value = $("lr").defaultValue;
+  const lr = Number(kept.get("lr"));
+  $("lr").value = lr > 0 && Number.isFinite(lr) ? lr : $("lr").defaultValue;
   Object.assign(state, { layers: trained(), fresh: true, run: [] });
   const unit = layer === null ? null : whole("unit", 0, DATA.sizes[layer] - 1);
   if (unit !== null) state.unit = { layer, number: unit };
@@ -361,7 +208,6 @@ function digitButton({ x, label }, n) {
 function followLink(event) {
   const unit = event.target.closest("button[data-layer]"), equation = event.target.closest('a[href^="#eq-"]');
   if (unit) look(Number(unit.dataset.layer), Number(unit.dataset.unit));
-  if (unit && $("unit").contains(document.activeElement)) $("unit").focus({ preventScroll: true });
   if (!equation) return;
   event.preventDefault(); // the address keeps what is shown
   const target = document.querySelector(equation.getAttribute("href"));
@@ -386,10 +232,10 @@ function listen() {
   on("step", "click", () => steps(1, 0));
   on("steps", "click", () => steps(10, 0));
   on("play", "click", playPressed);
-  on("reset", "click", startAgain);
+  on("reset", "click", () => startAgain());
   on("lr", "change", () => { if (rate() && state.run.length > 1) startAgain(); else address(); });
-  on("broken", "change", (event) => { state.broken = event.target.value || null; startAgain(); });
-  on("batch", "change", (event) => { state.B = Number(event.target.value); startAgain(); });
+  on("broken", "change", (event) => startAgain({ broken: event.target.value || null }));
+  on("batch", "change", (event) => startAgain({ B: Number(event.target.value) }));
   on("ask", "click", nextQuestion);
   on("options", "click", (event) => { if (event.target.dataset.option) judge(Number(event.target.dataset.option)); });
   DATA.sizes.forEach((_, l) => on(`unit-${l}`, "input", () => typed(l)));

@@ -26,10 +26,14 @@ function normal(z) {
   return z < 0 ? tail : 1 - tail;
 }
 
-// z = W a + b; zeros in a (black pixels, units that are off) add nothing   (1)
+// Zeros (black pixels, units that are off) add nothing to a sum.
+function nonzero(values) {
+  return Array.from(values.keys()).filter((i) => values[i] !== 0);
+}
+
+// z = W a + b   (1)
 function preActivation({ W, b, O, I }, a) {
-  const z = Float64Array.from(b), on = [];
-  a.forEach((value, i) => { if (value !== 0) on.push(i); });
+  const z = Float64Array.from(b), on = nonzero(a);
   for (let o = 0; o < O; o++) for (const i of on) z[o] += W[o * I + i] * a[i];
   return z;
 }
@@ -62,9 +66,9 @@ function outputDelta(logits, right, B) {
 }
 
 // delta_l = (delta_(l+1) W_(l+1)) * phi'(z_l)   (BP2, 6)
-function hiddenDelta(deltaNext, { W, O, I }, phi, z, a) {
+function hiddenDelta(deltaNext, { W, I }, phi, z, a) {
   const delta = new Float64Array(I);
-  for (let o = 0; o < O; o++) for (let i = 0; i < I; i++) delta[i] += deltaNext[o] * W[o * I + i];
+  for (const o of nonzero(deltaNext)) for (let i = 0; i < I; i++) delta[i] += deltaNext[o] * W[o * I + i];
   return delta.map((sum, i) => sum * phi.slope(z[i], a[i]));
 }
 
@@ -96,9 +100,8 @@ function weightInput({ zs, activations }, l, broken) {
 }
 
 function addOuter(W, delta, a) {
-  delta.forEach((d, o) => {
-    if (d !== 0) for (let i = 0; i < a.length; i++) W[o * a.length + i] += d * a[i];
-  });
+  const on = nonzero(a);
+  for (const o of nonzero(delta)) for (const i of on) W[o * a.length + i] += delta[o] * a[i];
 }
 
 // W <- W - lr dLoss/dW, b <- b - lr dLoss/db, in place
@@ -115,6 +118,13 @@ const BROKEN = {
   BP3: "∂ℓ/∂b_l as the mean over the batch in place of the sum",
   BP4: "∂ℓ/∂W_l with z_(l−1) in place of a_(l−1)",
   phi: "φ′(a_l) in place of φ′(z_l)",
+};
+const CONSEQUENCES = {
+  BP1: "Every gradient is B times too large, as if the learning rate were.",
+  BP2: "Units that are off or saturated get deltas as if they were not, and pass them on.",
+  BP3: "The biases learn B times too slowly; the weights make up for it, so that the curves hardly show it.",
+  BP4: "Inputs count with z in place of a: a unit that is off moves the weights too.",
+  phi: "The slope is taken at the wrong place: too flat or too steep, layer after layer.",
 };
 
 function brokenActivation(phi, broken) {

@@ -7,9 +7,9 @@ const largestOf = (values, size = (value) => value) => values.reduce((best, valu
 
 function nextQuestion() {
   const image = pick([...digits.keys()].filter((n) => n !== state.digit));
-  Object.assign(state, { broken: null, B: 1 });
+  if (!rate()) $("lr").value = $("lr").defaultValue;
   chooseDigit(image);
-  startAgain();
+  startAgain({ broken: null, B: 1 });
   const deltas = backward(state.layers, phi, state.passed, state.right);
   state.question = [signOfOutput, signOfHidden, largestDelta, strongestPush, effectOfStep][score.asked % 5](deltas);
   $("options").innerHTML = state.question.options.map((text, n) => `<button type="button" class="plain" data-option="${n}">${text}</button>`).join("");
@@ -47,10 +47,10 @@ function strongestPush(deltas) {
 }
 
 function effectOfStep() {
-  const before = probabilities()[state.right], lr = number(rate() ?? 0);
+  const before = probabilities()[state.right], lr = number(rate());
   const change = () => probabilities()[state.right] - before;
-  return { text: `One step with learning rate ${lr}: what does it do to p of ${rightName()}, now ${percent(before)}?`,
-    options: ["rises by more than 1 point", "moves by less than 1 point", "falls by more than 1 point"],
+  return { text: `One step with learning rate ${lr}: what does it do to p of ${rightName()}, now ${percent(before)}? (Hardly: by less than 1 point.)`,
+    options: ["rises", "hardly moves", "falls"],
     right: () => (change() > 0.01 ? 0 : change() < -0.01 ? 2 : 1), layer: last, unit: state.right, step: true,
     why: () => `p goes from ${percent(before)} to ${percent(probabilities()[state.right])}; where p is near 1, p − y is near 0 and the step is small` };
 }
@@ -60,7 +60,7 @@ function judge(option) {
   if (!question) return;
   state.question = null;
   backwardPressed();
-  if (question.step && rate()) stepOnce();
+  if (question.step) stepOnce();
   look(question.layer, question.unit);
   const right = question.right();
   score.asked += 1;
@@ -72,6 +72,6 @@ function judge(option) {
 
 function forgetQuestion() {
   state.question = null;
-  $("question").textContent = "No question is open.";
+  $("question").textContent = "No question is open: press “next question”.";
   $("options").textContent = $("judged").textContent = "";
 }

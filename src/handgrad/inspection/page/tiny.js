@@ -22,9 +22,14 @@ function tinyNumbers() {
   return { images, gradients: gradients(tiny.layers, tiny.phi, tiny.batch), loss };
 }
 
-function tinyButton(choice, label, x, y, width, lines) {
+function tinyName({ kind, layer, to, from }) {
+  if (kind === "edge") return `weight ${to}, ${from} of layer ${layer}`;
+  return layer ? `unit ${to} of layer ${layer}, image ${tiny.image + 1}` : `input ${to}, image ${tiny.image + 1}`;
+}
+
+function tinyButton(choice, x, y, width, lines) {
   const height = 6 + 15 * lines.length, chosen = JSON.stringify(choice) === JSON.stringify(tiny.chosen);
-  return `<g role="button" tabindex="0" class="${choice.kind}${chosen ? " chosen" : ""}" data-choice='${JSON.stringify(choice)}' aria-pressed="${chosen}" aria-label="${label}: ${lines.join(", ")}">
+  return `<g role="button" tabindex="0" class="${choice.kind}${chosen ? " chosen" : ""}" data-choice='${JSON.stringify(choice)}' aria-pressed="${chosen}" aria-label="${tinyName(choice)}: ${lines.join(", ")}">
     <rect x="${x - width / 2}" y="${y - height / 2}" width="${width}" height="${height}" rx="5"/>
     ${lines.map((line, n) => `<text x="${x}" y="${y - height / 2 + 15 + 15 * n}">${line}</text>`).join("")}</g>`;
 }
@@ -34,7 +39,7 @@ function tinyUnit(numbers, layer, j) {
     `b ${number(tiny.layers[layer - 1].b[j])}`, `z ${number(image.zs[layer - 1][j])}`,
     layer === 2 ? `p ${number(image.p[j])}` : `a ${number(image.activations[1][j])}`,
     `δ ${tiny.backward ? number(image.deltas[layer - 1][j]) : "?"}`];
-  return tinyButton({ kind: "unit", layer, to: j }, layer ? `unit ${j} of layer ${layer}` : `input ${j}`, ACROSS[layer], DOWN[j], layer ? 74 : 52, lines);
+  return tinyButton({ kind: "unit", layer, to: j }, ACROSS[layer], DOWN[j], layer ? 74 : 52, lines);
 }
 
 function tinyEdge(numbers, layer, to, from) {
@@ -42,7 +47,7 @@ function tinyEdge(numbers, layer, to, from) {
   const lines = [`W ${number(tiny.layers[layer - 1].W[n])}`, `∂ ${tiny.backward ? number(numbers.gradients[layer - 1].W[n]) : "?"}`];
   const at = (a, b) => a + part * (b - a);
   return [`<line x1="${start}" y1="${DOWN[from]}" x2="${end}" y2="${DOWN[to]}"/>`,
-    tinyButton({ kind: "edge", layer, to, from }, `weight ${to}, ${from} of layer ${layer}`, at(start, end), at(DOWN[from], DOWN[to]), 66, lines)];
+    tinyButton({ kind: "edge", layer, to, from }, at(start, end), at(DOWN[from], DOWN[to]), 66, lines)];
 }
 
 const tinySum = (products) => products.map((factors) => factors.map((value) => (value < 0 ? `(${number(value)})` : number(value))).join(" · ")).join(" + ");
@@ -50,7 +55,7 @@ const tinySum = (products) => products.map((factors) => factors.map((value) => (
 function tinyExplained(numbers) {
   const { kind, layer: l, to: j, from: i } = tiny.chosen, image = numbers.images[tiny.image], { W, b } = l ? tiny.layers[l - 1] : {};
   const moved = (letter, value, slope) => `<p>The next step: ${letter} − η ∂ℓ/∂${letter} = ${number(value)} − ${TINY_RATE} · ${tinySum([[slope]])} = <b>${number(value - TINY_RATE * slope)}</b> ${ref(21)}</p>`;
-  if (l === 0) return `<p>${indexed("x", "", j)} = <b>${number(image.activations[0][j])}</b>, pixel ${j} of image ${tiny.image + 1}: the input ${indexed("a", 0, j)}.</p>`;
+  if (l === 0) return `<p>${indexed("x", "", j)} = ${indexed("a", 0, j)} = <b>${number(image.activations[0][j])}</b>, a pixel.</p>`;
   if (kind === "edge") {
     const slope = numbers.gradients[l - 1].W[2 * j + i], products = numbers.images.map(({ deltas, activations }) => [deltas[l - 1][j], activations[l - 1][i]]);
     return `<p>${indexed("W", l, `${j}, ${i}`)} = <b>${number(W[2 * j + i])}</b>, from ${l === 1 ? "input" : "unit"} ${i} to unit ${j} of layer ${l}.</p>` + (tiny.backward
@@ -71,7 +76,8 @@ function tinyShow() {
   const units = [0, 1, 2].flatMap((layer) => [0, 1].map((j) => tinyUnit(numbers, layer, j)));
   $("tiny").innerHTML = [...edges.map(([line]) => line), ...units, ...edges.map(([, button]) => button)].join("");
   if (focused) [...$("tiny").querySelectorAll("g")].find((g) => g.dataset.choice === focused)?.focus({ preventScroll: true });
-  replaceContent($("tiny-unit"), tinyExplained(numbers));
+  explain(`<h2>Tiny network: ${tinyName(tiny.chosen)}</h2>${tinyExplained(numbers)}${tiny.backward ? "" : '<p class="faint">Delta and gradients: press backward.</p>'}`);
+  $("unit-weights").hidden = true;
   $("tiny-said").textContent = `Loss on both images: ${number(numbers.loss)} nats after ${tiny.steps} ${tiny.steps === 1 ? "step" : "steps"}.${tiny.backward ? "" : " The deltas δ and gradients ∂ come with backward; step needs them."}`;
   $("tiny-step").disabled = !tiny.backward;
 }

@@ -1,7 +1,8 @@
 "use strict";
 // Words: numbers, links to equations and units, and where a unit's numbers come from.
 
-const number = (value) => (value === 0 ? "0" : !Number.isFinite(value) ? "not a finite number" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "−");
+const number = (value, digits = 3) => (value === 0 ? "0" : !Number.isFinite(value) ? "not a finite number" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(digits - 1) : value.toPrecision(digits)).replaceAll("-", "−");
+const plus = (value) => (value < 0 ? `− ${number(-value)}` : `+ ${number(value)}`);
 const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`;
 const indexed = (letter, layer, index) => `<var>${letter}</var><sub>${layer}</sub>[${index}]`;
 const slopeOf = (letter, layer, index) => `∂ℓ/∂${indexed(letter, layer, index)}`;
@@ -52,7 +53,7 @@ function inputExplained(i) {
 
 function forwardExplained(l, j) {
   const b = state.layers[l - 1].b[j], z = state.passed.zs[l - 1][j];
-  return `<p>${indexed("z", l, j)} = Σ<sub>i</sub> ${indexed("W", l, `${j}, i`)} · ${indexed("a", l - 1, "i")} + ${indexed("b", l, j)} = ${number(z - b)} + ${number(b)} = <b>${number(z)}</b> ${ref(1)}</p>`
+  return `<p>${indexed("z", l, j)} = Σ<sub>i</sub> ${indexed("W", l, `${j}, i`)} · ${indexed("a", l - 1, "i")} + ${indexed("b", l, j)} = ${number(z - b)} ${plus(b)} = <b>${number(z)}</b> ${ref(1)}</p>`
     + (l === last ? `<p>${indexed("p", "", j)} = <b>${percent(probabilities()[j])}</b> ${ref(3)}</p>`
       : `<p>${indexed("a", l, j)} = φ(${number(z)}) = <b>${number(outputs()[l - 1][j])}</b> ${refPhi()}</p>`);
 }
@@ -90,7 +91,7 @@ function deltaTerms(l, j) {
 
 // A gradient as this digit's share and, in a batch, that of the others.
 function shared(share, total) {
-  return state.B === 1 ? `<b>${number(total)}</b>` : `${number(share)} (this digit) + ${number(total - share)} (the ${state.B - 1} others) = <b>${number(total)}</b>`;
+  return state.B === 1 ? `<b>${number(total)}</b>` : `${number(share)} (this digit) ${plus(total - share)} (the ${state.B - 1} others) = <b>${number(total)}</b>`;
 }
 
 function gradientsExplained(l, j) {
@@ -102,10 +103,10 @@ function gradientsExplained(l, j) {
     <p>${slopeOf("W", l, `${j}, ${i}`)} = ${sum}${indexed("δ", l, j)} · ${indexed(letter, l - 1, i)} = ${state.B > 1 ? "" : `${number(delta)} · ${number(input[i])} = `}${shared(delta * input[i], W[j * input.length + i])} ${ref(8)}${l > 1 ? remark("BP4", "z in place of a") : ""}</p>`;
 }
 
-// Replace the content, and keep the keyboard's focus in it.
-function replaceContent(element, html) {
-  const inside = element.contains(document.activeElement) && document.activeElement !== element;
+// Replace the explanation, and keep the keyboard's focus in it.
+function explain(html) {
+  const element = $("unit-text"), inside = element.contains(document.activeElement);
   const { layer, unit } = inside ? document.activeElement.dataset : {};
   element.innerHTML = html;
-  if (inside) (element.querySelector(`[data-layer="${layer}"][data-unit="${unit}"]`) ?? element).focus({ preventScroll: true });
+  if (inside) (element.querySelector(`[data-layer="${layer}"][data-unit="${unit}"]`) ?? $("unit")).focus({ preventScroll: true });
 }
