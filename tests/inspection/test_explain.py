@@ -240,9 +240,9 @@ def test_terms_lead_to_the_units_below_and_above(opened: Callable[..., Page]) ->
     page.keyboard.press("Enter")
     assert re.match(r"Input \d+: row \d+, column \d+", page.locator("#unit h2").inner_text())
     page.locator("#unit-1").fill("20")
-    assert page.locator("#wrong-1").inner_text() == "Units of layer 1 have whole numbers from 0 to 19."
+    assert page.locator("#wrong-1").inner_text() == "Layer 1 has units 0 to 19."
     page.locator("#unit-0").fill("-1")
-    assert page.locator("#wrong-0").inner_text() == "Inputs have whole numbers from 0 to 783."
+    assert page.locator("#wrong-0").inner_text() == "There are inputs 0 to 783."
 
 
 def test_equation_numbers_lead_to_the_equations(opened: Callable[..., Page]) -> None:

@@ -5,14 +5,6 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const phi = activation(DATA.activation, DATA.negative_slope);
 const last = DATA.sizes.length - 1;
 const $ = (id) => document.getElementById(id);
-const OTHERS = 9, MOST_STEPS = 200, PAUSE = 150; // images beside this digit in a batch; steps, and milliseconds between, of play
-const state = {
-  layers: trained(), fresh: true, // weights as trained, but for the steps of this run
-  digit: null, x: null, right: null, passed: null, // digit: index of the test image; null: a drawing
-  deltas: null, gradients: null, broken: null, B: 1,
-  run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the last one with nothing broken
-  unit: { layer: last, number: 0 }, question: null, timers: [],
-};
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -29,9 +21,20 @@ function halves(text) {
   return numbers;
 }
 
+const weights = DATA.layers.map(({ W, b }) => ({ W: halves(W), b: halves(b) }));
+
 function trained() {
-  return DATA.layers.map(({ W, b }, l) => ({ W: halves(W), b: halves(b), I: DATA.sizes[l], O: DATA.sizes[l + 1] }));
+  return weights.map(({ W, b }, l) => ({ W: W.slice(), b: b.slice(), I: DATA.sizes[l], O: DATA.sizes[l + 1] }));
 }
+
+const OTHERS = 9, MOST_STEPS = 200, PAUSE = 150; // images beside this digit in a batch; steps, and milliseconds between, of play
+const state = {
+  layers: trained(), fresh: true, // weights as trained, but for the steps of this run
+  digit: null, x: null, right: null, passed: null, // digit: index of the test image; null: a drawing
+  deltas: null, gradients: null, broken: null, B: 1,
+  run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the last one with nothing broken
+  unit: { layer: last, number: 0 }, question: null, timers: [],
+};
 
 function images({ pixels, labels }) {
   const raw = bytes(pixels), size = SIDE * SIDE;
@@ -131,7 +134,7 @@ function tellSteps(from) {
   const [before, after] = [state.run[from], state.run.at(-1)], taken = state.run.length - 1 - from;
   $("stepped").setAttribute("aria-busy", String(Boolean(state.todo)));
   $("stepped").innerHTML = `<b>Loss on this digit: ${number(before.loss)} before, ${number(after.loss)} after ${taken} ${taken === 1 ? "step" : "steps"}.</b>
-    Accuracy on ${sample.length} test images: ${percent(before.hits)} before, ${percent(after.hits)} after.${Number.isFinite(after.loss) ? "" : " The loss is no number any more: the run has diverged."}`;
+    Accuracy on ${sample.length} test images: ${percent(before.hits)} before, ${percent(after.hits)} after.${Number.isFinite(after.loss) ? "" : " The run has diverged; reset brings back the trained weights."}`;
 }
 
 function stop() {

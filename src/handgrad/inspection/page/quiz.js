@@ -32,7 +32,7 @@ function signOfHidden(deltas) {
   const k = largestOf([...deltas[l].keys()], term), weight = number(next.W[k * next.I + j]), of = k === state.right ? "the right answer" : "a wrong answer";
   return { text: `Unit ${j} of layer ${l} has its strongest connection back through W = ${weight} to output unit ${k}, ${of}. Is its delta above or below zero?`,
     options: ["above zero", "below zero"], right: () => (d > 0 ? 0 : 1), layer: l, unit: j,
-    why: () => `the strongest term is δ · W = ${number(deltas[l][k])} · ${weight}, and in all δ = ${number(d)}` };
+    why: () => `the strongest term is δ · W = ${sumOfProducts([[deltas[l][k], next.W[k * next.I + j]]])}, and in all δ = ${number(d)}` };
 }
 
 function largestDelta(deltas) {

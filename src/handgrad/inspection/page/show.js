@@ -28,7 +28,7 @@ function onSquare(canvas, layer) {
 
 function typed(layer) {
   const unit = $(`unit-${layer}`).valueAsNumber, size = DATA.sizes[layer], right = Number.isInteger(unit) && unit >= 0 && unit < size;
-  $(`wrong-${layer}`).textContent = right ? "" : `${layer ? `Units of layer ${layer}` : "Inputs"} have whole numbers from 0 to ${size - 1}.`;
+  $(`wrong-${layer}`).textContent = right ? "" : `${layer ? `Layer ${layer} has units` : "There are inputs"} 0 to ${size - 1}.`;
   if (right) look(layer, unit);
 }
 
@@ -88,7 +88,7 @@ function bars() {
   const p = state.passed ? probabilities() : DATA.classes.map(() => 0), best = largestOf(p);
   $("bars").innerHTML = p.map((share, c) => `<tr${state.passed && c === best ? ' class="best"' : ""}><th scope="row">${DATA.classes[c]}</th>
     <td><span class="bar" style="width:${(100 * share).toFixed(2)}%"></span></td><td class="figure">${state.passed ? percent(share) : "–"}</td></tr>`).join("");
-  $("verdict").textContent = state.passed
+  $("verdict").textContent = p.some(Number.isNaN) ? "The network says nothing: its numbers are no longer finite." : state.passed
     ? `The network says ${DATA.classes[best]}, with ${percent(p[best])}${state.right === null ? "" : `; the loss on it is ${number(loss())} nats`}.`
     : "No digit yet: draw one, or choose a test image.";
 }

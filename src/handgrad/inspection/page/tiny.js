@@ -1,7 +1,7 @@
 "use strict";
 // The worked example of docs/derivation.md: two images, 2-2-2 units, relu; every number can be followed.
 
-const T = 4 * (1 - Math.log(3)), TINY_RATE = 0.5, ACROSS = [27, 180, 322], DOWN = [60, 240];
+const T = 4 * (1 - Math.log(3)), TINY_RATE = 0.5, ACROSS = [27, 172, 322], DOWN = [60, 240];
 const tiny = {
   phi: activation("ReLU"), batch: [{ x: Float64Array.of(1, 2), label: 0 }, { x: Float64Array.of(0, T), label: 1 }],
   layers: null, image: 0, backward: false, steps: 0, chosen: { kind: "unit", layer: 1, to: 0 },
@@ -50,24 +50,22 @@ function tinyEdge(numbers, layer, to, from) {
     tinyButton({ kind: "edge", layer, to, from }, at(start, end), at(DOWN[from], DOWN[to]), 66, lines)];
 }
 
-const tinySum = (products) => products.map((factors) => factors.map((value) => (value < 0 ? `(${number(value)})` : number(value))).join(" · ")).join(" + ");
-
 function tinyExplained(numbers) {
   const { kind, layer: l, to: j, from: i } = tiny.chosen, image = numbers.images[tiny.image], { W, b } = l ? tiny.layers[l - 1] : {};
-  const moved = (letter, value, slope) => `<p>The next step: ${letter} − η ∂ℓ/∂${letter} = ${number(value)} − ${TINY_RATE} · ${tinySum([[slope]])} = <b>${number(value - TINY_RATE * slope)}</b> ${ref(21)}</p>`;
+  const moved = (letter, value, slope) => `<p>The next step: ${letter} − η ∂ℓ/∂${letter} = ${number(value)} − ${TINY_RATE} · ${sumOfProducts([[slope]])} = <b>${number(value - TINY_RATE * slope)}</b> ${ref(21)}</p>`;
   if (l === 0) return `<p>${indexed("x", "", j)} = ${indexed("a", 0, j)} = <b>${number(image.activations[0][j])}</b>, a pixel.</p>`;
   if (kind === "edge") {
     const slope = numbers.gradients[l - 1].W[2 * j + i], products = numbers.images.map(({ deltas, activations }) => [deltas[l - 1][j], activations[l - 1][i]]);
     return `<p>${indexed("W", l, `${j}, ${i}`)} = <b>${number(W[2 * j + i])}</b>, from ${l === 1 ? "input" : "unit"} ${i} to unit ${j} of layer ${l}.</p>` + (tiny.backward
-      ? `<p>${slopeOf("W", l, `${j}, ${i}`)} = Σ<sub>b</sub> ${indexed("δ", l, j)} · ${indexed("a", l - 1, i)} = ${tinySum(products)} = <b>${number(slope)}</b>, over both images ${ref(8)}</p>${moved("<var>W</var>", W[2 * j + i], slope)}` : "");
+      ? `<p>${slopeOf("W", l, `${j}, ${i}`)} = Σ<sub>b</sub> ${indexed("δ", l, j)} · ${indexed("a", l - 1, i)} = ${sumOfProducts(products)} = <b>${number(slope)}</b>, over both images ${ref(8)}</p>${moved("<var>W</var>", W[2 * j + i], slope)}` : "");
   }
   const a = image.activations[l - 1], z = image.zs[l - 1][j], value = l === 2 ? `<p>${indexed("p", "", j)} = <b>${number(image.p[j])}</b> ${ref(3)}</p>`
     : `<p>${indexed("a", l, j)} = max(${number(z)}, 0) = <b>${number(image.activations[1][j])}</b> ${ref(2, 13)}</p>`;
-  const text = `<p>${indexed("z", l, j)} = ${tinySum([[W[2 * j], a[0]], [W[2 * j + 1], a[1]], [b[j]]])} = <b>${number(z)}</b> ${ref(1)}</p>${value}`;
+  const text = `<p>${indexed("z", l, j)} = ${sumOfProducts([[W[2 * j], a[0]], [W[2 * j + 1], a[1]], [b[j]]])} = <b>${number(z)}</b> ${ref(1)}</p>${value}`;
   if (!tiny.backward) return text;
   const delta = image.deltas[l - 1][j], back = l === 1 ? [0, 1].map((k) => [image.deltas[1][k], tiny.layers[1].W[2 * k + j]]) : null;
-  return `${text}<p>${indexed("δ", l, j)} = ${back ? `(${tinySum(back)}) · ${z > 0 ? 1 : 0}` : `(${number(image.p[j])} − ${j === image.label ? 1 : 0}) / 2`} = <b>${number(delta)}</b> ${back ? ref(6, 13) : ref(5)}</p>
-    <p>${slopeOf("b", l, j)} = Σ<sub>b</sub> ${indexed("δ", l, j)} = ${tinySum(numbers.images.map(({ deltas }) => [deltas[l - 1][j]]))} = <b>${number(numbers.gradients[l - 1].b[j])}</b> ${ref(7)}</p>${moved("<var>b</var>", b[j], numbers.gradients[l - 1].b[j])}`;
+  return `${text}<p>${indexed("δ", l, j)} = ${back ? `(${sumOfProducts(back)}) · ${z > 0 ? 1 : 0}` : `(${number(image.p[j])} − ${j === image.label ? 1 : 0}) / 2`} = <b>${number(delta)}</b> ${back ? ref(6, 13) : ref(5)}</p>
+    <p>${slopeOf("b", l, j)} = Σ<sub>b</sub> ${indexed("δ", l, j)} = ${sumOfProducts(numbers.images.map(({ deltas }) => [deltas[l - 1][j]]))} = <b>${number(numbers.gradients[l - 1].b[j])}</b> ${ref(7)}</p>${moved("<var>b</var>", b[j], numbers.gradients[l - 1].b[j])}`;
 }
 
 function tinyShow() {

@@ -1,9 +1,11 @@
 "use strict";
 // Words: numbers, links to equations and units, and where a unit's numbers come from.
 
-const number = (value, digits = 3) => (value === 0 ? "0" : !Number.isFinite(value) ? "not a finite number" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(digits - 1) : value.toPrecision(digits)).replaceAll("-", "−");
+const number = (value, digits = 3) => (value === 0 ? "0" : !Number.isFinite(value) ? String(value) : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(digits - 1) : value.toPrecision(digits)).replaceAll("-", "−");
 const plus = (value) => (value < 0 ? `− ${number(-value)}` : `+ ${number(value)}`);
-const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`;
+// Products and their sum, negative factors in parentheses.
+const sumOfProducts = (terms) => terms.map((factors) => factors.map((value) => (value < 0 ? `(${number(value)})` : number(value))).join(" · ")).join(" + ");
+const percent = (value) => (Number.isNaN(value) ? "NaN" : `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`);
 const indexed = (letter, layer, index) => `<var>${letter}</var><sub>${layer}</sub>[${index}]`;
 const slopeOf = (letter, layer, index) => `∂ℓ/∂${indexed(letter, layer, index)}`;
 const nameOf = (layer, unit) => (layer === 0 ? `input ${unit}` : `unit ${unit}`);
@@ -18,7 +20,7 @@ function link(layer, unit) {
 }
 
 // The largest terms of a sum as a table, the rest in one row. A row: a unit, its factors, its term, and what is beside it.
-function terms(heads, rows, most = 6) {
+function terms(what, heads, rows, most = 6) {
   const sorted = rows.toSorted((one, other) => Math.abs(other.term) - Math.abs(one.term)), rest = sorted.slice(most);
   const cells = (values) => values.map((value) => `<td>${number(value)}</td>`).join("");
   const shown = sorted.slice(0, most).map(({ layer, unit, factors, term, beside = [] }) =>
@@ -27,7 +29,7 @@ function terms(heads, rows, most = 6) {
     const { factors, beside = [] } = rest[0], sum = rest.reduce((total, { term }) => total + term, 0);
     shown.push(`<tr><th scope="row" colspan="${factors.length + 1}">and ${rest.length} smaller</th>${cells([sum])}${"<td></td>".repeat(beside.length)}</tr>`);
   }
-  return `<table class="terms"><thead><tr>${heads.map((head) => `<th scope="col">${head}</th>`).join("")}</tr></thead><tbody>${shown.join("")}</tbody></table>`;
+  return `<table class="terms"><caption>${what}</caption><thead><tr>${heads.map((head) => `<th scope="col">${head}</th>`).join("")}</tr></thead><tbody>${shown.join("")}</tbody></table>`;
 }
 
 const remark = (broken, text) => (state.broken === broken ? ` <b>${text}: ${broken} is broken.</b>` : "");
@@ -47,8 +49,7 @@ function inputExplained(i) {
   const rows = Array.from({ length: O }, (_, k) => ({ layer: 1, unit: k, factors: [W[k * I + i], value], term: W[k * I + i] * value, beside: gradient ? [gradient[k * I + i]] : [] }));
   return `<h2>Input ${i}: row ${Math.floor(i / SIDE)}, column ${i % SIDE}</h2>
     <p>${indexed("a", 0, i)} = ${indexed("x", "", i)} = <b>${number(value)}</b>, the pixel's brightness from 0 to 1.</p>
-    <p>Its term in ${indexed("z", 1, "k")} of each unit of layer 1 ${ref(1)}, the strongest first:</p>
-    ${terms(["to", indexed("W", 1, `k, ${i}`), indexed("a", 0, i), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows)}`;
+    ${terms(`Its terms in ${indexed("z", 1, "k")} of layer 1 ${ref(1)}, the strongest first:`, ["to", indexed("W", 1, `k, ${i}`), indexed("a", 0, i), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows)}`;
 }
 
 function forwardExplained(l, j) {
@@ -61,8 +62,7 @@ function forwardExplained(l, j) {
 function inputTerms(l, j) {
   const { W, I } = state.layers[l - 1], gradient = state.gradients?.[l - 1].W;
   const rows = Array.from(state.passed.activations[l - 1], (a, i) => ({ layer: l - 1, unit: i, factors: [W[j * I + i], a], term: W[j * I + i] * a, beside: gradient ? [gradient[j * I + i]] : [] }));
-  return `<p>The strongest terms of ${indexed("z", l, j)}:</p>
-    ${terms(["from", indexed("W", l, `${j}, i`), indexed("a", l - 1, "i"), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows)}`;
+  return terms(`The strongest terms of ${indexed("z", l, j)}:`, ["from", indexed("W", l, `${j}, i`), indexed("a", l - 1, "i"), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows);
 }
 
 function outputDeltaExplained(l, j) {
@@ -85,8 +85,7 @@ function deltaRows(l, j) {
 }
 
 function deltaTerms(l, j) {
-  return `<p>The strongest terms of ${indexed("δ", l, j)}, before φ′:</p>
-    ${terms(["from", indexed("δ", l + 1, "k"), indexed("W", l + 1, `k, ${j}`), "<var>δ</var> · <var>W</var>"], deltaRows(l, j))}`;
+  return terms(`The strongest terms of ${indexed("δ", l, j)}, before φ′:`, ["from", indexed("δ", l + 1, "k"), indexed("W", l + 1, `k, ${j}`), "<var>δ</var> · <var>W</var>"], deltaRows(l, j));
 }
 
 // A gradient as this digit's share and, in a batch, that of the others.
