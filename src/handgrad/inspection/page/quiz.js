@@ -11,7 +11,8 @@ function nextQuestion() {
   chooseDigit(image);
   startAgain({ broken: null, B: 1 });
   const deltas = backward(state.layers, phi, state.passed, state.right);
-  state.question = [signOfOutput, signOfHidden, largestDelta, strongestPush, effectOfStep][score.asked % 5](deltas);
+  const kinds = [signOfOutput, largestDelta, strongestPush, effectOfStep, ...(last > 1 ? [signOfHidden] : [])];
+  state.question = kinds[score.asked % kinds.length](deltas);
   $("options").innerHTML = state.question.options.map((text, n) => `<button type="button" class="plain" data-option="${n}">${text}</button>`).join("");
   $("question").textContent = state.question.text;
 }
