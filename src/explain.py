@@ -1,5 +1,6 @@
 """Write a lesson page of a trained network: draw a digit, go forward and backward, take a step in the browser."""
 
+import webbrowser
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,7 @@ from handgrad.text import escape_control
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="explain")
 def main(cfg: DictConfig) -> None:
-    """Open a network, write its page, print the path."""
+    """Open a network, write its page, print the path; on request, show the page in the browser."""
     config = to_dict(cfg)
     check(config, ExplainConfig)
     from handgrad.inspection import explain, reopen  # nothing heavy before the configuration is checked
@@ -25,7 +26,10 @@ def main(cfg: DictConfig) -> None:
     name = str(network.record["name"]) if network.record else network.source.name
     with output_errors(path, "file"):
         made = explain.write(network.assembly, name, path)
-    make_console().print(f"{made.rounding}\n{escape_control(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
+    console = make_console()
+    console.print(f"{made.rounding}\n{escape_control(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
+    if config["open"] and not webbrowser.open(path.as_uri()):
+        console.print("No browser could be started: open the file in one yourself.")
 
 
 if __name__ == "__main__":

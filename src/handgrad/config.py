@@ -233,6 +233,7 @@ class ExportConfig(OpenConfig):
 class ExplainConfig(OpenConfig):
     """The whole of `conf/explain.yaml`."""
 
+    open: bool
     output: Name | None
 
 

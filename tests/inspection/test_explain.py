@@ -4,8 +4,10 @@ Needs Chromium on the PATH, which `.ci/run` installs; skipped without.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import ACTIVATIONS, RunScript, record_of
+from conftest import ACTIVATIONS, ROOT, RunScript, record_of
 from handgrad.inspection import explain
 from handgrad.inspection.weights import layers_of
-from handgrad.nn import backprop
+from handgrad.nn import backprop, gradcheck
 from handgrad.nn.activations import Activation, LeakyReLU, Tanh
+from handgrad.nn.losses import L2
+from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.training.mnist import MNISTDataModule
 
@@ -53,7 +57,7 @@ def opened(chromium: Any, run_script: RunScript) -> Iterator[Callable[..., Page]
     for context in contexts:
         context.close()
     assert said == []
-    assert [url for url in asked if not url.endswith("explain.html")] == []
+    assert [url for url in asked if not url.partition("#")[0].endswith(("explain.html", "about:blank"))] == []
 
 
 def rounded(run: Path) -> list[tuple[Tensor, Tensor]]:
@@ -73,13 +77,14 @@ def examples_of(tiny_mnist: Path) -> tuple[Tensor, Tensor]:
 # Returned as text: the browser's driver transfers numbers one by one.
 COMPUTED = """(lr) => JSON.stringify(digits.map(({ x, label }) => {
   const layers = trained(), passed = forward(layers, phi, x), deltas = backward(layers, phi, passed, label);
-  const gradients = deltas.map((delta, l) => Array.from(weightGradient(delta, passed.activations[l])));
-  const before = crossEntropy(passed.logits, label);
-  descend(layers, deltas, passed.activations, lr);
-  const after = crossEntropy(forward(layers, phi, x).logits, label), [logits, ...others] = [passed.logits, ...deltas];
-  return { x: Array.from(x), label, logits: Array.from(logits), deltas: others.map((delta) => Array.from(delta)),
-    gradients, before, after };
+  const slopes = gradients(layers, phi, [{ x, label }]), before = crossEntropy(passed.logits, label);
+  descend(layers, slopes, lr);
+  const after = crossEntropy(forward(layers, phi, x).logits, label);
+  return { x: Array.from(x), label, logits: Array.from(passed.logits), deltas: deltas.map((delta) => Array.from(delta)),
+    gradients: slopes.map(({ W }) => Array.from(W)), before, after };
 }))"""
+BATCH = """(broken) => JSON.stringify(gradients(trained(), phi, digits.slice(0, 10), broken)
+  .flatMap(({ W, b }) => [Array.from(W), Array.from(b)]))"""
 
 
 def near(found: Any, expected: Tensor) -> bool:
@@ -112,6 +117,30 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
 
 
+def test_broken_terms_are_those_of_the_gradient_check(opened: Callable[..., Page], tiny_mnist: Path) -> None:
+    page = opened("activation=tanh")
+    network = MLP([20, 12]).double()
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), chain(*rounded(Path("run"))), strict=True):
+            parameter.copy_(value)
+    x, y = (each[:10] for each in examples_of(tiny_mnist))
+    objective = gradcheck.Objective(network, Tanh(), L2(strength=0), x, y)
+    assert page.evaluate("Object.keys(BROKEN)") == [key for key in gradcheck.BROKEN if key != "L2"]
+    for broken in (None, "BP1", "BP2", "BP3", "BP4", "phi"):
+        found = json.loads(page.evaluate(BATCH, broken))
+        for theirs, ours in zip(found, gradcheck.by_hand(objective, broken), strict=True):
+            assert near(theirs, ours), broken
+
+
+def press(page: Page, *ids: str) -> None:
+    """Press buttons; each keeps the keyboard's focus."""
+    for each in ids:
+        page.locator(f"#{each}").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("!state.timer")
+        assert page.evaluate("document.activeElement.id") == each
+
+
 def test_buttons_step_through_the_page(opened: Callable[..., Page], tiny_mnist: Path) -> None:
     page = opened("activation=tanh", viewport={"width": 1200, "height": 900})
     x, y = examples_of(tiny_mnist)
@@ -121,37 +150,300 @@ def test_buttons_step_through_the_page(opened: Callable[..., Page], tiny_mnist: 
     page.get_by_role("button", name="test image 1: 7").click()
     assert page.get_by_role("button", name="test image 1: 7").get_attribute("aria-pressed") == "true"
     assert page.locator("#answers input:checked").get_attribute("value") == "7"
-    assert page.get_by_role("button", name="step").is_disabled()
-    before = float(page.evaluate("crossEntropy(state.passed.logits, 7)"))
-    page.get_by_role("button", name="backward").click()
+    assert page.locator("#step").is_disabled()
+    assert "press backward first" in page.locator("#why-step").inner_text()
+    loss = "loss()"
+    before = float(page.evaluate(loss))
+    press(page, "backward")
     assert "from" in str(page.locator("#delta-1").get_attribute("aria-label"))
     page.get_by_label("look at unit").nth(1).fill("11")
     written = page.locator("#unit").inner_text()
     assert "Unit 11 of layer 2" in written
-    assert f"= {page.evaluate('number(state.deltas[1][11])')} (6, BP2), term by term" in written
-    page.get_by_role("button", name="step").click()
+    assert f"= {page.evaluate('number(state.deltas[1][11])')} (6, BP2, 12)" in written
+    press(page, "step")
     said = page.locator("#stepped").inner_text()
-    assert "Loss on this digit" in said
+    assert "after 1 step." in said
     assert f"Accuracy on 200 test images: {100 * accuracy:.1f} % before" in said
-    assert float(page.evaluate("crossEntropy(state.passed.logits, 7)")) < before
-    page.get_by_role("button", name="reset").click()
-    assert float(page.evaluate("crossEntropy(state.passed.logits, 7)")) == before
+    after = float(page.evaluate(loss))
+    assert after < before
+    press(page, "step", "steps")
+    assert [len(page.evaluate("state.run")), page.evaluate("state.run[1].loss")] == [12 + 1, after]
+    assert "to" in str(page.locator("#delta-1").get_attribute("aria-label"))  # recomputed after each step
+    press(page, "reset")
+    assert float(page.evaluate(loss)) == before
+    assert page.locator("#answers input:checked").get_attribute("value") == "7"
+    assert page.locator("#loss-curve .earlier").get_attribute("points").count(",") == 13
     page.locator("#lr").fill("-1")
-    page.get_by_role("button", name="backward").click()
-    page.get_by_role("button", name="step").click()
+    press(page, "step")
     assert "should be a number above 0" in page.locator("#stepped").inner_text()
+
+
+def test_play_steps_until_it_is_paused_or_another_digit_is_chosen(opened: Callable[..., Page]) -> None:
+    page = opened()
+    press(page, "backward")
+    page.locator("#play").click()
+    page.wait_for_function("state.run.length > 3")
+    assert page.locator("#play").inner_text() == "pause"
+    page.locator("#play").click()
+    assert (page.locator("#play").inner_text(), page.evaluate("state.timer")) == ("play", None)
+    page.locator("#play").click()
+    page.locator("#digits button").nth(2).click()
+    assert page.evaluate("[state.timer, state.run.length, state.deltas]") == [None, 0, None]
+    assert "reset brings back the trained" in page.locator("#stepped").inner_text()
+
+
+def test_clear_leaves_nothing_of_the_digit(opened: Callable[..., Page]) -> None:
+    page = opened()
+    press(page, "backward", "steps")
+    page.locator("#clear").click()
+    assert page.locator("#verdict").inner_text() == "No digit yet: draw one, or choose a test image."
+    assert page.locator("#answers input:checked, #digits [aria-pressed=true], #bars .best").count() == 0
+    assert page.locator("#output-deltas span").all_inner_texts() == ["\u2013"] * 10
+    assert page.locator("#backward, #step, #steps, #play").evaluate_all("all => all.every((one) => one.disabled)")
+    assert "No digit yet" in page.locator("#why-backward").inner_text()
+    assert "No digit yet" in page.locator("#unit").inner_text()
+    assert page.locator("#stepped").inner_text() == ""
+    press(page, "reset")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_explanation_stays_in_view_and_nothing_jumps(opened: Callable[..., Page], width: int) -> None:
+    page = opened(viewport={"width": width, "height": 800})
+    press(page, "backward")
+    shape = "[scrollY, document.documentElement.scrollHeight, $('unit').offsetHeight]"
+    for layer in (1, 2, 3):
+        for kind in ("a", "delta"):
+            page.locator(f"#{kind}-{layer}").scroll_into_view_if_needed()
+            before = page.evaluate(shape)
+            page.locator(f"#{kind}-{layer}").click(position={"x": 3, "y": 3})
+            assert page.evaluate(shape) == before
+            assert page.locator("#unit h2").inner_text().startswith(f"Unit 0 of layer {layer}")
+            box = page.locator("#unit").bounding_box()
+            assert box["y"] >= 0
+            assert box["y"] + box["height"] <= 800
+    page.locator("#backward").scroll_into_view_if_needed()
+    top = page.locator("#backward").bounding_box()["y"]
+    assert 0 < page.locator("#output-deltas").bounding_box()["y"] - top < 80
+
+
+def test_terms_lead_to_the_units_below_and_above(opened: Callable[..., Page]) -> None:
+    page = opened()
+    press(page, "backward")
+    assert page.locator("#unit h2").inner_text().startswith("Unit")
+    page.locator('#unit button[data-layer="2"]').first.click()
+    assert "of layer 2" in page.locator("#unit h2").inner_text()
+    assert page.evaluate("document.activeElement.id") == "unit"
+    page.locator('#unit button[data-layer="3"]').first.click()
+    assert "of layer 3" in page.locator("#unit h2").inner_text()
+    page.locator("#unit-1").fill("7")
+    page.locator('#unit button[data-layer="0"]').first.focus()
+    page.keyboard.press("Enter")
+    assert re.match(r"Input \d+: row \d+, column \d+", page.locator("#unit h2").inner_text())
+    page.locator("#unit-1").fill("20")
+    assert page.locator("#wrong-1").inner_text() == "Layer 1 has units 0 to 19."
+    page.locator("#unit-0").fill("-1")
+    assert page.locator("#wrong-0").inner_text() == "There are inputs 0 to 783."
+
+
+def test_equation_numbers_lead_to_the_equations(opened: Callable[..., Page]) -> None:
+    page = opened()
+    press(page, "backward")
+    page.locator("#unit-2").fill("3")
+    hrefs = page.locator('a[href^="#eq-"]').evaluate_all("all => all.map((one) => one.getAttribute('href'))")
+    assert {f"#eq-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 13)} - set(hrefs) == {"#eq-3"}  # of output units
+    assert [href for href in hrefs if page.locator(href).count() != 1] == []
+    address = page.url
+    page.locator('#unit a[href="#eq-6"]').click()
+    assert page.locator("#eq-6").is_visible()
+    assert (page.evaluate("document.activeElement.id"), page.url) == ("eq-6", address)
+    text = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
+    shown = set(page.locator(".equations li").evaluate_all("all => all.map((one) => one.id.slice(3))"))
+    assert all(re.search(rf"\\tag{{{number}\b|\({number}\) \|", text) for number in shown)
+
+
+def test_broken_term_shows_where_it_can_and_says_where_it_cannot(opened: Callable[..., Page]) -> None:
+    page = opened("activation=relu")
+    wrong = {}
+    for broken in ("BP1", "BP2", "BP3", "BP4", "phi"):
+        for batch in ("1", "10"):
+            page.locator("#batch").select_option(batch)
+            page.locator("#broken").select_option(broken)
+            press(page, "backward", "step")
+            cells = page.locator("#broken-rows td").all_inner_texts()
+            wrong[broken, batch] = [n for n, cell in enumerate(cells) if cell != "right"]
+            harmless = page.locator("#broken-said").inner_text()
+            assert ("relative to the largest" in harmless) == bool(wrong[broken, batch])
+    assert wrong == {  # columns of W and b, in turn, from layer 1
+        ("BP1", "1"): [],
+        ("BP2", "1"): [0, 1, 2, 3],
+        ("BP3", "1"): [],
+        ("BP4", "1"): [2, 4],
+        ("phi", "1"): [],
+        ("BP1", "10"): [0, 1, 2, 3, 4, 5],
+        ("BP2", "10"): [0, 1, 2, 3],
+        ("BP3", "10"): [1, 3, 5],
+        ("BP4", "10"): [2, 4],
+        ("phi", "10"): [],
+    }
+
+
+def test_quiz_judges_every_kind_of_question(opened: Callable[..., Page]) -> None:
+    page = opened()
+    for asked in range(1, 11):
+        press(page, "ask")
+        assert page.locator("#step").is_disabled()
+        options = page.locator("#options button")
+        options.first.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("#options .solution").count() == 1
+        assert f"of {asked}." in page.locator("#score").inner_text()
+        right = "solution" in str(options.first.get_attribute("class"))
+        assert page.locator("#judged").inner_text().startswith("Right:" if right else "No, “")
+        options.last.click()  # answered already
+        assert f"of {asked}." in page.locator("#score").inner_text()
+    press(page, "ask", "backward")  # looked first
+    assert page.locator("#options button").count() == 0
+
+
+def documented(name: str) -> list[list[float]]:
+    """Return a row of the worked example's table in docs/derivation.md, an image's numbers each."""
+    text = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8").partition("## A worked example")[2]
+    row = next(line for line in text.splitlines() if line.startswith(f"| ${name}$"))
+    return [[value_of(entry) for entry in pair] for pair in re.findall(r"\$\(([^,]+), ([^,]+)\)\$", row)]
+
+
+def value_of(entry: str) -> float:
+    t = 4 * (1 - math.log(3))
+    for sign, value in {"½": 0.5, "¼": 0.25, "¾": 0.75, "⅜": 0.375, "⅛": 0.125}.items():
+        entry = entry.replace(sign, str(value))
+    factors = re.sub(r"(?<=[\d.]) (?=[t\\])", "*", entry.strip()).replace(r"\ln 3", "log(3)")
+    return float(eval(factors, {"log": math.log, "t": t}))
+
+
+def documented_gradient(name: str) -> list[float]:
+    """Return a gradient of the worked example in docs/derivation.md, row by row."""
+    text = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8").partition("## A worked example")[2]
+    after = text.partition(rf"\partial {name}}} = ")[2]
+    inside = re.match(r"\\begin{pmatrix}(.*?)\\end|\((.*?)\)", after)
+    assert inside
+    return [value_of(entry) for entry in re.split(r"&|\\\\|,", inside[1] or inside[2])]
+
+
+def test_tiny_network_has_the_numbers_of_the_document(opened: Callable[..., Page]) -> None:
+    page = opened()
+    found = page.evaluate("JSON.parse(JSON.stringify(tinyNumbers(), (_, each) => each?.buffer ? [...each] : each))")
+    images = found["images"]
+    for name, theirs in {
+        "z_1": [image["zs"][0] for image in images],
+        "a_1": [image["activations"][1] for image in images],
+        "z_2": [image["zs"][1] for image in images],
+        "p": [image["p"] for image in images],
+        "\\delta_2": [image["deltas"][1] for image in images],
+        "\\delta_1": [image["deltas"][0] for image in images],
+    }.items():
+        assert theirs == [pytest.approx(pair, abs=1e-12) for pair in documented(name)], name
+    for layer, gradient in enumerate(found["gradients"], start=1):
+        assert gradient["W"] == pytest.approx(documented_gradient(f"W_{layer}"), abs=1e-12)
+        assert gradient["b"] == pytest.approx(documented_gradient(f"b_{layer}"), abs=1e-12)
+    assert found["loss"] == pytest.approx(1.5 * math.log(2))
+
+
+def test_every_number_of_the_tiny_network_can_be_followed(opened: Callable[..., Page]) -> None:
+    page = opened()
+    said = page.locator("#tiny-said")
+    assert page.locator("#tiny-step").is_disabled()
+    assert "step needs them" in said.inner_text()
+    press(page, "tiny-backward")
+    buttons = page.locator("#tiny g[role=button]")
+    assert buttons.count() == 6 + 8
+    for n in range(14):
+        buttons.nth(n).focus()
+        page.keyboard.press("Enter")
+        assert page.locator("#tiny .chosen").count() == 1
+        assert page.evaluate("document.activeElement.classList.contains('chosen')")
+        assert page.locator("#unit h2").inner_text().startswith("Tiny network: ")
+    page.locator("#tiny-images").get_by_label("image 2").check()
+    page.get_by_role("button", name="weight 0, 1 of layer 1").click()
+    written = page.locator("#unit").inner_text().replace("\u2212", "-")
+    assert "(-0.250) · 2.00 + 0.375 · (-0.394) = -0.648" in written
+    assert "= -0.250 - 0.5 · (-0.648) = 0.0740" in written
+    press(page, "tiny-step")
+    assert "after 1 step" in said.inner_text()
+    assert page.evaluate("number(tiny.layers[0].W[1])") == "0.0740"
+    assert page.evaluate("tinyNumbers().loss") < 1.5 * math.log(2)
+    press(page, "tiny-reset")
+    assert "1.04 nats after 0 steps" in said.inner_text()
+
+
+def test_address_keeps_what_is_shown(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.locator("#digits button").nth(2).click()
+    page.locator("#unit-1").fill("5")
+    page.locator("#batch").select_option("10")
+    page.locator("#broken").select_option("BP2")
+    page.get_by_label("4", exact=True).check()
+    page.locator("#lr").fill("0.02")
+    press(page, "backward", "step", "step")
+    address = page.url.partition("#")[2]
+    assert address == "digit=3&answer=4&layer=1&unit=5&broken=BP2&batch=10&lr=0.02&steps=2"
+    seen = "[state.run, state.deltas.map((each) => [...each]), $('unit').innerText]"
+    before = page.evaluate(seen)
+    page.goto("about:blank")
+    page.goto(Path("run", "explain.html").absolute().as_uri() + "#" + address)
+    page.wait_for_function("!state.timer")
+    assert page.evaluate(seen) == before
+    assert page.url.partition("#")[2] == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["digit=21&layer=9&unit=-1&steps=1e9", "&&=&%E0%A4%A", "layer=1&unit=999&broken=toString&lr=x&batch=2", "eq-6"],
+)
+def test_nonsense_in_the_address_is_ignored(opened: Callable[..., Page], address: str) -> None:
+    page = opened()
+    before = page.url
+    page.evaluate("(address) => { location.hash = address; }", address)
+    page.wait_for_timeout(100)
+    assert page.url == before
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_print_is_one_sheet(opened: Callable[..., Page], layer: int) -> None:
+    page = opened(color_scheme="dark")
+    press(page, "backward")
+    page.locator(f"#unit-{layer}").fill("2")
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))) == 1
+    assert page.locator("#equations").get_attribute("open") is None
+
+
+def test_open_starts_the_browser(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = ["network.hidden_sizes=[5]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
+    assert run_script(*usual)[0] == 0
+    started: list[str] = []
+
+    def no_browser(url: str) -> bool:
+        started.append(url)
+        return False
+
+    monkeypatch.setattr("webbrowser.open", no_browser)
+    assert "No browser" not in run_script("run=run", script="explain.py")[1]
+    assert started == []
+    status, printed = run_script("run=run", "open=true", script="explain.py")
+    assert (status, started) == (0, [Path("run", "explain.html").absolute().as_uri()])
+    assert "No browser could be started: open the file in one yourself." in printed
 
 
 def test_clicking_during_the_animation_shows_every_layer(opened: Callable[..., Page]) -> None:
     page = opened(reduced_motion="no-preference")
     page.locator("#digits button").first.click()
-    page.get_by_role("button", name="backward").click()  # during the layer-by-layer animation
+    page.locator("#backward").click()  # during the layer-by-layer animation
     page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
 
 
 def test_drawn_digit_is_preprocessed_like_mnist(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark", has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("#pad").evaluate("pad => pad.scrollIntoView()")
     box = page.locator("#pad").bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 30)
     page.mouse.down()
@@ -164,9 +456,9 @@ def test_drawn_digit_is_preprocessed_like_mnist(opened: Callable[..., Page]) -> 
     where = torch.arange(28.0)
     for axis in (0, 1):
         assert abs(float((seen.sum(dim=axis) * where).sum() / seen.sum()) - 14) <= 0.51
-    assert page.get_by_role("button", name="backward").is_disabled()
+    assert page.locator("#backward").is_disabled()
     page.get_by_label("4", exact=True).check()
-    assert page.get_by_role("button", name="backward").is_enabled()
+    assert page.locator("#backward").is_enabled()
 
 
 def test_page_preprocesses_a_drawing_like_predict(opened: Callable[..., Page]) -> None:

@@ -21,7 +21,15 @@ from handgrad.training.data import ClassificationData
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
 WRONG = 4  # misclassified images among the DIGITS, if there are that many
 ROUNDED = torch.float16
-PARTS = {"style": "lesson.css", "mathematics": "mathematics.js", "lesson": "lesson.js"}
+SCRIPTS = [
+    "mathematics.js",
+    "draw.js",
+    "unit.js",
+    "show.js",
+    "quiz.js",
+    "tiny.js",
+    "lesson.js",
+]  # the last one starts the page
 LARGEST = 32_000_000  # bytes; more is too much for a phone
 
 
@@ -94,8 +102,12 @@ def rendered(content: dict[str, Any], **told: Any) -> str:
     """Render the template with the page's data, parts and texts."""
     loader = PackageLoader("handgrad.inspection", "page")
     environment = Environment(loader=loader, autoescape=select_autoescape(["html.jinja"]))
-    sizes, parts = "-".join(map(str, content["sizes"])), {part: Markup(source(file)) for part, file in PARTS.items()}
-    told |= {"sizes": sizes, "activation": content["activation"], "data": embedded(content)}
+    told |= {
+        "sizes": "-".join(map(str, content["sizes"])),
+        "activation": content["activation"],
+        "data": embedded(content),
+    }
+    parts = {"style": Markup(source("lesson.css")), "scripts": [Markup(source(script)) for script in SCRIPTS]}
     return environment.get_template("lesson.html.jinja").render(**told, **parts)
 
 

@@ -1,12 +1,10 @@
 "use strict";
-// The page itself: what is chosen, drawn, pressed and shown.
+// The page itself: its state, what is chosen and pressed, and its address.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const SIDE = 28, BOX = 20, CENTRE = 14;
 const phi = activation(DATA.activation, DATA.negative_slope);
 const last = DATA.sizes.length - 1;
 const $ = (id) => document.getElementById(id);
-const state = { layers: trained(), x: null, right: null, passed: null, deltas: null, unit: { layer: last, number: 0 }, timers: [] };
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -23,9 +21,20 @@ function halves(text) {
   return numbers;
 }
 
+const weights = DATA.layers.map(({ W, b }) => ({ W: halves(W), b: halves(b) }));
+
 function trained() {
-  return DATA.layers.map(({ W, b }, l) => ({ W: halves(W), b: halves(b), I: DATA.sizes[l], O: DATA.sizes[l + 1] }));
+  return weights.map(({ W, b }, l) => ({ W: W.slice(), b: b.slice(), I: DATA.sizes[l], O: DATA.sizes[l + 1] }));
 }
+
+const OTHERS = 9, MOST_STEPS = 200, PAUSE = 150; // images beside this digit in a batch; steps, and milliseconds between, of play
+const state = {
+  layers: trained(), fresh: true, // weights as trained, but for the steps of this run
+  digit: null, x: null, right: null, passed: null, // digit: index of the test image; null: a drawing
+  deltas: null, gradients: null, broken: null, B: 1,
+  run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the last one with nothing broken
+  unit: { layer: last, number: 0 }, question: null, timers: [],
+};
 
 function images({ pixels, labels }) {
   const raw = bytes(pixels), size = SIDE * SIDE;
@@ -33,6 +42,10 @@ function images({ pixels, labels }) {
 }
 
 const digits = images(DATA.digits), sample = images(DATA.sample);
+
+const outputs = () => (state.passed ? [...state.passed.activations.slice(1), state.passed.logits] : []);
+const probabilities = () => Array.from(logSoftmax(state.passed.logits), Math.exp);
+const loss = () => crossEntropy(state.passed.logits, state.right);
 
 function accuracy() {
   const right = sample.filter(({ x, label }) => {
@@ -42,296 +55,207 @@ function accuracy() {
   return right.length / sample.length;
 }
 
-// -- Drawing a digit, prepared as MNIST was: cropped, 20 x 20, centre of mass at (14, 14)
-
-function shares(from, to) { // how much of each source pixel lies in each target pixel
-  return Array.from({ length: to }, (_, t) => {
-    const start = (t * from) / to, end = ((t + 1) * from) / to, parts = [];
-    for (let s = Math.floor(start); s < Math.min(Math.ceil(end), from); s++) {
-      parts.push([s, (Math.min(end, s + 1) - Math.max(start, s)) / (end - start)]);
-    }
-    return parts;
-  });
+// This digit, and in a batch the first of the other test images.
+function batch() {
+  const others = digits.filter((_, n) => n !== state.digit).slice(0, state.B === 1 ? 0 : OTHERS);
+  return [{ x: state.x, label: state.right }, ...others];
 }
 
-function prepared(ink, width, height) {
-  let [top, bottom, left, right] = [height, -1, width, -1];
-  ink.forEach((value, n) => {
-    if (value <= 0.1) return;
-    const row = Math.floor(n / width), column = n % width;
-    [top, bottom] = [Math.min(top, row), Math.max(bottom, row)];
-    [left, right] = [Math.min(left, column), Math.max(right, column)];
-  });
-  if (bottom < 0) return null;
-  const side = Math.max(bottom - top, right - left) + 1;
-  top -= Math.floor((side - (bottom - top + 1)) / 2);
-  left -= Math.floor((side - (right - left + 1)) / 2);
-  const at = (row, column) => (row < 0 || column < 0 || row >= height || column >= width ? 0 : ink[row * width + column]);
-  const parts = shares(side, BOX), small = new Float64Array(BOX * BOX);
-  parts.forEach((rows, r) => parts.forEach((columns, c) => {
-    for (const [row, much] of rows) for (const [column, of] of columns) small[r * BOX + c] += much * of * at(top + row, left + column);
-  }));
-  const largest = Math.max(...small), mass = small.reduce((sum, v) => sum + v, 0);
-  const moment = (place) => small.reduce((sum, v, n) => sum + v * place(n), 0) / mass;
-  const start = (mean) => CENTRE - Math.min(Math.max(Math.round(mean), CENTRE + BOX - SIDE), CENTRE);
-  const down = start(moment((n) => Math.floor(n / BOX))), across = start(moment((n) => n % BOX));
-  const x = new Float64Array(SIDE * SIDE);
-  small.forEach((v, n) => {
-    const row = Math.floor(n / BOX) + down, column = (n % BOX) + across;
-    if (row < SIDE && column < SIDE) x[row * SIDE + column] = v / largest;
-  });
-  return x;
+// -- What is pressed
+
+function choose(x, digit, right) {
+  stop();
+  forgetQuestion();
+  Object.assign(state, { x, digit, right, deltas: null, gradients: null, earlier: [], fresh: state.fresh && state.run.length < 2, run: [] });
+  state.passed = x && forward(state.layers, phi, x);
+  $("stepped").textContent = x && !state.fresh ? "The weights keep the steps taken so far; reset brings back the trained ones." : "";
+  if (x && state.unit.layer === last) look(last, right ?? largestOf(probabilities()));
+  else show();
+  if (x) reveal([...DATA.sizes.slice(1).map((_, n) => `a-${n + 1}`), "bars"]);
 }
 
-function pad() {
-  const canvas = $("pad"), pen = canvas.getContext("2d", { willReadFrequently: true });
-  const clear = () => { pen.fillStyle = "#000"; pen.fillRect(0, 0, canvas.width, canvas.height); };
-  let drawing = false, from = null;
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) * canvas.width) / box.width, ((event.clientY - box.top) * canvas.height) / box.height];
-  };
-  const stroke = (event) => {
-    const to = place(event);
-    pen.strokeStyle = "#fff"; pen.lineWidth = 22; pen.lineCap = pen.lineJoin = "round";
-    pen.beginPath(); pen.moveTo(...from); pen.lineTo(to[0] + 0.01, to[1]); pen.stroke();
-    from = to;
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    drawing = true; from = place(event); canvas.setPointerCapture(event.pointerId); stroke(event);
-  });
-  canvas.addEventListener("pointermove", (event) => { if (drawing) stroke(event); });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => {
-    if (!drawing) return;
-    drawing = false;
-    const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
-    const ink = Float64Array.from({ length: canvas.width * canvas.height }, (_, n) => data[4 * n] / 255);
-    choose(prepared(ink, canvas.width, canvas.height), null, "your drawing");
-  });
-  $("clear").addEventListener("click", clear);
-  clear();
-}
-
-// -- Colours: blue above zero, orange below, the page's own ground at zero
-
-function shade(value, most) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const ground = dark ? [34, 38, 46] : [244, 245, 247], end = value > 0 ? (dark ? [104, 176, 255] : [9, 84, 178]) : (dark ? [255, 160, 80] : [196, 84, 0]);
-  const part = most ? Math.min(Math.abs(value) / most, 1) ** 0.6 : 0;
-  return ground.map((channel, n) => Math.round(channel + part * (end[n] - channel)));
-}
-
-function columnsOf(length) {
-  return length === SIDE * SIDE ? SIDE : length > 40 ? 25 : Math.min(length, 10);
-}
-
-function paint(canvas, values, marked = -1) {
-  const columns = columnsOf(values.length), rows = Math.ceil(values.length / columns), cell = values.length === SIDE * SIDE ? 8 : 14;
-  const gap = values.length === SIDE * SIDE ? 0 : 1, pen = canvas.getContext("2d");
-  [canvas.width, canvas.height] = [columns * cell, rows * cell];
-  const most = values.reduce((largest, v) => Math.max(largest, Math.abs(v)), 0);
-  values.forEach((value, n) => {
-    pen.fillStyle = `rgb(${shade(value, most).join(",")})`;
-    pen.fillRect((n % columns) * cell, Math.floor(n / columns) * cell, cell - gap, cell - gap);
-  });
-  if (marked >= 0) {
-    pen.strokeStyle = "#e0218a"; pen.lineWidth = 2;
-    pen.strokeRect((marked % columns) * cell + 1, Math.floor(marked / columns) * cell + 1, cell - 3, cell - 3);
-  }
-}
-
-// -- Numbers in words
-
-const number = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4 ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "−");
-const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`;
-const outputs = () => (state.passed ? [...state.passed.activations.slice(1), state.passed.logits] : []);
-const probabilities = () => Array.from(logSoftmax(state.passed.logits), Math.exp);
-
-// The largest terms of a sum, the rest in one.
-function written(terms, most = 6) {
-  const sorted = terms.toSorted((one, other) => Math.abs(other.value) - Math.abs(one.value));
-  const shown = sorted.slice(0, most).map(({ text, value }) => `<li>${text} = ${number(value)}</li>`);
-  const rest = sorted.slice(most).reduce((sum, { value }) => sum + value, 0);
-  if (sorted.length > most) shown.push(`<li>and ${sorted.length - most} smaller terms, together ${number(rest)}</li>`);
-  return `<ul>${shown.join("")}</ul>`;
-}
-
-// -- What is shown
-
-function layerRow(l) {
-  const size = DATA.sizes[l], output = l === last, row = document.createElement("section");
-  row.className = "layer";
-  row.innerHTML = `
-    <h3>Layer ${l}: ${size} units</h3>
-    <div class="pair">
-      <figure><figcaption>${output ? `<var>z</var><sub>${l}</sub> = <var>W</var><sub>${l}</sub> <var>a</var><sub>${l - 1}</sub> + <var>b</var><sub>${l}</sub> (1), the logits`
-        : `<var>a</var><sub>${l}</sub> = φ(<var>W</var><sub>${l}</sub> <var>a</var><sub>${l - 1}</sub> + <var>b</var><sub>${l}</sub>) (1, 2)`}</figcaption>
-        <canvas id="a-${l}" role="img" aria-label="layer ${l}: nothing yet"></canvas></figure>
-      <figure><figcaption>${output ? `<var>δ</var><sub>${l}</sub> = <var>p</var> − <var>y</var> (5, BP1)`
-        : `<var>δ</var><sub>${l}</sub> = (<var>δ</var><sub>${l + 1}</sub> <var>W</var><sub>${l + 1}</sub>) ⊙ φ′(<var>z</var><sub>${l}</sub>) (6, BP2)`}</figcaption>
-        <canvas id="delta-${l}" role="img" aria-label="deltas of layer ${l}: press backward"></canvas></figure>
-    </div>
-    <label>look at unit <input type="number" id="unit-${l}" min="0" max="${size - 1}" value="0"></label>`;
-  for (const kind of ["a", "delta"]) row.querySelector(`#${kind}-${l}`).addEventListener("click", (event) => {
-    const box = event.target.getBoundingClientRect(), columns = columnsOf(size), rows = Math.ceil(size / columns);
-    const picked = Math.floor(((event.clientY - box.top) / box.height) * rows) * columns + Math.floor(((event.clientX - box.left) / box.width) * columns);
-    if (picked < size) look(l, picked);
-  });
-  row.querySelector("input").addEventListener("input", (event) => {
-    const picked = event.target.valueAsNumber;
-    if (Number.isInteger(picked) && picked >= 0 && picked < size) look(l, picked);
-  });
-  return row;
-}
-
-function look(layer, picked) {
-  state.unit = { layer, number: picked };
-  $(`unit-${layer}`).value = picked;
-  drawLayers();
-  unit();
-}
-
-function drawLayers() {
-  outputs().forEach((values, n) => {
-    const l = n + 1, marked = state.unit.layer === l ? state.unit.number : -1, away = values.filter((v) => Math.abs(v) > 1e-6).length;
-    paint($(`a-${l}`), values, marked);
-    $(`a-${l}`).setAttribute("aria-label", `layer ${l}: ${away} of ${values.length} units are not zero, from ${number(Math.min(...values))} to ${number(Math.max(...values))}`);
-    const delta = state.deltas?.[n];
-    paint($(`delta-${l}`), delta ?? new Float64Array(values.length), delta ? marked : -1);
-    $(`delta-${l}`).setAttribute("aria-label", delta ? `deltas of layer ${l}: from ${number(Math.min(...delta))} to ${number(Math.max(...delta))}` : `deltas of layer ${l}: press backward`);
-  });
-}
-
-function unit() {
-  const { layer: l, number: j } = state.unit, { W, b, I } = state.layers[l - 1], a = state.passed.activations[l - 1];
-  const z = state.passed.zs[l - 1][j], output = l === last, value = outputs()[l - 1][j];
-  const name = (letter, layer, index) => `<var>${letter}</var><sub>${layer}</sub>[${index}]`;
-  const terms = Array.from(a, (input, i) => ({ text: `${number(W[j * I + i])} · ${number(input)} (input ${i})`, value: W[j * I + i] * input }));
-  let text = `<h3>Unit ${j} of layer ${l}${output ? `: “${DATA.classes[j]}”` : ""}</h3>
-    <p>${name("z", l, j)} = Σ<sub>i</sub> <var>W</var><sub>${l}</sub>[${j}, i] · <var>a</var><sub>${l - 1}</sub>[i] + <var>b</var><sub>${l}</sub>[${j}] = ${number(z - b[j])} + ${number(b[j])} = <b>${number(z)}</b> (1), its strongest inputs:</p>${written(terms)}`;
-  text += output ? `<p><var>p</var>[${j}] = <b>${percent(probabilities()[j])}</b> (3)</p>`
-    : `<p>${name("a", l, j)} = φ(${number(z)}) = <b>${number(value)}</b> (2), φ′(${number(z)}) = ${number(phi.slope(z, value))}</p>`;
-  const delta = state.deltas?.[l - 1][j];
-  if (delta !== undefined) {
-    if (output) {
-      text += `<p>${name("δ", l, j)} = <var>p</var> − <var>y</var> = ${number(probabilities()[j])} − ${j === state.right ? 1 : 0} = <b>${number(delta)}</b> (5, BP1)</p>`;
-    } else {
-      const next = state.layers[l], back = Array.from(state.deltas[l], (d, k) => ({ text: `${number(d)} · ${number(next.W[k * next.I + j])} (unit ${k})`, value: d * next.W[k * next.I + j] }));
-      const sum = back.reduce((total, term) => total + term.value, 0);
-      text += `<p>${name("δ", l, j)} = (Σ<sub>k</sub> <var>δ</var><sub>${l + 1}</sub>[k] · <var>W</var><sub>${l + 1}</sub>[k, ${j}]) · φ′(${name("z", l, j)}) = ${number(sum)} · ${number(phi.slope(z, value))} = <b>${number(delta)}</b> (6, BP2), term by term:</p>${written(back, 10)}`;
-    }
-    const strongest = a.reduce((best, v, i) => (Math.abs(v) > Math.abs(a[best]) ? i : best), 0);
-    text += `<p>∂ℓ/∂<var>b</var><sub>${l}</sub>[${j}] = ${name("δ", l, j)} = <b>${number(delta)}</b> (7, BP3)<br>
-      ∂ℓ/∂<var>W</var><sub>${l}</sub>[${j}, ${strongest}] = ${name("δ", l, j)} · ${name("a", l - 1, strongest)} = ${number(delta)} · ${number(a[strongest])} = <b>${number(delta * a[strongest])}</b> (8, BP4)</p>`;
-  }
-  $("unit").innerHTML = text;
-  $("unit-weights").hidden = l !== 1;
-  if (l === 1) {
-    paint($("weights"), W.subarray(j * I, (j + 1) * I));
-    $("weights").setAttribute("aria-label", `the 784 weights of unit ${j} as an image`);
-  }
-}
-
-function bars() {
-  const p = probabilities(), best = p.indexOf(Math.max(...p));
-  $("bars").innerHTML = p.map((share, c) => `<tr${c === best ? ' class="best"' : ""}><th scope="row">${DATA.classes[c]}</th>
-    <td><span class="bar" style="width:${(100 * share).toFixed(2)}%"></span></td><td class="figure">${percent(share)}</td></tr>`).join("");
-  const loss = state.right === null ? "" : `; the loss on it is ${number(crossEntropy(state.passed.logits, state.right))} nats`;
-  $("verdict").textContent = `The network says ${DATA.classes[best]}, with ${percent(p[best])}${loss}.`;
-}
-
-// Show one layer after the other, in an order.
-function reveal(order) {
-  state.timers.splice(0).forEach(clearTimeout);
-  document.querySelectorAll(".waiting").forEach((element) => element.classList.remove("waiting")); // of one cut short
-  const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
-  order.forEach((id, n) => {
-    $(id).classList.add("waiting");
-    state.timers.push(setTimeout(() => $(id).classList.remove("waiting"), pause * (n + 1)));
-  });
-}
-
-function choose(x, label, name) {
-  if (!x) return;
-  state.x = x;
-  paint($("seen"), x);
-  $("seen").setAttribute("aria-label", `what the network sees of ${name}`);
-  document.querySelectorAll("#digits button").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.name === name)));
-  pass();
-  if (state.unit.layer === last) look(last, label ?? probabilities().indexOf(Math.max(...probabilities())));
-  answer(label);
-  reveal([...DATA.sizes.slice(1).map((_, n) => `a-${n + 1}`), "bars"]);
-}
-
-function pass() {
-  state.passed = forward(state.layers, phi, state.x);
-  state.deltas = null;
-  drawLayers();
-  bars();
-  unit();
-  $("step").disabled = true;
-}
+const chooseDigit = (n) => choose(digits[n].x, n, digits[n].label);
 
 function answer(right) {
-  state.right = right;
-  document.querySelectorAll("#answers input").forEach((input) => { input.checked = Number(input.value) === right; });
-  $("backward").disabled = right === null;
-  state.deltas = null;
-  $("step").disabled = true;
-  $("stepped").textContent = right === null ? "Choose the right answer, then press backward." : "";
-  drawLayers();
-  bars();
-  unit();
+  stop();
+  forgetQuestion();
+  Object.assign(state, { right, deltas: null, gradients: null, earlier: [], fresh: state.fresh && state.run.length < 2, run: [] });
+  show();
+}
+
+// Forward, and backward where it was pressed, with the present weights.
+function compute() {
+  state.passed = state.x && forward(state.layers, phi, state.x);
+  if (!state.deltas) return;
+  state.deltas = backward(state.layers, phi, state.passed, state.right, state.B, state.broken);
+  state.gradients = gradients(state.layers, phi, batch(), state.broken);
 }
 
 function backwardPressed() {
-  state.deltas = backward(state.layers, phi, state.passed, state.right);
-  drawLayers();
-  unit();
+  if (state.question) forgetQuestion(); // whoever has looked cannot predict any more
+  stop();
+  state.deltas = [];
+  compute();
+  if (!state.run.length) state.run = [{ loss: loss(), hits: accuracy() }];
+  show();
   reveal(DATA.sizes.slice(1).map((_, n) => `delta-${last - n}`));
-  $("step").disabled = false;
-  $("stepped").textContent = "The deltas are there, from the last layer to the first. Step moves the weights against them.";
 }
 
-function stepPressed() {
-  const lr = $("lr").valueAsNumber;
-  if (!(lr > 0)) { $("stepped").textContent = "The learning rate should be a number above 0."; return; }
-  const before = crossEntropy(state.passed.logits, state.right), hits = accuracy();
-  descend(state.layers, state.deltas, state.passed.activations, lr);
-  pass();
-  const after = crossEntropy(state.passed.logits, state.right), now = accuracy();
-  $("stepped").innerHTML = `<b>Loss on this digit: ${number(before)} before, ${number(after)} after.</b>
-    Accuracy on ${sample.length} test images: ${percent(hits)} before, ${percent(now)} after.`;
+// The learning rate; null, with a sentence, if it is none.
+function rate() {
+  const lr = $("lr").valueAsNumber, right = lr > 0 && Number.isFinite(lr);
+  if (!right) $("stepped").textContent = "The learning rate should be a number above 0.";
+  return right ? lr : null;
 }
 
-function start() {
+function stepOnce() {
+  descend(state.layers, state.gradients, rate());
+  compute();
+  state.run.push({ loss: loss(), hits: accuracy() });
+}
+
+// One step, the others after pauses; the sentence comes at the end.
+function steps(count, pause, from = state.run.length - 1) {
+  if (!rate()) return;
+  if (!state.timer) state.todo = 0;
+  state.todo += count;
+  if (!state.timer) nextStep(pause, from);
+}
+
+function nextStep(pause, from) {
+  stepOnce();
+  state.todo = Number.isFinite(state.run.at(-1).loss) ? state.todo - 1 : 0;
+  state.timer = state.todo ? setTimeout(nextStep, pause, pause, from) : null;
+  show();
+  tellSteps(from);
+}
+
+function tellSteps(from) {
+  const [before, after] = [state.run[from], state.run.at(-1)], taken = state.run.length - 1 - from;
+  $("stepped").setAttribute("aria-busy", String(Boolean(state.todo)));
+  $("stepped").innerHTML = `<b>Loss on this digit: ${number(before.loss)} before, ${number(after.loss)} after ${taken} ${taken === 1 ? "step" : "steps"}.</b>
+    Accuracy on ${sample.length} test images: ${percent(before.hits)} before, ${percent(after.hits)} after.${Number.isFinite(after.loss) ? "" : " The run has diverged; reset brings back the trained weights."}`;
+}
+
+function stop() {
+  clearTimeout(state.timer);
+  Object.assign(state, { timer: null, todo: 0 });
+}
+
+function playPressed() {
+  if (!state.timer) { steps(MOST_STEPS, PAUSE); return; }
+  stop();
+  show();
+  $("stepped").setAttribute("aria-busy", "false");
+}
+
+// The trained weights again, with the digit; a run with nothing broken becomes the faint curve.
+function startAgain(change = {}) {
+  stop();
+  forgetQuestion();
+  const earlier = state.run.length > 1 && !state.broken ? state.run : state.earlier;
+  Object.assign(state, change, { layers: trained(), earlier, run: [], fresh: true });
+  compute();
+  if (state.deltas) state.run = [{ loss: loss(), hits: accuracy() }];
+  $("stepped").textContent = `The trained weights are back: ${percent(state.run[0]?.hits ?? accuracy())} of ${sample.length} test images right.${state.earlier.length ? " The faint curve is the last run with nothing broken." : ""}`;
+  show();
+}
+
+// -- The address: #digit=3&layer=2&unit=65&steps=10, and what differs from the start
+
+function address() {
+  const kept = new URLSearchParams(), { digit, right, unit, run } = state, drawn = digit === null;
+  if (!drawn) kept.set("digit", digit + 1);
+  if (!drawn && right !== digits[digit].label) kept.set("answer", right);
+  kept.set("layer", unit.layer);
+  kept.set("unit", unit.number);
+  if (state.broken) kept.set("broken", state.broken);
+  if (state.B > 1) kept.set("batch", state.B);
+  if ($("lr").value !== $("lr").defaultValue) kept.set("lr", $("lr").value);
+  if (state.deltas && state.fresh && !drawn) kept.set("steps", run.length - 1);
+  window.history.replaceState(null, "", `#${kept}`);
+}
+
+function readAddress() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  const whole = (key, least, most) => (/^\d{1,4}$/.test(kept.get(key) ?? "") && kept.get(key) >= least && kept.get(key) <= most ? Number(kept.get(key)) : null);
+  const digit = whole("digit", 1, digits.length), layer = whole("layer", 0, last), count = whole("steps", 0, MOST_STEPS);
+  state.broken = Object.hasOwn(BROKEN, kept.get("broken")) ? kept.get("broken") : null;
+  state.B = whole("batch", 1, OTHERS + 1) === OTHERS + 1 ? OTHERS + 1 : 1;
+  const lr = Number(kept.get("lr"));
+  $("lr").value = lr > 0 && Number.isFinite(lr) ? lr : $("lr").defaultValue;
+  Object.assign(state, { layers: trained(), fresh: true, run: [] });
+  const unit = layer === null ? null : whole("unit", 0, DATA.sizes[layer] - 1);
+  if (unit !== null) state.unit = { layer, number: unit };
+  chooseDigit(digit === null ? DATA.start : digit - 1);
+  if (unit !== null) look(layer, unit);
+  const other = whole("answer", 0, DATA.classes.length - 1);
+  if (other !== null) answer(other);
+  if (count === null) return;
+  backwardPressed();
+  if (count) steps(count, 0);
+}
+
+// -- The start
+
+function digitButton({ x, label }, n) {
+  const button = document.createElement("button"), canvas = document.createElement("canvas");
+  button.type = "button";
+  button.setAttribute("aria-label", `test image ${n + 1}: ${DATA.classes[label]}`);
+  paint(canvas, x);
+  button.append(canvas);
+  button.addEventListener("click", () => chooseDigit(n));
+  return button;
+}
+
+function followLink(event) {
+  const unit = event.target.closest("button[data-layer]"), equation = event.target.closest('a[href^="#eq-"]');
+  if (unit) look(Number(unit.dataset.layer), Number(unit.dataset.unit));
+  if (!equation) return;
+  event.preventDefault(); // the address keeps what is shown
+  const target = document.querySelector(equation.getAttribute("href"));
+  $("equations").open = true;
+  target.scrollIntoView({ block: "center" });
+  target.focus({ preventScroll: true });
+}
+
+function fill() {
   $("layers").append(...DATA.sizes.slice(1).map((_, n) => layerRow(n + 1)));
-  digits.forEach(({ x, label }, n) => {
-    const button = document.createElement("button"), canvas = document.createElement("canvas"), name = `test image ${n + 1}`;
-    button.type = "button"; button.dataset.name = name;
-    button.setAttribute("aria-label", `${name}: ${DATA.classes[label]}`);
-    paint(canvas, x);
-    button.append(canvas);
-    button.addEventListener("click", () => choose(x, label, name));
-    $("digits").append(button);
-  });
+  $("digits").append(...digits.map(digitButton));
   $("answers").innerHTML += DATA.classes.map((name, c) => `<label><input type="radio" name="answer" value="${c}"> ${name}</label>`).join("");
-  $("answers").addEventListener("change", (event) => answer(Number(event.target.value)));
-  $("backward").addEventListener("click", backwardPressed);
-  $("step").addEventListener("click", stepPressed);
-  $("reset").addEventListener("click", () => {
-    state.layers = trained();
-    pass();
-    $("stepped").textContent = `The trained weights are back: ${percent(accuracy())} of ${sample.length} test images right.`;
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    document.querySelectorAll("#digits canvas").forEach((canvas, n) => paint(canvas, digits[n].x));
-    paint($("seen"), state.x);
-    drawLayers();
-    unit();
-  });
-  pad();
-  choose(digits[DATA.start].x, digits[DATA.start].label, `test image ${DATA.start + 1}`);
+  $("output-deltas").innerHTML = DATA.classes.map((name, c) => `<button type="button" class="plain" data-layer="${last}" data-unit="${c}">${name}: <span>–</span></button>`).join("");
+  $("broken").innerHTML = `<option value="">nothing</option>${Object.entries(BROKEN).map(([key, what]) => `<option value="${key}">${key}: ${what}</option>`).join("")}`;
+  $("batch").innerHTML = `<option value="1">this digit (B = 1)</option><option value="${OTHERS + 1}">this digit and ${OTHERS} other test images (B = ${OTHERS + 1})</option>`;
 }
 
-start();
+function listen() {
+  const on = (id, type, called) => $(id).addEventListener(type, called);
+  on("answers", "change", (event) => answer(Number(event.target.value)));
+  on("backward", "click", backwardPressed);
+  on("step", "click", () => steps(1, 0));
+  on("steps", "click", () => steps(10, 0));
+  on("play", "click", playPressed);
+  on("reset", "click", () => startAgain());
+  on("lr", "change", () => { if (rate() && state.run.length > 1) startAgain(); else address(); });
+  on("broken", "change", (event) => startAgain({ broken: event.target.value || null }));
+  on("batch", "change", (event) => startAgain({ B: Number(event.target.value) }));
+  on("ask", "click", nextQuestion);
+  on("options", "click", (event) => { if (event.target.dataset.option) judge(Number(event.target.dataset.option)); });
+  DATA.sizes.forEach((_, l) => on(`unit-${l}`, "input", () => typed(l)));
+  onSquare($("seen"), 0);
+  document.addEventListener("click", followLink);
+  window.addEventListener("hashchange", readAddress);
+  DARK.addEventListener("change", () => {
+    document.querySelectorAll("#digits canvas").forEach((canvas, n) => paint(canvas, digits[n].x));
+    show();
+  });
+  let open = false; // the fold, before printing
+  window.addEventListener("beforeprint", () => { open = $("equations").open; $("equations").open = true; });
+  window.addEventListener("afterprint", () => { $("equations").open = open; });
+}
+
+fill();
+listen();
+pad($("pad"), $("clear"), (x) => choose(x, null, null), () => choose(null, null, null));
+tinyNetwork();
+readAddress();

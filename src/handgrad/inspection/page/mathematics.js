@@ -1,6 +1,7 @@
 "use strict";
-// The four equations for one example (B = 1), in the names and numbers of docs/derivation.md. The second writing of what
-// backprop.py and loss.py hold; tests/test_inside_lesson.py compares the two. A layer is {W, b, O, I}: W by rows, (O, I).
+// The four equations in the names and numbers of docs/derivation.md, for one example of a batch of B. The second writing of
+// what backprop.py, losses.py and gradcheck.py hold; tests/inspection/test_explain.py compares the two. A layer is
+// {W, b, O, I}: W by rows, (O, I).
 
 // Each activation beside its derivative: a = of(z), phi'(z) = slope(z, a).   (11 - 17)
 function activation(name, negativeSlope) {
@@ -25,14 +26,15 @@ function normal(z) {
   return z < 0 ? tail : 1 - tail;
 }
 
+// Zeros (black pixels, units that are off) add nothing to a sum.
+function nonzero(values) {
+  return Array.from(values.keys()).filter((i) => values[i] !== 0);
+}
+
 // z = W a + b   (1)
 function preActivation({ W, b, O, I }, a) {
-  const z = new Float64Array(O);
-  for (let o = 0; o < O; o++) {
-    let sum = b[o];
-    for (let i = 0; i < I; i++) sum += W[o * I + i] * a[i];
-    z[o] = sum;
-  }
+  const z = Float64Array.from(b), on = nonzero(a);
+  for (let o = 0; o < O; o++) for (const i of on) z[o] += W[o * I + i] * a[i];
   return z;
 }
 
@@ -58,38 +60,81 @@ function crossEntropy(logits, right) {
   return -logSoftmax(logits)[right];
 }
 
-// delta_L = p - y   (BP1, 5)
-function outputDelta(logits, right) {
-  return logSoftmax(logits).map((logP, c) => Math.exp(logP) - (c === right ? 1 : 0));
+// delta_L = (p - y) / B   (BP1, 5)
+function outputDelta(logits, right, B) {
+  return logSoftmax(logits).map((logP, c) => (Math.exp(logP) - (c === right ? 1 : 0)) / B);
 }
 
 // delta_l = (delta_(l+1) W_(l+1)) * phi'(z_l)   (BP2, 6)
-function hiddenDelta(deltaNext, { W, O, I }, phi, z, a) {
+function hiddenDelta(deltaNext, { W, I }, phi, z, a) {
   const delta = new Float64Array(I);
-  for (let o = 0; o < O; o++) for (let i = 0; i < I; i++) delta[i] += deltaNext[o] * W[o * I + i];
+  for (const o of nonzero(deltaNext)) for (let i = 0; i < I; i++) delta[i] += deltaNext[o] * W[o * I + i];
   return delta.map((sum, i) => sum * phi.slope(z[i], a[i]));
 }
 
-// delta_1 ... delta_L; dLoss/db_l is delta_l itself   (BP3, 7)
-function backward(layers, phi, { zs, activations, logits }, right) {
-  const deltas = [outputDelta(logits, right)];
+// delta_1 ... delta_L of one example of a batch of B; broken: a key of BROKEN
+function backward(layers, phi, { zs, activations, logits }, right, B = 1, broken = null) {
+  const used = brokenActivation(phi, broken), deltas = [outputDelta(logits, right, broken === "BP1" ? 1 : B)];
   for (let l = layers.length - 2; l >= 0; l--) {
-    deltas.unshift(hiddenDelta(deltas[0], layers[l + 1], phi, zs[l], activations[l + 1]));
+    deltas.unshift(hiddenDelta(deltas[0], layers[l + 1], used, zs[l], activations[l + 1]));
   }
   return deltas;
 }
 
-// dLoss/dW_l = delta_l a_(l-1), an outer product   (BP4, 8)
-function weightGradient(delta, a) {
-  const gradient = new Float64Array(delta.length * a.length);
-  delta.forEach((d, o) => a.forEach((value, i) => { gradient[o * a.length + i] = d * value; }));
-  return gradient;
+// dLoss/db_l = sum_b delta_l (BP3, 7) and dLoss/dW_l = sum_b delta_l a_(l-1), outer products (BP4, 8), of a batch of {x, label}
+function gradients(layers, phi, batch, broken = null) {
+  const sums = layers.map(({ W, b }) => ({ W: new Float64Array(W.length), b: new Float64Array(b.length) })), B = batch.length;
+  for (const { x, label } of batch) {
+    const passed = forward(layers, phi, x), deltas = backward(layers, phi, passed, label, B, broken);
+    sums.forEach(({ W, b }, l) => {
+      addOuter(W, deltas[l], weightInput(passed, l, broken));
+      deltas[l].forEach((d, o) => { b[o] += broken === "BP3" ? d / B : d; });
+    });
+  }
+  return sums;
+}
+
+// What layer l + 1 multiplies its deltas by: a_l
+function weightInput({ zs, activations }, l, broken) {
+  return broken === "BP4" && l > 0 ? zs[l - 1] : activations[l];
+}
+
+function addOuter(W, delta, a) {
+  const on = nonzero(a);
+  for (const o of nonzero(delta)) for (const i of on) W[o * a.length + i] += delta[o] * a[i];
 }
 
 // W <- W - lr dLoss/dW, b <- b - lr dLoss/db, in place
-function descend(layers, deltas, activations, lr) {
-  layers.forEach(({ W, b }, l) => {
-    weightGradient(deltas[l], activations[l]).forEach((slope, n) => { W[n] -= lr * slope; });
-    deltas[l].forEach((slope, o) => { b[o] -= lr * slope; });
+function descend(layers, gradients, lr) {
+  layers.forEach((layer, l) => {
+    for (const part of ["W", "b"]) gradients[l][part].forEach((slope, n) => { layer[part][n] -= lr * slope; });
   });
+}
+
+// The terms that can be broken, as in gradcheck.py
+const BROKEN = {
+  BP1: "δ_L = p − y, the division by B left out",
+  BP2: "δ_l without the factor φ′(z_l)",
+  BP3: "∂ℓ/∂b_l as the mean over the batch in place of the sum",
+  BP4: "∂ℓ/∂W_l with z_(l−1) in place of a_(l−1)",
+  phi: "φ′(a_l) in place of φ′(z_l)",
+};
+const CONSEQUENCES = {
+  BP1: "Every gradient is B times too large, as if the learning rate were.",
+  BP2: "Units that are off or saturated get deltas as if they were not, and pass them on.",
+  BP3: "The biases learn B times too slowly; the weights make up for it, so that the curves hardly show it.",
+  BP4: "Inputs count with z in place of a: a unit that is off moves the weights too.",
+  phi: "The slope is taken at the wrong place: too flat or too steep, layer after layer.",
+};
+
+function brokenActivation(phi, broken) {
+  if (broken === "BP2") return { of: phi.of, slope: () => 1 };
+  if (broken === "phi") return { of: phi.of, slope: (z, a) => phi.slope(a, phi.of(a)) };
+  return phi;
+}
+
+// max |ours - right| / max |right|
+function relativeError(ours, right) {
+  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return largest(ours.map((value, n) => value - right[n])) / (largest(right) || 1);
 }
