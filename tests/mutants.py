@@ -61,6 +61,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "training/idx_files": ["training/data", "cli/options"],
     "training/layer_stats": ["training/layer_stats"],
     "training/manual": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
+    "training/mnist": ["training/data", "cli/options"],
     "training/matmul": ["training/matmul"],
     "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
     "training/run": ["cli/train", "training/layer_stats"],

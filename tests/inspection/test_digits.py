@@ -65,7 +65,7 @@ def test_clothes_are_not_prepared_as_digits(
     """A network of Fashion-MNIST, whose files MNIST's stand in for: its own images give its own answers."""
     root = tmp_path / "data"
     root.mkdir()
-    (root / "FashionMNIST", (28, 28)).symlink_to(tiny_mnist / "MNIST")
+    (root / "FashionMNIST").symlink_to(tiny_mnist / "MNIST")
     options = ["data=fashion_mnist", f"data.root={root}", "network.hidden_sizes=[30]", "logger=none"]
     assert run_script(*options, "trainer.max_epochs=2", "hydra.run.dir=run")[0] == 0
     (tmp_path / "own").mkdir()

@@ -120,7 +120,7 @@ def test_command_checks_a_trained_network_with_its_own_penalty(run_script: RunSc
 
 def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script: RunScript, tiny_mnist: Path) -> None:
     status, printed = run_script("batch=1281", f"data.root={tiny_mnist}", script="check.py")
-    assert (status, "batch=1281 is more than the 1280 training images" in printed) == (1, True)
+    assert (status, "batch=1281 is more than the 1280 training examples" in printed) == (1, True)
     status, printed = run_script("inject_bug=BP5", script="check.py")
     assert (status, "invalid value inject_bug=BP5: must be 'BP1', 'BP2'" in printed) == (1, True)
 

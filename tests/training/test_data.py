@@ -400,7 +400,7 @@ def test_images_that_cannot_be_used_are_described(root: Path, content: bytes, wo
 
 def test_class_with_one_image_cannot_be_split(root: Path) -> None:
     own_data(root, torch.cat([torch.arange(40, dtype=torch.uint8) % 9, torch.tensor([9], dtype=torch.uint8)]))
-    with pytest.raises(UserError, match=r"data.val_size=20 needs two images of every class.*class 9 has one"):
+    with pytest.raises(UserError, match=r"data.val_size=20 needs two examples of every class.*class 9 has one"):
         load(root, val_size=20)
     assert len(load(root).sets["train"].rows) == 41
 

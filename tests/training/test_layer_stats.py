@@ -132,8 +132,8 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
         assert (
             len(board.Histograms(f"layer_{number}/delta")) == len(board.Histograms(f"layer_{number}/activation")) == 4
         )
-    assert len(board.Examples("layer_1/weights")) == 4
-    assert [event.step for event in board.Examples("confusion_by_epoch/test")] == [19, 39, 59]
+    assert len(board.Images("layer_1/weights")) == 4
+    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
 
 
 def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
@@ -188,7 +188,7 @@ def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
     board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0})
     board.Reload()
     assert [event.step for event in board.Scalars("layer_1/delta_norm")] == [0, 19, 39, 59]
-    assert [event.step for event in board.Examples("confusion_by_epoch/test")] == [19, 39, 59]
+    assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
 
 
 def test_confusion_picture_has_true_classes_as_rows() -> None:

@@ -40,6 +40,7 @@ def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Class
     torch.manual_seed(0)
     parts: dict[str, Any] = {
         "network": MLP([784, 30, 20, 10, 10]),
+        "classes": 10,
         "regularizer": L2(1e-3),
         "optimizer": OPTIMIZERS["momentum"],
         "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
