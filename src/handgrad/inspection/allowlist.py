@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, targets_in
+from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
-from handgrad.text import format_value, texts_in
+from handgrad.text import format_value, targets_in, texts_in
 
 
 class Arguments(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
