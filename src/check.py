@@ -131,7 +131,7 @@ def show_class(rows: "list[list[str]]", folder: Path) -> None:
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / VERDICTS, rows)
-    table = Table(*rows[0])
+    table = Table(*(heading.replace("_", " ") for heading in rows[0]))  # can be broken
     for row in rows[1:]:
         table.add_row(*row)
     table_console().print(table)

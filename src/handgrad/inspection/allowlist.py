@@ -32,6 +32,13 @@ class Partial(Arguments):
     partial: Literal[True] = Field(alias="_partial_")
 
 
+class FileOfFunctions(Partial):
+    """Arguments of the engine with a student's functions, whose file is read only for training."""
+
+    file: str
+    sha256: str
+
+
 class NetworkArguments(Network, extra="forbid"):
     """Arguments of the perceptron."""
 
@@ -63,7 +70,11 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
         **dict.fromkeys((f"handgrad.nn.activations.{name}" for name in WITHOUT_ARGUMENTS), Arguments),
         "handgrad.nn.activations.LeakyReLU": NegativeSlope,
     },
-    "engine": {"handgrad.training.modules.AutogradModule": Partial, "handgrad.training.manual.ManualModule": Partial},
+    "engine": {
+        "handgrad.training.modules.AutogradModule": Partial,
+        "handgrad.training.manual.ManualModule": Partial,
+        "handgrad.training.mine.MineModule": FileOfFunctions,
+    },
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
     "data": {"handgrad.training.data.MNISTDataModule": DataArguments},
     "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},

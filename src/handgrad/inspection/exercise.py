@@ -208,8 +208,7 @@ def complaint(
     """Say briefly and in full what is wrong with an outcome; None if nothing is."""
     right = case.right[name]
     if isinstance(result, BaseException):
-        line = handin.line_of(result, function)
-        return f"{type(result).__name__}, line {line}", f"{handin.describe(result, source, function)}."
+        return handin.describe_briefly(result, function), f"{handin.describe(result, source, function)}."
     if isinstance(result, Overwritten):
         argument = ARGUMENTS[name][result.argument]
         sentence = f"overwrites its argument {argument}: make a new tensor, e.g. {argument} * 2, not {argument} *= 2."

@@ -27,12 +27,12 @@ from handgrad.text import escape_control
 from handgrad.training import handin
 
 LIMIT = 10.0  # seconds for the file's import, and for each function
-GRACE = 60.0  # seconds more for the process as a whole, until it is killed
+GRACE = 20.0  # seconds more for the process as a whole, until it is killed
 STUCK = re.compile(rf'File "{re.escape(handin.CODE)}", line (\d+)')
 
 
 def found(path: Path) -> dict[str, Path]:
-    """Find the file, or a folder's hand-ins: who -> file, for `who.py` and `who/anything.py`.
+    """Find the file, or a folder's hand-ins: who -> file, for `who.py` and `who/my_backprop.py`.
 
     Raises:
         UserError: there is none.
@@ -40,10 +40,13 @@ def found(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         handin.read(path)
         return {path.name: path}
-    files = sorted([*path.glob("*.py"), *path.glob("*/*.py")])
+    files = {file.stem: file for file in sorted(path.glob("*.py"))}
+    for folder in sorted(path.glob("*/")):
+        inside = sorted(folder.glob("*.py"))
+        files |= {folder.name + (f"/{file.stem}" if len(inside) > 1 else ""): file for file in inside}
     if not files:
-        raise UserError(f"{path} holds no hand-ins: a file NAME.py each, or a folder each with a file in it")
-    return {escape_control(file.relative_to(path).with_suffix("").as_posix()): file for file in files}
+        raise UserError(f"{path} holds no hand-ins: name them WHO.py or WHO/my_backprop.py")
+    return {escape_control(who): file for who, file in files.items()}
 
 
 def judge_files(
@@ -160,9 +163,9 @@ def judge_here(path: str, cases: str, report: str, stuck: str, limit: str, *name
         try:
             module = handin.execute(source)
         except BaseException as error:
-            brief, full = f"{type(error).__name__}, line {handin.line_of(error)}", handin.describe(error, source)
             for name in names:
-                tell(Verdict(name, False, brief, full)._asdict())
+                full = f"{handin.describe(error, source)}."
+                tell(Verdict(name, False, handin.describe_briefly(error), full)._asdict())
             return
         tell({})
         for name in names:

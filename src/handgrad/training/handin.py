@@ -93,3 +93,9 @@ def describe(error: BaseException, source: bytes, function: Callable[..., Any] |
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     name = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return f"{quoted(source, line_of(error, function))}: {shortened(escape_control(name), 400)}"
+
+
+def describe_briefly(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """Name the error and the line: "IndexError, line 12"."""
+    line = line_of(error, function)
+    return type(error).__name__ + (f", line {line}" if line else "")
