@@ -1,12 +1,16 @@
 """Oracle: functions written here: right ones for every activation, and wrong ones with the mistake that each makes."""
 
+import csv
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import ACTIVATIONS
+from conftest import ACTIVATIONS, RunScript
+from handgrad.errors import UserError
 from handgrad.inspection import exercise, judging
 from handgrad.inspection.exercise import Case, Verdict
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
@@ -242,3 +246,113 @@ def test_crash_costs_one_function(tmp_path: Path, saved: Path) -> None:
     (tmp_path / "mine.py").write_bytes(written(weight_gradient=body))
     briefs = [verdict.brief for verdict in judging.judge_file(tmp_path / "mine.py", saved, True)]
     assert briefs == ["right"] * 5 + ["ended the process", "right"]
+
+
+def checked(run_script: RunScript, tiny_mnist: Path, *words: str) -> tuple[int, str]:
+    """Run the command on the small data."""
+    return run_script(*words, f"data.root={tiny_mnist}", script="check.py")
+
+
+def test_command_writes_a_file_to_fill_in_and_judges_it(run_script: RunScript, tiny_mnist: Path) -> None:
+    assert run_script("mine=new", "activation=tanh", script="check.py")[0] == 0
+    text = Path("my_backprop.py").read_text(encoding="utf-8")
+    assert all(f"\ndef {name}(" in text for name in handin.FUNCTIONS)
+    assert "a = tanh(z)        (12)" in text
+    assert "1 - a^2" not in text  # the derivative is for the student to find
+    status, printed = run_script("mine=new", script="check.py")
+    assert (status, "my_backprop.py exists already" in printed) == (1, True)
+    status, printed = checked(run_script, tiny_mnist, "mine=my_backprop.py", "activation=tanh")
+    assert (status, printed.count("not written yet")) == (1, 7)
+    assert printed.rstrip().endswith("0 of 7 functions are right")
+    Path("my_backprop.py").write_bytes(written(weight_gradient=returning("weight_gradient", "a.T @ delta")))
+    status, printed = checked(run_script, tiny_mnist, "mine=my_backprop.py")
+    assert (status, "It looks like this mistake: transposed." in printed) == (1, True)
+    assert printed.rstrip().endswith("6 of 7 functions are right")
+    Path("my_backprop.py").write_bytes(written())
+    status, printed = checked(run_script, tiny_mnist, "mine=my_backprop.py")
+    assert (status, printed.rstrip().endswith("7 of 7 functions are right")) == (0, True)
+    assert "nothing.py is missing" in checked(run_script, tiny_mnist, "mine=nothing.py")[1]
+
+
+@pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
+def test_template_is_a_program_that_names_its_activation(tmp_path: Path, phi: Activation) -> None:
+    option = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(phi).__name__).lower()
+    source = exercise.write_template(tmp_path, phi, option).read_bytes()
+    module = handin.execute(source)
+    for name in handin.FUNCTIONS:
+        assert handin.is_blank(source, name)
+        assert re.search(r"\((BP\d, )?\d+\)", str(getattr(module, name).__doc__))
+        assert not re.search(r"\$|phi' =", str(getattr(module, name).__doc__))
+    assert f"Activation: {option}." in str(module.phi.__doc__)
+    assert "a = " in str(module.phi.__doc__)
+    assert max(map(len, handin.lines_of(source))) <= 130
+    with pytest.raises(UserError, match=r"nowhere/my_backprop.py"):
+        exercise.write_template(tmp_path / "nowhere", phi, option)
+
+
+@pytest.mark.slow
+def test_folder_of_hand_ins_gives_a_table_whatever_is_in_it(
+    run_script: RunScript, tiny_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging.judge_file, "__defaults__", (1.0,))
+    monkeypatch.setattr(judging, "GRACE", 4.0)
+    sleep = "import os, time, faulthandler\nfaulthandler.cancel_dump_traceback_later()\n"
+    endings = {
+        "anna": b"",
+        "ben": b"import sys\nsys.exit(0)\n",
+        "cleo": b"while True: print('x' * 1000)\n",
+        "dan": b"import os, time\nif os.fork() == 0:\n    time.sleep(1000)\n",
+        "eve": f"{sleep}time.sleep(1000)\n".encode(),
+        "fay": b"import os\nos.kill(os.getpid(), 9)\n",
+        "gus": b"def phi(:\n",
+    }
+    Path("handins/hal").mkdir(parents=True)
+    for who, ending in endings.items():
+        Path(f"handins/{who}.py").write_bytes(written() + ending)
+    Path("handins/hal/my_backprop.py").write_bytes(written(output_delta=returning("output_delta", "p - y")))
+    Path("handins/ida.py").symlink_to("gone")
+    status, printed = checked(run_script, tiny_mnist, "mine=handins")
+    assert status == 0
+    text = Path("handins/verdicts.csv").read_text(encoding="utf-8")
+    rows = {row["who"]: row for row in csv.DictReader(text.splitlines())}
+    assert {who: row["points"] for who, row in rows.items()} == dict.fromkeys(
+        ["ben", "cleo", "eve", "fay", "gus", "ida"], "0"
+    ) | {
+        "anna": "7",
+        "dan": "7",
+        "hal": "6",
+    }
+    line = written().count(b"\n")
+    assert {who: row["phi"] for who, row in rows.items() if row["points"] == "0"} == {
+        "ben": f"SystemExit, line {line + 2}",
+        "cleo": f"endless, line {line + 1}",
+        "eve": "did not end",
+        "fay": "ended the process",
+        "gus": f"SyntaxError, line {line + 1}",
+        "ida": "no file",
+    }
+    assert rows["hal"]["output_delta"] == "not divided by B"
+    assert "not divided" in printed
+    assert "xxx" not in printed
+    assert "verdicts.csv" in printed
+    Path("empty").mkdir()
+    assert "empty holds no hand-ins" in checked(run_script, tiny_mnist, "mine=empty")[1]
+
+
+def test_processes_of_a_hand_in_are_gone_with_it(tmp_path: Path, saved: Path) -> None:
+    fork = f"import os, time\nif os.fork() == 0:\n    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+    (tmp_path / "mine.py").write_bytes(written() + f"{fork}    time.sleep(1000)\ntime.sleep(0.3)\n".encode())
+    judging.judge_file(tmp_path / "mine.py", saved, True)
+    number, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    while subprocess.run(["ps", "-o", "stat=", "-p", str(number)], capture_output=True).stdout.strip() not in (
+        b"",
+        b"Z",
+    ):
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.05)
+
+
+def test_exercise_needs_two_hidden_layers(run_script: RunScript, tiny_mnist: Path) -> None:
+    Path("mine.py").write_bytes(written())
+    status, printed = checked(run_script, tiny_mnist, "mine=mine.py", "network.hidden_sizes=[30]")
+    assert (status, "needs a network with two hidden layers" in printed) == (1, True)

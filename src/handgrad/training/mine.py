@@ -15,6 +15,7 @@ from handgrad.errors import UserError
 from handgrad.nn.backprop import FactoredGradient, pre_activation
 from handgrad.nn.losses import cross_entropy, log_softmax
 from handgrad.nn.optimizers import FactoredSGD, step_sizes
+from handgrad.process import SIGNALLED
 from handgrad.training import handin
 from handgrad.training.data import Batch
 from handgrad.training.manual import ManualModule
@@ -63,8 +64,8 @@ class MineModule(ManualModule):
         self.source = self.read()
         try:
             module = handin.execute(self.source)
-        except Exception as error:
-            raise UserError(f"{self.file}, {handin.describe(error, self.source)}") from None
+        except (Exception, SystemExit) as error:
+            raise self.blamed(error) from None
         self.functions = {name: handin.find(module, name) for name in handin.FUNCTIONS}
         weight = self.network.weights[0]
         x = torch.rand(EXAMPLES, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
@@ -75,6 +76,13 @@ class MineModule(ManualModule):
             log.warning("%s: phi is not the activation with which the network is scored: activation=...", self.file)
         return configured
 
+    def blamed(self, error: BaseException, name: str | None = None) -> BaseException:
+        """Return the error to raise for one of the student's code: a sentence, unless a signal ended the command."""
+        if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > SIGNALLED:
+            return error
+        where = f"{self.file}, {name}" if name else self.file
+        return UserError(f"{where}, {handin.describe(error, self.source, self.functions.get(name or ''))}")
+
     def call(self, name: str, shape: Sequence[int], *arguments: Any) -> Tensor:
         """Call a student's function.
 
@@ -83,9 +91,8 @@ class MineModule(ManualModule):
         """
         try:
             result = self.functions[name](*arguments)
-        except Exception as error:
-            told = handin.describe(error, self.source, self.functions[name])
-            raise UserError(f"{self.file}, {name}, {told}") from None
+        except (Exception, SystemExit) as error:
+            raise self.blamed(error, name) from None
         if not isinstance(result, Tensor) or result.shape != shape:
             what = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
             raise UserError(f"{self.file}, {name} returned {what}, not a tensor of shape {tuple(shape)}")
