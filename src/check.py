@@ -117,7 +117,8 @@ def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
     ((_, verdicts),) = judged
     for verdict in verdicts:
         style = "green" if verdict.right else "red"
-        table_console().print(f"{verdict.function}: {verdict.full}", style=style, soft_wrap=True)
+        found = verdict.full if verdict.brief == verdict.full else f"wrong: {verdict.full}"
+        table_console().print(f"{verdict.function}: {found}", style=style, soft_wrap=True)
     right = f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} functions are right"
     if not all(verdict.right for verdict in verdicts):
         raise UserError(right)

@@ -223,8 +223,8 @@ def complaint(
         return f"shape {shapes[0]}", f"returns {tuple(result.shape)}, that is {shapes[0]}, in place of {shapes[1]}."
     if result.dtype != right.dtype:
         kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (result, right)]
-        first = ARGUMENTS[name][0]
-        return f"dtype {kinds[0]}", f"returns {kinds[0]} for arguments of {kinds[1]}: convert it, .to({first}.dtype)."
+        convert = f"returns {kinds[0]} for arguments of {kinds[1]}: convert it, .to({ARGUMENTS[name][0]}.dtype)."
+        return f"dtype {kinds[0]}", f"{'the numbers are right, but it ' if equal(result, right) else ''}{convert}"
     if equal(result, right):
         return None
     index, ours, theirs = first_wrong(result, right)
