@@ -272,7 +272,9 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(
+            str(error).splitlines()[0].removeprefix("UserError raised while resolving interpolation: ")
+        ) from None
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import RunScript, record_of
 from handgrad.identity import content_hash
+from handgrad.training import handin
 from handgrad.training.mine import MineModule
 
 SOURCE = """import torch
@@ -60,7 +61,8 @@ def test_network_learns_by_the_students_functions_alone(run_script: RunScript) -
 
 
 def test_run_keeps_its_file_and_is_opened_without_executing_it(run_script: RunScript, tiny_mnist: Path) -> None:
-    Path("mine.py").write_text(SOURCE + "with open('executed', 'a') as file: file.write('once ')\n")
+    source = SOURCE + "with open('executed', 'a') as file: file.write('once ')\n"
+    Path("mine.py").write_bytes(f"# coding: latin-1\r\n# größer\r\n{source}".encode("latin-1"))
     assert run_script(*RUN, "diagnostics=layers")[0] == 0
     assert Path("executed").read_text() == "once "
     assert Path("run/my_backprop.py").read_bytes() == Path("mine.py").read_bytes()
@@ -115,14 +117,23 @@ def test_mine_changes_no_run_of_another_engine(run_script: RunScript) -> None:
         (("delta.sum(0)", "None"), "bias_gradient returned None, not a tensor"),
         (("import torch", "import torch; 1 / 0"), "mine.py, line 1, `import torch; 1 / 0`: ZeroDivisionError"),
         (("def phi(z):", "def phi(z:"), "line 2"),
+        (
+            ("import torch", "import torch\nwhile True: pass"),
+            "mine.py, line 2, `while True: pass`: TimeoutError: still running",
+        ),
+        (
+            ("return torch.tanh(z)", "\n  while True: z"),
+            "mine.py, phi, line 3, `while True: z`: TimeoutError: still running",
+        ),
         (("import torch", "import torch; quit()"), "mine.py, line 1, `import torch; quit()`: SystemExit"),
         (("parameter - lr * gradient", "quit(5)"), "mine.py, update, line 8"),
     ],
     ids=str,
 )
 def test_file_that_cannot_train_is_refused_before_an_epoch(
-    run_script: RunScript, change: tuple[str, str], told: str
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], told: str
 ) -> None:
+    monkeypatch.setattr(handin, "LIMIT", 1.0)
     Path("mine.py").write_text(SOURCE.replace(*change))
     status, printed = run_script(*RUN)
     assert status == 1

@@ -26,7 +26,6 @@ from handgrad.nn.activations import Activation
 from handgrad.text import escape_control
 from handgrad.training import handin
 
-LIMIT = 10.0  # seconds for the file's import, and for each function
 GRACE = 20.0  # seconds more for the process as a whole, until it is killed
 STUCK = re.compile(rf'File "{re.escape(handin.CODE)}", line (\d+)')
 
@@ -69,7 +68,7 @@ def judge_files(
         return list(zip(files, pool.map(lambda file: judge_file(file, saved, quiet), files.values()), strict=True))
 
 
-def judge_file(path: Path, cases: Path, quiet: bool, limit: float = LIMIT) -> list[Verdict]:
+def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT) -> list[Verdict]:
     """Judge every function of a student's file in processes of their own.
 
     Args:

@@ -2,17 +2,21 @@
 
 import ast
 import linecache
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
 
 from handgrad.errors import UserError, describe_os_error
 from handgrad.text import escape_control, shortened
 
 FUNCTIONS = ("phi", "derivative", "output_delta", "hidden_delta", "bias_gradient", "weight_gradient", "update")
 CODE = "<hand-in>"  # the file's name in tracebacks
+LIMIT = 10.0  # seconds for the file's execution, and for each function
 LONGEST = 10_000_000  # bytes
 
 
@@ -39,6 +43,25 @@ def execute(source: bytes) -> ModuleType:
     module = ModuleType("my_backprop")
     exec(compile(source, CODE, "exec"), module.__dict__)
     return module
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in code that takes longer; without a limit where there are no timers, and in threads."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"still running after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def lines_of(source: bytes) -> list[str]:

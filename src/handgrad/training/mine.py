@@ -63,14 +63,16 @@ class MineModule(ManualModule):
         check_options(self, configured["optimizer"])
         self.source = self.read()
         try:
-            module = handin.execute(self.source)
+            with handin.time_limit(handin.LIMIT):
+                module = handin.execute(self.source)
         except (Exception, SystemExit) as error:
             raise self.blamed(error) from None
         self.functions = {name: handin.find(module, name) for name in handin.FUNCTIONS}
         weight = self.network.weights[0]
         x = torch.rand(EXAMPLES, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
         y = torch.eye(len(self.network.biases[-1]))[:EXAMPLES].to(weight)
-        self.updated(self.gradients(x, y)[1], (0.0, 0.0))
+        with handin.time_limit(handin.LIMIT):
+            self.updated(self.gradients(x, y)[1], (0.0, 0.0))
         z = torch.linspace(-3, 3, 100).to(weight)
         if not torch.allclose(self.call("phi", z.shape, z), self.activation(z), atol=1e-4):
             log.warning("%s: phi is not the activation with which the network is scored: activation=...", self.file)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from handgrad.errors import UserError, as_user_error, is_peer_failure
 from handgrad.process import silence_ddp_worker
 from handgrad.runs.checkpoint import logged_step, read_checkpoint, resumable, resume_errors
-from handgrad.runs.folder import CHECKPOINTS, LAST, MINE, remove_empty_run, write_text
+from handgrad.runs.folder import CHECKPOINTS, LAST, MINE, remove_empty_run, replacing
 from handgrad.runs.record import summarize
 from handgrad.text import flatten
 from handgrad.training.artifacts import write_scores
@@ -49,7 +49,8 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     if trainer.world_size > 1:
         check_not_multirun(trainer.world_size)
     if isinstance(module, MineModule):
-        write_text(folder / MINE, module.read().decode())
+        with replacing(folder / MINE) as half:
+            half.write_bytes(module.read())
     # Lightning converts only after restoring the checkpoint, which would round float64 weights.
     trainer.precision_plugin.convert_module(module)
     saver = next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
