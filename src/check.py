@@ -50,7 +50,7 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
     from handgrad.inspection import secret  # nothing heavy before the configuration is checked
     from handgrad.nn import gradcheck
 
-    objective, source = opened(cfg, config) if config["run"] else fresh(cfg)
+    objective, source = opened(cfg, config) if config["run"] or config["checkpoint"] else fresh(cfg)
     broken, told = config["inject_bug"], config["inject_bug"]
     if broken == SECRET:
         broken = secret.chosen([bug for bug in gradcheck.BROKEN if any(gradcheck.affected(objective, bug))])
@@ -117,8 +117,7 @@ def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
     ((_, verdicts),) = judged
     for verdict in verdicts:
         style = "green" if verdict.right else "red"
-        found = verdict.full if verdict.brief == verdict.full else f"wrong: {verdict.full}"
-        table_console().print(f"{verdict.function}: {found}", style=style, soft_wrap=True)
+        table_console().print(repr(verdict), style=style, soft_wrap=True)
     right = f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} functions are right"
     if not all(verdict.right for verdict in verdicts):
         raise UserError(right)
@@ -148,9 +147,8 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
 
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
-    folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     parts = (build_network(cfg.network), build(cfg.activation), build(cfg.regularizer))
-    return Objective(*parts, *first_images(data, cfg.batch)), folder
+    return Objective(*parts, *first_images(data, cfg.batch)), new_folder()
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
@@ -163,13 +161,20 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     from handgrad.nn.gradcheck import Objective
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
-    if decided := typed & {"activation", "network", "seed"}:
-        raise UserError(f"{', '.join(sorted(decided))}: with run=... the run decides that: leave it out")
-    wanted = {key: config[key] for key in ("run", "trust")}
-    wanted |= {"checkpoint": None, "data": config["data"] if "data" in typed else {}}
-    (_, module, data, _), source, _ = open_network(wanted)
+    if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
+        raise UserError(f"{', '.join(sorted(decided))}: the network that is opened decides that: leave it out")
+    wanted = {key: config[key] for key in ("run", "checkpoint", "trust")}
+    wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
+    (_, module, data, _), source, record = open_network(wanted)
     penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
-    return Objective(module.network, module.activation, penalty, *first_images(data, cfg.batch)), source
+    return Objective(
+        module.network, module.activation, penalty, *first_images(data, cfg.batch)
+    ), source if record else new_folder()
+
+
+def new_folder() -> Path:
+    """Return the folder for a check that belongs to no run."""
+    return Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
 
 
 def first_images(data: "MNISTDataModule", batch: int) -> "tuple[Tensor, Tensor]":

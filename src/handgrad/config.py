@@ -250,6 +250,7 @@ class CheckConfig(Group):
     """The whole of `conf/check.yaml`."""
 
     run: Name | None
+    checkpoint: Name | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch: Positive
     fd_entries: Positive

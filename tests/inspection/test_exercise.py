@@ -157,7 +157,7 @@ def test_mistake_is_called_by_its_name_and_leaves_other_functions_right(
     ids=str,
 )
 def test_wrong_derivative_is_recognized(images_640: Images, phi: Activation, expression: str, told: str) -> None:
-    cases = exercise.all_cases(phi, MLP([9, 8, 7]), images_640.images[:5] / 255, images_640.targets[:5])
+    cases = exercise.all_cases(phi, MLP([784, 9, 8, 7, 10]), images_640.images[:5] / 255, images_640.targets[:5])
     source = written(derivative=returning("derivative", expression))
     assert judged(source, cases, phi)["derivative"].brief == told
 

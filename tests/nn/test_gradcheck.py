@@ -118,7 +118,7 @@ def test_command_checks_a_trained_network_with_its_own_penalty(run_script: RunSc
     assert run_script("run=run", "fd_entries=2", script="check.py")[0] == 0
     assert Path("run", "check.json").exists()
     assert (
-        "activation: with run=... the run decides that"
+        "activation: the network that is opened decides that"
         in run_script("run=run", "activation=tanh", script="check.py")[1]
     )
 

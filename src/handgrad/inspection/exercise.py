@@ -57,6 +57,10 @@ class Verdict(NamedTuple):
     brief: str
     full: str
 
+    def __repr__(self) -> str:
+        """Text that a notebook shows."""
+        return f"{self.function}: {self.full if self.brief == self.full else f'wrong: {self.full}'}"
+
 
 def write_template(folder: Path, phi: Activation, option: str) -> Path:
     """Write the file for a student to fill in, my_backprop.py; return its path.
@@ -179,6 +183,19 @@ def judge(name: str, module: ModuleType, source: bytes, phi: Activation, cases: 
     return Verdict(name, True, "right", "right")
 
 
+def judge_function(function: Callable[..., Any], phi: Activation, cases: Sequence[Case]) -> Verdict:
+    """Judge one function that was written in a notebook; it has the name and arguments of `ARGUMENTS`.
+
+    Raises:
+        UserError: its name is none of them.
+    """
+    name = function.__name__
+    if name not in handin.FUNCTIONS:
+        raise UserError(f"{name} is none of the exercise's functions: {', '.join(handin.FUNCTIONS)}")
+    source = inspect.getsource(function).encode()
+    return judge(name, handin.execute(source, function.__globals__), source, phi, cases)
+
+
 def outcome(function: Callable[..., Any], values: Sequence[Any]) -> Any:
     """Call a function on copies of its arguments; return its result, its error, or `Overwritten`."""
     copies = [value.clone() if isinstance(value, Tensor) else value for value in values]
@@ -221,12 +238,12 @@ def complaint(
     if result.shape != right.shape:
         shapes = [lettered(tensor.shape, case.sizes) for tensor in (result, right)]
         return f"shape {shapes[0]}", f"returns {tuple(result.shape)}, that is {shapes[0]}, in place of {shapes[1]}."
+    if equal(result, right) and result.is_floating_point():  # float32 too: (z > 0).float() is no mistake
+        return None
     if result.dtype != right.dtype:
         kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (result, right)]
         convert = f"returns {kinds[0]} for arguments of {kinds[1]}: convert it, .to({ARGUMENTS[name][0]}.dtype)."
         return f"dtype {kinds[0]}", f"{'the numbers are right, but it ' if equal(result, right) else ''}{convert}"
-    if equal(result, right):
-        return None
     index, ours, theirs = first_wrong(result, right)
     where = f"In {case.name} ({', '.join(f'{letter} = {size}' for letter, size in case.sizes.items())})"
     digits = ".6g" if f"{ours:.6g}" != f"{theirs:.6g}" else ".17g"

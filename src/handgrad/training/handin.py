@@ -5,7 +5,7 @@ import linecache
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -36,11 +36,12 @@ def read(path: Path) -> bytes:
         raise UserError(describe_os_error(error, path)) from None
 
 
-def execute(source: bytes) -> ModuleType:
-    """Execute a student's file as a module; its errors, of any kind, are the caller's to report."""
+def execute(source: bytes, known: Mapping[str, Any] | None = None) -> ModuleType:
+    """Execute a student's file as a module, with names known before; its errors are the caller's to report."""
     lines = lines_of(source)
     linecache.cache[CODE] = (len(source), None, [f"{line}\n" for line in lines], CODE)  # for tracebacks and pdb
     module = ModuleType("my_backprop")
+    module.__dict__.update(known or {})
     exec(compile(source, CODE, "exec"), module.__dict__)
     return module
 
