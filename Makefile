@@ -16,10 +16,9 @@ test test-all: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(filter test,$@),-m "not slow"); tests=$$?; \
 	wait $$types && exit $$tests
 
-# Interactive page of a network trained for one epoch; prints its path.
+# Interactive page of the lesson's network, opened in the browser.
 lesson: $(INSTALLED)
-	$(BIN)/python src/train.py diagnostics=layers trainer.max_epochs=1 hydra.run.dir=outputs/lesson
-	$(BIN)/python src/explain.py run=outputs/lesson
+	$(BIN)/python src/explain.py checkpoint=docs/lesson.ckpt output=docs/lesson.html open=true
 
 # Mutation testing: a test must fail for every fault in tests/mutants.csv. An hour.
 mutants: $(INSTALLED)

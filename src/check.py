@@ -1,4 +1,4 @@
-"""Check the gradients by hand against autograd and finite differences, layer by layer, optionally with a bug."""
+"""Check the gradients by hand, optionally with a bug, or a student's functions, against autograd."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,64 +12,181 @@ from handgrad.config import CheckConfig, build, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.process import run
-from handgrad.runs.folder import CHECK, write_json
+from handgrad.runs.folder import CHECK, VERDICTS, write_json, write_rows
 from handgrad.text import escape_control
 
 if TYPE_CHECKING:
-    from handgrad.nn.gradcheck import Row
+    from torch import Tensor
+
+    from handgrad.nn.gradcheck import Objective, Row
+    from handgrad.training.data import ClassificationData
+
+SECRET = "secret"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
-    """Build or open a network, check its gradients on a batch, write and print them; status 1 if one is wrong."""
+    """Check what the configuration names: a guess, a student's functions, or the gradients of a network."""
     config = to_dict(cfg)
     check(config, CheckConfig)
-    from handgrad.nn import gradcheck  # nothing heavy before the configuration is checked
+    asked = [key for key in ("guess", "mine", "inject_bug") if config[key]]
+    if len(asked) > 1 or (config["mine"] and config["run"]):
+        others = asked if len(asked) > 1 else ["mine", "run"]
+        raise UserError(f"{' and '.join(f'{key}=...' for key in others)} are separate checks: name one of them")
+    if config["guess"]:
+        guess(config)
+    elif config["mine"]:
+        judge(cfg, config)
+    else:
+        check_gradients(cfg, config)
 
-    network, phi, penalty, data, source = opened(cfg, config) if config["run"] else fresh(cfg)
-    train = data.sets["train"]
-    if len(train) < config["batch"]:
-        raise UserError(f"batch={config['batch']} is more than the {len(train)} training examples")
-    x, y = train.first(config["batch"])
-    rows = gradcheck.check(network, phi, penalty, x, y, config["fd_entries"], config["inject_bug"])
+
+def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
+    """Build or open a network, check its gradients on a batch, write and print them.
+
+    Raises:
+        UserError: a gradient is wrong without a bug, or a bug that was asked for does not show.
+    """
+    from handgrad.inspection import secret  # nothing heavy before the configuration is checked
+    from handgrad.nn import gradcheck
+
+    objective, source = opened(cfg, config) if config["run"] or config["checkpoint"] else fresh(cfg)
+    broken, told = config["inject_bug"], config["inject_bug"]
+    if broken == SECRET:
+        broken = secret.chosen([bug for bug in gradcheck.BROKEN if any(gradcheck.affected(objective, bug))])
+    rows = gradcheck.check(*objective, config["fd_entries"], broken)
     folder = Path(config["output"]) if config["output"] else source
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CHECK, gradcheck.report(rows, config["inject_bug"]))
-    show(rows, config["inject_bug"], folder)
-    if wrong := sum(row.verdict == "wrong" for row in rows):
-        raise UserError(f"{wrong} of {len(rows)} gradients by hand are wrong")
+        sealed = {"secret": secret.sealed(broken)} if told == SECRET else {}
+        write_json(folder / CHECK, gradcheck.report(rows, told) | sealed)
+    show(rows, told, folder)
+    wrong = [row.verdict == "wrong" for row in rows]
+    count = f"{sum(wrong)} of {len(rows)} gradients"
+    if broken is None and any(wrong):
+        raise UserError(f"{count} by hand are wrong")
+    if broken is None:
+        return
+    if wrong != gradcheck.affected(objective, broken):
+        raise UserError(f"{count} are wrong, which are not those with {told} broken")
+    if not any(wrong):
+        raise UserError(f"no gradient is wrong although {told} is broken: with this configuration it does not show")
+    which = "a term broken: which? guess=BP1, ..." if told == SECRET else f"{told} broken"
+    table_console().print(f"{count} are wrong, as they should be with {which}", soft_wrap=True)
 
 
-def fresh(cfg: DictConfig) -> tuple[Any, ...]:
-    """Build an untrained network, its activation, penalty and data; return them and an output folder."""
+def guess(config: dict[str, Any]) -> None:
+    """Say whether a guess names the bug of the latest secret check.
+
+    Raises:
+        UserError: it does not, or there is no such check.
+    """
+    from handgrad.inspection import secret
+
+    folder = config["output"] or config["run"]
+    path, seal = secret.latest(Path(folder) if folder else None)
+    if not secret.is_it(config["guess"], seal):
+        raise UserError(f"no, {config['guess']} is not what is broken in {path}: look again, and guess again")
+    from handgrad.nn.gradcheck import BROKEN
+
+    console = table_console()
+    console.print(f"yes, {config['guess']} was broken: {BROKEN[config['guess']]}", soft_wrap=True)
+
+
+def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
+    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder.
+
+    Raises:
+        UserError: a function is not right; the file to write exists already; there is nothing to judge.
+    """
+    from handgrad.inspection import exercise, judging
+
+    if config["mine"] == "new":
+        option = str(HydraConfig.get().runtime.choices["activation"])
+        path = exercise.write_template(Path.cwd(), build(cfg.activation), option)
+        table_console().print(f"{path.name} has seven functions for you to write: python src/check.py mine={path.name}")
+        return
+    path = Path(config["mine"])
+    files = judging.found(path)
+    objective, _ = fresh(cfg)
+    cases = exercise.all_cases(objective.phi, objective.network, objective.x, objective.y)
+    judged = judging.judge_files(files, objective.phi, cases, quiet=path.is_dir())
+    if path.is_dir():
+        show_class(judging.rows(judged), Path(config["output"] or path))
+        return
+    ((_, verdicts),) = judged
+    for verdict in verdicts:
+        style = "green" if verdict.right else "red"
+        table_console().print(repr(verdict), style=style, soft_wrap=True)
+    right = f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} functions are right"
+    if not all(verdict.right for verdict in verdicts):
+        raise UserError(right)
+    table_console().print(right)
+
+
+def show_class(rows: "list[list[str]]", folder: Path) -> None:
+    """Write verdicts.csv and print it as a table."""
+    from rich.table import Table
+
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(folder / VERDICTS, rows)
+    table = Table(*(heading.replace("_", " ") for heading in rows[0]))  # can be broken
+    for row in rows[1:]:
+        table.add_row(*row)
+    table_console().print(table)
+    table_console().print(f"table: {escape_control(str((folder / VERDICTS).absolute()))}", soft_wrap=True)
+
+
+def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
+    """Build an untrained network and a batch for it; return them and an output folder."""
     import torch
 
-    from handgrad.training.build import build_network, data_of
+    from handgrad.nn.gradcheck import Objective
+    from handgrad.training.build import build_network, data_of, sizes_of
 
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
-    folder = Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-    sizes = [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
-    return build_network(cfg.network, sizes), build(cfg.activation), build(cfg.regularizer), data, folder
+    parts = (build_network(cfg.network, sizes_of(cfg, data)), build(cfg.activation), build(cfg.regularizer))
+    return Objective(*parts, *first_examples(data, cfg.batch)), new_folder()
 
 
-def opened(cfg: DictConfig, config: dict[str, Any]) -> tuple[Any, ...]:
-    """Open a run; return its network, activation, penalty (or the one that was typed), data and folder.
+def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
+    """Open a run; return its network, activation, penalty (or the one that was typed) and images, and its folder.
 
     Raises:
         UserError: a setting was typed that the run determines.
     """
     from handgrad.inspection.reopen import open_network
+    from handgrad.nn.gradcheck import Objective
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
-    if decided := typed & {"activation", "network", "seed"}:
-        raise UserError(f"{', '.join(sorted(decided))}: with run=... the run decides that: leave it out")
-    wanted = {key: config[key] for key in ("run", "trust")}
-    wanted |= {"checkpoint": None, "data": config["data"] if "data" in typed else {}}
-    (_, module, data, _), source, _ = open_network(wanted)
+    if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
+        raise UserError(f"{', '.join(sorted(decided))}: the network that is opened decides that: leave it out")
+    wanted = {key: config[key] for key in ("run", "checkpoint", "trust")}
+    wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
+    (_, module, data, _), source, record = open_network(wanted)
     penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
-    return module.network, module.activation, penalty, data, source
+    return Objective(
+        module.network, module.activation, penalty, *first_examples(data, cfg.batch)
+    ), source if record else new_folder()
+
+
+def new_folder() -> Path:
+    """Return the folder for a check that belongs to no run."""
+    return Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+
+
+def first_examples(data: "ClassificationData", batch: int) -> "tuple[Tensor, Tensor]":
+    """Return the first training examples and their targets.
+
+    Raises:
+        UserError: there are not that many.
+    """
+    train = data.sets["train"]
+    if len(train) < batch:
+        raise UserError(f"batch={batch} is more than the {len(train)} training examples")
+    return train.first(batch)
 
 
 def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
@@ -81,7 +198,8 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
 
     console = table_console()
     if broken:
-        console.print(f"{broken} is broken on purpose: {BROKEN[broken]}")
+        what = f"{broken} is broken on purpose: {BROKEN[broken]}" if broken != SECRET else "one term is broken"
+        console.print(what)
     table = Table("layer", "parameter", "shape", *(f"{reference}\n{precision}" for reference, precision in TOLERANCES))
     table.add_column("verdict")
     for row in rows:

@@ -19,7 +19,7 @@ import handgrad
 from conftest import ROOT, RunScript, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.reopen import open_network
-from handgrad.nn.activations import ReLU
+from handgrad.nn.activations import ReLU, Tanh
 from handgrad.training.build import assemble
 
 SMALL = ("network.hidden_sizes=[12]", "trainer.max_epochs=2", "logger=none")
@@ -138,7 +138,7 @@ def test_stop_button_leaves_a_run_that_goes_on(data: None) -> None:
 
 def test_configuration_composed_by_hand_trains(data: None) -> None:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        with pytest.raises(UserError, match=r"HydraConfig was not set \(in Python, handgrad"):
+        with pytest.raises(UserError, match=r"HydraConfig was not set \(handgrad"):
             assemble(hydra.compose("train", list(SMALL)), Path("mine"))
         parts = assemble(hydra.compose("train", [*SMALL, "name=mine"]), Path("there/mine"))
         parts.trainer.fit(parts.module, parts.data)
@@ -151,3 +151,33 @@ def test_compare_takes_runs_and_folders(data: None) -> None:
     for given in (runs, [str(run.folder) for run in runs], "sweep", Path("sweep")):
         assert list(handgrad.compare(given).cells.completed) == [2]
     assert list(handgrad.compare(runs[0]).cells.completed) == [1]
+
+
+def output_delta(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """A student's mistake."""
+    return p - y
+
+
+def weight_gradient(delta: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """A student's error."""
+    return delta @ a.mean(7)
+
+
+def derivative(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """Right, although in float32."""
+    return (z > 0).float()
+
+
+def test_functions_of_a_notebook_are_judged(data: None) -> None:
+    assert repr(handgrad.judge(derivative)) == "derivative: right"
+    assert repr(handgrad.judge(derivative, Tanh())).startswith(
+        "derivative: wrong: returns float32 for arguments of float64"
+    )
+    assert "It looks like this mistake: not divided by B." in repr(handgrad.judge(output_delta))
+    assert "line 3, `return delta @ a.mean(7)`: IndexError" in repr(handgrad.judge(weight_gradient))
+    with pytest.raises(UserError, match="named_otherwise is none of the exercise's functions: phi, derivative"):
+        handgrad.judge(named_otherwise)
+
+
+def named_otherwise() -> None:
+    """A function that is not asked for."""

@@ -12,7 +12,7 @@ ROOMS = {
     "errors": {"text"},
     "console": set[str](),
     "config": {"errors", "text"},
-    "identity": {"config"},
+    "identity": {"config", "errors"},
     "process": {"errors", "console"},
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},

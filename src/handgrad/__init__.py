@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handgrad.api import Run as Run
     from handgrad.api import check as check
+    from handgrad.api import judge as judge
     from handgrad.api import load as load
     from handgrad.api import train as train
     from handgrad.comparison.report import compare as compare
@@ -28,6 +29,7 @@ HOMES = {  # name: its module
     "cross_entropy": "handgrad.nn.losses",
     "cross_entropy_delta": "handgrad.nn.losses",
     "check": "handgrad.api",
+    "judge": "handgrad.api",
     "train": "handgrad.api",
     "load": "handgrad.api",
     "Run": "handgrad.api",

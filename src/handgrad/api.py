@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import Tensor
 
 from handgrad.errors import UserError, describe_error
+from handgrad.inspection.exercise import Verdict, all_cases, judge_function
 from handgrad.inspection.reopen import open_network, record_of
 from handgrad.job import find_or_train
 from handgrad.nn import gradcheck
-from handgrad.nn.activations import Activation
+from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 from handgrad.process import SIGNALLED, exit_on_signal
 from handgrad.runs.folder import HISTORY, LAYERS
+from handgrad.training.mnist import MNISTDataModule
 from handgrad.training.modules import Classifier
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -94,9 +96,8 @@ def train(*overrides: str, show: bool = True) -> Run:
             cfg.hydra.runtime.output_dir = cfg.hydra.run.dir = str(own)
         try:
             with stop_button():
-                folder, record = find_or_train(
-                    OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), own
-                )
+                composed = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+                folder, record = find_or_train(composed, own, quiet=not show)
         except KeyboardInterrupt:
             words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
             again = ", ".join(map(repr, [*words, f"hydra.run.dir={cfg.hydra.run.dir}"]))
@@ -163,6 +164,26 @@ def check(
         raise UserError(f"inject_bug must be one of {', '.join(gradcheck.BROKEN)}, not {inject_bug!r}")
     rows = gradcheck.check(network, phi, L2(strength), x, y, fd_entries, inject_bug)
     return pd.DataFrame(gradcheck.report(rows, inject_bug)["rows"])
+
+
+def judge(function: Callable[..., Any], phi: Activation | None = None) -> Verdict:
+    """Judge a function of the exercise, as `python src/check.py mine=my_backprop.py` does; MNIST is read from data/.
+
+    Args:
+        function: phi, derivative, output_delta, hidden_delta, bias_gradient, weight_gradient or update.
+        phi: the activation that it belongs to; None: relu.
+
+    Returns:
+        the verdict, which a notebook shows: "right", or the first wrong number and the mistake that it looks like.
+
+    Raises:
+        UserError: the function has another name, or there is no MNIST.
+    """
+    phi = phi or ReLU()
+    data = MNISTDataModule()
+    data.prepare_data()
+    data.setup()
+    return judge_function(function, phi, all_cases(phi, MLP(), *data.sets["train"].first(64)))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 import hydra
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from handgrad.errors import UserError, describe_invalid
+from handgrad.text import targets_in
 
 
 def file_name(name: object) -> str:
@@ -177,6 +178,7 @@ class TrainConfig(RunConfig):
 
     report: bool
     dry_run: bool
+    mine: Name | None = None
 
 
 class CompareConfig(Group):
@@ -248,11 +250,14 @@ class CheckConfig(Group):
     """The whole of `conf/check.yaml`."""
 
     run: Name | None
+    checkpoint: Name | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch: Positive
     fd_entries: Positive
     trust: bool
-    inject_bug: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None
+    inject_bug: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2", "secret"] | None
+    guess: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None
+    mine: Name | None
     output: Name | None
     activation: Group
     data: Data
@@ -269,12 +274,9 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        hint = (
-            " (in Python, handgrad.train sets it; or name=... without ${hydra:...})"
-            if "HydraConfig" in str(error)
-            else ""
-        )
-        raise UserError(str(error).splitlines()[0] + hint) from None
+        said = str(error).splitlines()[0].removeprefix("UserError raised while resolving interpolation: ")
+        hint = " (handgrad.train sets it; or give name=... a text)" if "HydraConfig" in said else ""
+        raise UserError(said + hint) from None
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:
@@ -343,15 +345,3 @@ def build(node: DictConfig, **objects: Any) -> Any:
         return hydra.utils.instantiate(node, _convert_="all", **objects)
     except InstantiationException as error:
         raise UserError(f"{node._get_full_key(None)}: {error.__cause__ or error}") from error
-
-
-def targets_in(value: Any) -> Iterator[Any]:
-    """Yield every `_target_` in a nested value, the outermost first."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield value["_target_"]
-        for each in value.values():
-            yield from targets_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from targets_in(each)

@@ -38,7 +38,7 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool =
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true only works with -m")
-    composed, cfg = cfg, OmegaConf.masked_copy(cfg, list(config))
+    composed, cfg = cfg, OmegaConf.create(config)
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}

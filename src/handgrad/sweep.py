@@ -19,7 +19,7 @@ from handgrad.runs.record import FINISHED
 
 log = logging.getLogger(__name__)
 
-SWEEP_ONLY_KEYS = ("report", "dry_run")  # settings that change no run
+SWEEP_ONLY_KEYS = ("report", "dry_run", "mine")  # settings that change no run; `engine` names the file that it reads
 
 
 class Sweep(Callback):

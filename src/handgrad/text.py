@@ -75,6 +75,18 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(each)
 
 
+def targets_in(value: Any) -> Iterator[Any]:
+    """Yield every `_target_` in a nested value, the outermost first."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield value["_target_"]
+        for each in value.values():
+            yield from targets_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from targets_in(each)
+
+
 def shortened(text: str, most: int = 120) -> str:
     """Shorten a text of more than `most` characters by cutting out its middle."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"

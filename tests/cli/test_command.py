@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SCRIPT, record_of, start, start_fresh, wait_for
+from conftest import SCRIPT, RunScript, record_of, start, start_fresh, wait_for
 from handgrad.comparison.load import load_runs
+from handgrad.errors import UserError
 from handgrad.runs.folder import is_locked
 
 
@@ -114,3 +115,45 @@ def test_two_sweeps_in_one_folder_share_the_cells(tmp_path: Path, tiny_mnist: Pa
     runs = [record_of(file.parent) for file in tmp_path.glob("sweep/*/metrics.json")]
     assert sorted((run["seed"], run["status"]) for run in runs) == [(0, "completed"), (1, "completed")]
     assert sum(printed.count("seconds per epoch") for printed, _ in ended) == 2  # each cell was run once
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check.py", "batch=0"],
+        ["check.py", "mine=nothing.py"],
+        ["check.py", "guess=BP1"],
+        ["check.py", "-m", "batch=0,-1"],
+        ["train.py", "seed=-1"],
+        ["train.py", "-m", "seed=-1,-2"],
+        ["train.py", "optimizer.lr=1e20", "trainer.max_epochs=1"],
+        ["train.py", "-m", "optimizer.lr=1e20", "trainer.max_epochs=1", "seed=0,1"],
+        ["train.py", "engine=mine"],
+        ["evaluate.py", "run=nothing"],
+        ["predict.py", "images=nothing", "run=nothing"],
+        ["explain.py", "run=nothing"],
+        ["export.py", "run=nothing"],
+        ["compare.py", "sweep=nothing"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("everything", ["0", "1"])
+def test_hydras_line_about_a_failed_job_appears_nowhere(
+    run_script: RunScript,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    everything: str,
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", everything)
+    script, *arguments = words
+    if everything == "1":  # asks for the traceback
+        with pytest.raises(UserError):
+            run_script(*arguments, script=SCRIPT if script == "train.py" else script)
+        printed = "".join(capfd.readouterr())
+    else:
+        status, printed = run_script(*arguments, script=SCRIPT if script == "train.py" else script)
+        assert status == 1
+        assert printed.strip()
+    assert "Error executing job" not in printed
+    assert "Traceback" not in printed

@@ -119,7 +119,7 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
 
 def test_broken_terms_are_those_of_the_gradient_check(opened: Callable[..., Page], tiny_mnist: Path) -> None:
     page = opened("activation=tanh")
-    network = MLP([20, 12]).double()
+    network = MLP([784, 20, 12, 10]).double()
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), chain(*rounded(Path("run"))), strict=True):
             parameter.copy_(value)

@@ -211,6 +211,7 @@ def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScri
     assert status == 1
     assert "broken.png is not a picture" in printed
     assert "1 of 11 pictures could not be used" in printed
+    assert "Error executing job" not in printed
     assert "Traceback" not in printed
     with Path("found", "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,6 +1,7 @@
 """Oracle: the gradients that each equation affects, read off docs/derivation.md; autograd for correct equations."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from conftest import ACTIVATIONS, ROOT, RunScript
+from handgrad.errors import UserError
+from handgrad.inspection import secret
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, Sigmoid
 from handgrad.nn.losses import L2
@@ -92,8 +95,8 @@ def test_command_prints_its_report_and_exits_with_the_verdict(run_script: RunScr
     assert (status, report["broken"]) == (0, None)
     assert [row["verdict"] for row in report["rows"]] == ["right"] * 6
     status, printed, report = checked(run_script, tiny_mnist, *options, "inject_bug=BP2")
-    assert status == 1
-    assert "4 of 6 gradients by hand are wrong" in printed
+    assert (status, report["broken"]) == (0, "BP2")
+    assert printed.rstrip().endswith("4 of 6 gradients are wrong, as they should be with BP2 broken")
     assert "BP2 is broken on purpose: delta_l without the factor phi'(z_l)" in printed
     assert [row["verdict"] for row in report["rows"]] == ["wrong"] * 4 + ["right"] * 2
     for row in report["rows"]:
@@ -107,15 +110,92 @@ def test_command_checks_a_trained_network_with_its_own_penalty(run_script: RunSc
     status, _, report = checked(run_script, tiny_mnist, "run=run", "fd_entries=5")
     assert status == 0
     status, _, report = checked(run_script, tiny_mnist, "run=run", "fd_entries=5", "inject_bug=L2")
-    assert status == 1
+    assert status == 0
     assert {row["parameter"] for row in report["rows"] if row["verdict"] == "wrong"} == {"weight"}
-    assert checked(run_script, tiny_mnist, "run=run", "fd_entries=5", "inject_bug=L2", "regularizer=none")[0] == 0
+    unseen = checked(run_script, tiny_mnist, "run=run", "fd_entries=5", "inject_bug=L2", "regularizer=none")
+    assert unseen[0] == 1
+    assert "no gradient is wrong although L2 is broken: with this configuration it does not show" in unseen[1]
     assert run_script("run=run", "fd_entries=2", script="check.py")[0] == 0
     assert Path("run", "check.json").exists()
     assert (
-        "activation: with run=... the run decides that"
+        "activation: the network that is opened decides that"
         in run_script("run=run", "activation=tanh", script="check.py")[1]
     )
+
+
+def test_gradients_wrong_without_a_bug_or_beyond_it_are_an_error(
+    run_script: RunScript, tiny_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = gradcheck.by_hand
+    monkeypatch.setattr(gradcheck, "by_hand", lambda *arguments: [*right(*arguments)[:-1], torch.ones(10)])
+    options = ["network.hidden_sizes=[9]", "batch=8", "fd_entries=2"]
+    status, printed, _ = checked(run_script, tiny_mnist, *options)
+    assert (status, "1 of 4 gradients by hand are wrong" in printed) == (1, True)
+    status, printed, _ = checked(run_script, tiny_mnist, *options, "inject_bug=BP2")
+    assert (status, "3 of 4 gradients are wrong, which are not those with BP2 broken" in printed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "candidates"),
+    [
+        (["activation=tanh", "regularizer=l2"], {"BP1", "BP2", "BP3", "BP4", "phi", "L2"}),
+        (["activation=relu"], {"BP1", "BP2", "BP3", "BP4"}),
+        (["network.hidden_sizes=[]"], {"BP1", "BP3"}),
+        (["batch=1"], {"BP2", "BP4"}),
+    ],
+    ids=["tanh", "relu", "no hidden layer", "one image"],
+)
+def test_secret_bug_is_one_that_shows_and_is_found_by_guessing(
+    run_script: RunScript,
+    tiny_mnist: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    candidates: set[str],
+) -> None:
+    offered: list[str] = []
+
+    def last(bugs: list[str]) -> str:
+        offered.extend(bugs)
+        return bugs[-1]
+
+    monkeypatch.setattr("secrets.choice", last)
+    usual = ["network.hidden_sizes=[9]", "batch=8", "fd_entries=2"]
+    usual = [word for word in usual if not any(word.split("=")[0] in option for option in options)]
+    status, printed = run_script(*usual, *options, "inject_bug=secret", f"data.root={tiny_mnist}", script="check.py")
+    assert status == 0, printed
+    assert set(offered) == candidates
+    assert "one term is broken" in printed
+    (file,) = Path("outputs/checks").glob("*/check.json")
+    report = file.read_text(encoding="utf-8")
+    assert not any(re.search(rf"\b{bug}\b", printed.split("guess=")[0] + report) for bug in gradcheck.BROKEN)
+    answers = {bug: run_script(f"guess={bug}", script="check.py") for bug in gradcheck.BROKEN}
+    assert [bug for bug, (status, _) in answers.items() if status == 0] == [offered[-1]]
+    assert f"yes, {offered[-1]} was broken: {gradcheck.BROKEN[offered[-1]]}" in answers[offered[-1]][1]
+    assert f"no, {offered[0]} is not what is broken in" in answers[offered[0]][1]
+
+
+def test_guess_is_about_the_latest_secret_check_or_the_folder_named(run_script: RunScript, tiny_mnist: Path) -> None:
+    assert "outputs holds no check with a secret bug" in run_script("guess=BP1", script="check.py")[1]
+    for number, bug in enumerate(("BP1", "BP3")):
+        folder = Path(f"outputs/checks/{number}")
+        folder.mkdir(parents=True)
+        (folder / "check.json").write_text(json.dumps({"secret": secret.sealed(bug)}), encoding="utf-8")
+        os.utime(folder / "check.json", (number, number))
+    Path("outputs/checks/2").mkdir()
+    Path("outputs/checks/2/check.json").write_text("{}", encoding="utf-8")
+    assert run_script("guess=BP3", script="check.py")[0] == 0
+    assert run_script("guess=BP1", script="check.py")[0] == 1
+    assert run_script("guess=BP1", "output=outputs/checks/0", script="check.py")[0] == 0
+    seals = {json.dumps(secret.sealed("BP1")) for _ in range(3)}
+    assert len(seals) == 3  # salted
+    with pytest.raises(UserError, match="no bug shows"):
+        secret.chosen([])
+
+
+def test_separate_checks_are_not_mixed(run_script: RunScript) -> None:
+    for options in (["guess=BP1", "inject_bug=BP1"], ["mine=a.py", "inject_bug=secret"], ["mine=a.py", "run=b"]):
+        status, printed = run_script(*options, script="check.py")
+        assert (status, "are separate checks: name one of them" in printed) == (1, True)
 
 
 def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script: RunScript, tiny_mnist: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer, targets_in
+from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
-from handgrad.text import format_value, texts_in
+from handgrad.text import format_value, targets_in, texts_in
 
 
 class Arguments(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -30,6 +30,13 @@ class Partial(Arguments):
     """Arguments of an engine, which gets all others as objects."""
 
     partial: Literal[True] = Field(alias="_partial_")
+
+
+class FileOfFunctions(Partial):
+    """Arguments of the engine with a student's functions, whose file is read only for training."""
+
+    file: str
+    sha256: str
 
 
 class NetworkArguments(Network, extra="forbid"):
@@ -63,7 +70,11 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
         **dict.fromkeys((f"handgrad.nn.activations.{name}" for name in WITHOUT_ARGUMENTS), Arguments),
         "handgrad.nn.activations.LeakyReLU": NegativeSlope,
     },
-    "engine": {"handgrad.training.modules.AutogradModule": Partial, "handgrad.training.manual.ManualModule": Partial},
+    "engine": {
+        "handgrad.training.modules.AutogradModule": Partial,
+        "handgrad.training.manual.ManualModule": Partial,
+        "handgrad.training.mine.MineModule": FileOfFunctions,
+    },
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
     "data": {"handgrad.training.mnist.MNISTDataModule": DataArguments},
     "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},

@@ -140,7 +140,11 @@ def effect_of_rounding(layers: list[Layer], assembly: Assembly, x: Tensor, targe
     right = [p.argmax(dim=1) == targets for p in (whole, short)]
     before, after = (float(hits.float().mean()) for hits in right)
     sentence = (
-        f"The weights are rounded to 16-bit floats. Over {len(x):,} test images no probability moves by more than "
-        f"{apart:.1g}, and {after:.2%} are right ({before:.2%} before)."
+        f"The weights are 16-bit floats. Of {len(x):,} test images, {after:.2%} are right."
+        if not apart
+        else (
+            f"The weights are rounded to 16-bit floats. Over {len(x):,} test images no probability moves by more than "
+            f"{apart:.1g}, and {after:.2%} are right ({before:.2%} before)."
+        )
     )
     return sentence, (~right[1]).nonzero().flatten()

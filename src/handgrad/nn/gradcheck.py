@@ -218,6 +218,14 @@ def check(
     return rows
 
 
+def affected(objective: Objective, broken: str) -> list[bool]:
+    """Tell which parameters' gradients a bug changes, in layer order, by more than the tolerance in float64."""
+    network, phi, regularizer, x, y = objective
+    cast = Objective(copy.deepcopy(network).to("cpu", torch.float64), phi, regularizer, x.double(), y.double())
+    pairs = zip(by_hand(cast, broken), by_hand(cast), strict=True)
+    return [not relative_error(wrong, right) <= TOLERANCES["autograd", "float64"] for wrong, right in pairs]
+
+
 def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
     """Return the content of `check.json`."""
     return {

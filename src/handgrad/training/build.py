@@ -78,7 +78,7 @@ def assemble(
     prepare_process(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     data = data_of(cfg, read)
-    sizes = sizes or [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
+    sizes = sizes or sizes_of(cfg, data)
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
     module = build_module(cfg, options, sizes)
@@ -140,6 +140,11 @@ def build_module(cfg: DictConfig, options: DictConfig, sizes: Sequence[int]) -> 
     module: Classifier = engine(**parts)
     module.save_hyperparameters(to_dict(cfg), logger=False)  # for checkpoints; loggers get them with the scores
     return module
+
+
+def sizes_of(cfg: DictConfig, data: ClassificationData) -> list[int]:
+    """Return the units per layer, from the data's inputs to their classes."""
+    return [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
 
 
 def build_network(node: DictConfig, sizes: Sequence[int]) -> MLP:

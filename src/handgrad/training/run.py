@@ -14,12 +14,13 @@ from handgrad.console import is_interactive
 from handgrad.errors import UserError, as_user_error, is_peer_failure
 from handgrad.process import silence_ddp_worker
 from handgrad.runs.checkpoint import logged_step, read_checkpoint, resumable, resume_errors
-from handgrad.runs.folder import CHECKPOINTS, LAST, remove_empty_run
+from handgrad.runs.folder import CHECKPOINTS, LAST, MINE, remove_empty_run, replacing
 from handgrad.runs.record import summarize
 from handgrad.text import flatten
 from handgrad.training.artifacts import write_scores
 from handgrad.training.build import assemble
 from handgrad.training.callbacks import LastCheckpoint
+from handgrad.training.mine import MineModule
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     trainer, module, data, history = assemble(cfg, folder, show_progress, is_interactive(), step)
     if trainer.world_size > 1:
         check_not_multirun(trainer.world_size)
+    if isinstance(module, MineModule):
+        with replacing(folder / MINE) as half:
+            half.write_bytes(module.read())
     # Lightning converts only after restoring the checkpoint, which would round float64 weights.
     trainer.precision_plugin.convert_module(module)
     saver = next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
