@@ -187,7 +187,7 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
         ),
         (["engine=autograd", "optimizer=notebook_sgd"], "with autograd use optimizer=sgd"),
         (["data.val_size=1275"], "data.val_size must be 0 or between 10 and 1270"),
-        (["data.score_test=false"], "hold images out with data.val_size=6000"),
+        (["data.score_test=false"], "hold examples out with data.val_size=6000"),
         (["schedule=warmup_cosine", "schedule.warmup_steps=99999"], "warmup_steps=99999 must lie between 0 and"),
     ],
 )

@@ -191,15 +191,15 @@ def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[st
     """Draw the confusion matrices of the best and the worst of several cells, if both have any."""
     first, last = cells.iloc[0], cells.iloc[-1]
     best, worst = (mean_confusion(comparison, row) for row in (first, last))
-    if len(cells) > 1 and best is not None and worst is not None:
+    if len(cells) > 1 and best is not None and worst is not None and best.shape == worst.shape:
         yield "confusion", CONFUSED, confusion(best, worst, first.label, last.label)
 
 
 def mean_confusion(comparison: Comparison, row: Row) -> np.ndarray | None:
-    """Return the mean confusion matrix (10, 10) of a cell's completed runs; None if no run has one."""
+    """Return the mean confusion matrix (C, C) of a cell's completed runs; None if no run has one."""
     tables = [comparison.tables[number].confusion for number in comparison.members(row).number]
     counts = [matrix for matrix in tables if matrix is not None]
-    return np.mean(counts, axis=0) if counts else None
+    return np.mean(counts, axis=0) if counts and len({len(matrix) for matrix in counts}) == 1 else None
 
 
 def in_lines(label: str, width: int = 30) -> str:

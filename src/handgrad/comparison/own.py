@@ -107,7 +107,7 @@ def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[R
     for record in records:
         found, said = RunTables(), list[str]()
         if record["status"] == "completed":
-            found, said = read_run_tables(record["folder"], scored, record.get("epochs"))
+            found, said = read_run_tables(record["folder"], scored, record.get("epochs"), record.get("classes", 10))
         tables.append(found)
         remarks += said
     return tables, remarks

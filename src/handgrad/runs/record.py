@@ -62,6 +62,7 @@ class Record(BaseModel):
     peak_memory_mb: float | None = None
     threads: int | None = None
     matmul: str | None = None
+    classes: int = 10  # older runs are all of ten
     versions: dict[str, str] = {}
     commit: str | None = None
 

@@ -17,7 +17,7 @@ class RunTables:
     """Tables of a run; None if the file is missing or damaged.
 
     history: columns of `history.csv` by name, a value per epoch, NaN for an empty cell.
-    confusion: (10, 10) counts on the scored set, rows: true class.
+    confusion: (C, C) counts on the scored set, rows: true class.
     truth: (N,) true class of each test image.
     right: (N,) whether each test image was classified correctly.
     """
@@ -28,13 +28,14 @@ class RunTables:
     right: np.ndarray | None = None
 
 
-def read_run_tables(folder: Path, scored: str, epochs: int | None) -> tuple[RunTables, list[str]]:
+def read_run_tables(folder: Path, scored: str, epochs: int | None, classes: int) -> tuple[RunTables, list[str]]:
     """Read the tables of a run.
 
     Args:
         folder: the run's folder.
         scored: set whose confusion matrix to read, "test" or "val".
         epochs: number of epochs in the run's record, None if unknown.
+        classes: number of classes C of its data.
 
     Returns:
         the tables; a sentence for each unreadable or damaged file.
@@ -47,8 +48,8 @@ def read_run_tables(folder: Path, scored: str, epochs: int | None) -> tuple[RunT
 
     readers: list[tuple[str, Callable[[list[str]], dict[str, Any]]]] = [
         (HISTORY, history),
-        (f"confusion_{scored}.csv", lambda lines: {"confusion": counts_in(lines)}),
-        (PREDICTIONS, predictions_in),
+        (f"confusion_{scored}.csv", lambda lines: {"confusion": counts_in(lines, classes)}),
+        (PREDICTIONS, lambda lines: predictions_in(lines, classes)),
     ]
     for name, read in readers:
         try:
@@ -116,21 +117,21 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
     return np.where([bool(cell) for cell in cells], values, np.nan)
 
 
-def counts_in(lines: Sequence[str]) -> np.ndarray:
+def counts_in(lines: Sequence[str], classes: int) -> np.ndarray:
     """Parse and validate the (C, C) counts of a confusion matrix.
 
     Raises:
         ValueError: the table is invalid; the message says why.
     """
     rows = [line.split(",") for line in lines]
-    if any(len(row) != len(rows) for row in rows):
-        raise ValueError(f"it is not {len(rows)} by {len(rows)}")
+    if len(rows) != classes or any(len(row) != classes for row in rows):
+        raise ValueError(f"it is not {classes} by {classes}")
     if not all(cell.isascii() and cell.isdigit() and len(cell) < 16 for row in rows for cell in row):
         raise ValueError("a cell of it is no count")
     return np.array(rows, dtype=float)
 
 
-def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
+def predictions_in(lines: Sequence[str], classes: int) -> dict[str, np.ndarray]:
     """Parse and validate predictions: true class of each image, and whether the prediction is correct.
 
     Raises:
@@ -146,7 +147,7 @@ def predictions_in(lines: Sequence[str]) -> dict[str, np.ndarray]:
         raise ValueError("a line of it is not three numbers") from None
     if rows.shape != (len(lines) - 1, 3):
         raise ValueError("a line of it is not three numbers")
-    classes, probability = rows[:, :2], rows[:, 2]
-    if not ((classes >= 0) & (classes % 1 == 0) & (probability[:, None] >= 0) & (probability[:, None] <= 1)).all():
+    labels, probability = rows[:, :2], rows[:, 2]
+    if not (np.isin(labels, np.arange(classes)).all() and ((probability >= 0) & (probability <= 1)).all()):
         raise ValueError("a class or a probability of it is out of range")
-    return {"truth": classes[:, 0].astype(np.int32), "right": classes[:, 0] == classes[:, 1]}
+    return {"truth": labels[:, 0].astype(np.int32), "right": labels[:, 0] == labels[:, 1]}

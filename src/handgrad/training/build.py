@@ -77,7 +77,7 @@ def assemble(
     """
     prepare_process(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    data = data_of(cfg, read)
+    data = data_of(cfg, read, sizes)
     sizes = sizes or sizes_of(cfg, data)
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
@@ -191,16 +191,23 @@ def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
     return build(node, **given)
 
 
-def data_of(cfg: DictConfig, read: bool = True) -> ClassificationData:
+def data_of(cfg: DictConfig, read: bool = True, sizes: Sequence[int] | None = None) -> ClassificationData:
     """Build the data module of a configuration and, on request, read its examples.
 
+    Args:
+        cfg: configuration.
+        read: read the examples.
+        sizes: units per layer of a trained network that must fit the data.
+
     Raises:
-        UserError: the data are unusable.
+        UserError: the data are unusable, or do not fit the network.
     """
     data: ClassificationData = build(cfg.data, seed=cfg.seed)
+    check_fit(sizes, data)  # MNIST's sizes are known before
     if read:
         data.prepare_data()
         data.setup()
+        check_fit(sizes, data)
     return data
 
 
@@ -220,7 +227,6 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
     cfg.logger = cfg.callbacks = cfg.diagnostics = None
     sizes = [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
     assembly = assemble(cfg, Path.cwd(), show_progress=False, sizes=sizes, read=images)
-    check_fit(sizes, assembly.data)
     module = assembly.module
     assembly.trainer.precision_plugin.convert_module(module)
     with torch.no_grad():
@@ -230,14 +236,14 @@ def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]
     return assembly
 
 
-def check_fit(sizes: Sequence[int], data: ClassificationData) -> None:
-    """Check that a trained network takes the data's inputs and tells their classes, if these are known.
+def check_fit(sizes: Sequence[int] | None, data: ClassificationData) -> None:
+    """Check that a trained network of these sizes fits the data, if their inputs and classes are known.
 
     Raises:
         UserError: it does not.
     """
-    known = (data.inputs, len(data.class_names)) if hasattr(data, "inputs") else (sizes[0], sizes[-1])
-    if known != (sizes[0], sizes[-1]):
+    known = (data.inputs, len(data.class_names)) if hasattr(data, "inputs") else None
+    if sizes and known and known != (sizes[0], sizes[-1]):
         raise UserError(
             f"the network has {sizes[0]} inputs and {sizes[-1]} classes, its data {known[0]} and {known[1]}: "
             "name the data that it was trained on, data=... and data.root=... or data.path=..."

@@ -66,7 +66,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     settings = record["choices"] | flatten(record["config"])
     metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
     record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
-    record |= summarize(history.rows)
+    record |= summarize(history.rows) | {"classes": len(data.class_names)}
 
 
 def fast_dev_run(cfg: DictConfig, folder: Path) -> None:
