@@ -1,9 +1,9 @@
-"""Classify pictures of digits, drawn or photographed, with a trained network."""
+"""Classify pictures of digits, drawn or photographed, or the rows of a file, with a trained network."""
 
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +27,9 @@ def main(cfg: DictConfig) -> None:
     """Find the pictures, preprocess them as MNIST was, predict, write, print; name unusable files."""
     config = to_dict(cfg)
     check(config, PredictConfig)
+    if config["rows"]:
+        predict_rows(config)
+        return
     from handgrad.inspection import predict
     from handgrad.inspection.figures import pictures  # nothing heavy before the configuration is checked
     from handgrad.inspection.reopen import open_network
@@ -37,8 +40,7 @@ def main(cfg: DictConfig) -> None:
     for sentence in refused:
         log.error("%s", sentence)
     if predicted:
-        start = Path(HydraConfig.get().runtime.cwd)
-        folder = start / (config["output"] or f"outputs/predictions/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+        folder = folder_of(config)
         with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_rows(folder / PREDICTIONS, predict.rows(predicted))
@@ -46,6 +48,38 @@ def main(cfg: DictConfig) -> None:
         show(predicted, folder)
     if refused:
         raise UserError(f"{len(refused)} of {len(paths)} pictures could not be used: see above")
+
+
+def predict_rows(config: dict[str, Any]) -> None:
+    """Classify the rows of a file, write `predictions.csv`, and print the first rows.
+
+    Raises:
+        UserError: pictures were named too, or the rows do not fit the network's data.
+    """
+    if config["images"] is not None:
+        raise UserError("images=... and rows=... are of different networks: name one of them")
+    from rich.table import Table
+
+    from handgrad.inspection import predict
+    from handgrad.inspection.reopen import open_network
+
+    predicted = predict.predict_rows(open_network(config).assembly, Path(config["rows"]))
+    cells = [(str(number), name, f"{p:.6g}") for number, (name, p) in enumerate(predicted, start=1)]
+    folder = folder_of(config)
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(folder / PREDICTIONS, [("row", "class", "probability"), *cells])
+    table = Table("row", "class", "probability")
+    for row in cells[: predict.MOST]:
+        table.add_row(*map(escape_control, row))
+    table_console().print(table)
+    table_console().print(f"all {len(cells):,}: {escape_control(str(folder / PREDICTIONS))}", soft_wrap=True)
+
+
+def folder_of(config: dict[str, Any]) -> Path:
+    """Return the folder for the predictions."""
+    start = Path(HydraConfig.get().runtime.cwd)
+    return start / (config["output"] or f"outputs/predictions/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
 
 
 def show(predicted: "list[Prediction]", folder: Path) -> None:

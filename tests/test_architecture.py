@@ -13,14 +13,15 @@ ROOMS = {
     "console": set[str](),
     "config": {"errors", "text"},
     "identity": {"config", "errors"},
+    "monitors": {"config", "errors"},
     "process": {"errors", "console"},
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "console", "errors", "text"},
     "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
     "comparison": {"runs", "config", "identity", "console", "errors", "text"},
-    "sweep": {"comparison", "runs", "config", "identity", "errors", "text"},
-    "job": {"training", "sweep", "runs", "process", "config", "console", "errors", "text"},
+    "sweep": {"comparison", "runs", "config", "monitors", "identity", "errors", "text"},
+    "job": {"training", "sweep", "runs", "process", "config", "monitors", "console", "errors", "text"},
     "api": {"job", "inspection", "training", "nn", "runs", "process", "errors"},
 }
 HEAVY = {

@@ -3,7 +3,6 @@
 import inspect
 import math
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 import hydra
@@ -67,14 +66,39 @@ class Group(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class Data(Group):
-    """`conf/data/`."""
+class Batched(Group):
+    """Options of every data set."""
 
-    dataset: DATASET = "MNIST"
-    root: Annotated[str, Field(min_length=1)]
     batch_size: Positive
     val_size: Count
     score_test: bool
+
+
+class Data(Batched):
+    """`conf/data/` of MNIST and its replacements."""
+
+    dataset: DATASET = "MNIST"
+    root: Annotated[str, Field(min_length=1)]
+
+
+class FileData(Batched):
+    """`conf/data/table.yaml` and `arrays.yaml`; only the first has target, test_column and missing."""
+
+    path: Name
+    sha256: str | None = None
+    test_size: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    target: Annotated[Name | None, Field(default=None)]
+    test_column: Name | None = None
+    missing: Annotated[Literal["refuse", "impute"], Field(default=None)]
+
+
+def data_of_its_kind(value: Any) -> Batched:
+    """Validate by the schema of files if there is a path."""
+    return (FileData if isinstance(value, dict) and "path" in value else Data).model_validate(value)
+
+
+AnyData = Annotated[Any, PlainValidator(data_of_its_kind)]
 
 
 class Network(Group):
@@ -154,7 +178,7 @@ class RunConfig(Group):
     matmul: MATMUL = "default"
     activation: Group
     engine: Group
-    data: Data
+    data: AnyData
     network: Network
     optimizer: Optimizer
     schedule: Schedule
@@ -212,6 +236,7 @@ class OtherData(Group):
 
     dataset: DATASET | None
     root: Annotated[str, Field(min_length=1)] | None
+    path: Name | None = None
 
 
 class OpenConfig(Group):
@@ -243,6 +268,7 @@ class PredictConfig(OpenConfig):
     """The whole of `conf/predict.yaml`."""
 
     images: Annotated[Any, AfterValidator(some_names)]
+    rows: Name | None
     output: Name | None
 
 
@@ -260,7 +286,7 @@ class CheckConfig(Group):
     mine: Name | None
     output: Name | None
     activation: Group
-    data: Data
+    data: AnyData
     network: Network
     regularizer: Regularizer
 
@@ -289,47 +315,6 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
-
-
-def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the key and the node of every callback that monitors a metric."""
-    theirs = config["trainer"].get("callbacks") or []
-    nodes = [(f"callbacks.{name}", node) for name, node in (config.get("callbacks") or {}).items()]
-    nodes += [("trainer.callbacks", node) for node in (theirs if isinstance(theirs, list) else [theirs])]
-    yield from ((key, node) for key, node in nodes if isinstance(node, dict) and node.get("monitor"))
-
-
-def check_direction(key: str, value: Any, metric: object) -> None:
-    """Check that a direction is the metric's: "max" or "maximize" for accuracies, "min" or "minimize" for losses.
-
-    Raises:
-        UserError: it is the other one.
-    """
-    if isinstance(value, str) and value[:3] in ("min", "max") and value[:3] != best_is(metric):
-        raise UserError(f"{key}={value} would choose the worst: {metric} is best at its {best_is(metric)}imum")
-
-
-def check_monitored(config: dict[str, Any]) -> None:
-    """Check that callbacks and schedule choose by a set that is scored, is not the test set, and in its direction.
-
-    Raises:
-        UserError: names the option and says what to set instead.
-    """
-    if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
-        check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
-    for key, callback in monitors(config):
-        monitor = str(callback["monitor"])
-        check_direction(f"{key}.mode", callback.get("mode"), monitor)
-        for name in ("stopping_threshold", "divergence_threshold"):
-            if best_is(monitor) == "max" and not 0 <= (callback.get(name) or 0) <= 1:
-                raise UserError(f"invalid value {key}.{name}={callback[name]}: an accuracy is between 0 and 1")
-        if monitor.startswith("test/"):
-            raise UserError(
-                f"{key}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
-                f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
-            )
-        if monitor.startswith("val/") and not config["data"]["val_size"]:
-            raise UserError(f"{key}.monitor={monitor} needs images held out: data.val_size=6000")
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

@@ -33,16 +33,23 @@ MOVED = {  # former name of a class or function: present name
 }
 
 
-def content_hash(path: str | None) -> str:
-    """Return the hash of a student's file, for the configuration: an edited file makes another run.
+NO_FILE = {  # what to say if no file was named
+    "mine": "engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in",
+    "table": "data=table needs data.path=my.csv and data.target=column",
+    "arrays": "data=arrays needs data.path=my.npz",
+}
+
+
+def content_hash(path: str | None, kind: str = "mine") -> str:
+    """Return the hash of a user's file, for the configuration: an edited file makes another run.
 
     Raises:
         UserError: no file was named, or it cannot be read.
     """
     if not path:
-        raise UserError("engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in")
+        raise UserError(NO_FILE[kind])
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(describe_os_error(error, path)) from None
 

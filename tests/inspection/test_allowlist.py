@@ -22,6 +22,7 @@ from conftest import ROOT, RunScript, ended_at_scoring, record_of
 from handgrad.errors import UserError
 from handgrad.inspection.allowlist import ALLOWED, allowed_parts
 from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.data import ClassificationData
 
 LAST = Path("run", "checkpoints", "last.ckpt")
 SMALL = ["network.hidden_sizes=[16]", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
@@ -208,7 +209,8 @@ def test_allowlist_has_every_option_with_the_arguments_of_its_class(part: str) -
     assert {content["_target_"] for content in options(part).values()} <= set(ALLOWED[part])
     for name, schema in ALLOWED[part].items() if part != "trainer" else ():
         kind = hydra.utils.get_object(name)
-        classes = kind.__mro__[:2] if part == "data" else [kind]  # a data set passes the others on
+        mro = kind.__mro__
+        classes = mro[: mro.index(ClassificationData) + 1] if part == "data" else [kind]  # it passes the others on
         taken = {argument for each in classes for argument in inspect.signature(each).parameters}
         known = {"hidden_sizes": "sizes"}  # `build_network` adds inputs and classes
         assert {known.get(field, field) for field in schema.model_fields} == taken - {"seed", "shared"}

@@ -9,7 +9,8 @@ from handgrad.runs.tables import RunTables
 from handgrad.text import format_value, join_names
 
 # Settings that choose the scored images; a validation set also depends on how many images are held out.
-CHOOSING = ("data", "data.dataset", "trainer.limit_test_batches")
+OF_A_FILE = ("data.sha256", "data.test_size", "data.split_seed", "data.test_column")
+CHOOSING = ("data", "data.dataset", *OF_A_FILE, "trainer.limit_test_batches")
 CHOOSING_VAL = (*CHOOSING, "data.val_size")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Data, Network, Positive, Regularizer
+from handgrad.config import MATMUL, Batches, Count, Data, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
 from handgrad.text import format_value, targets_in, texts_in
@@ -47,6 +47,26 @@ class DataArguments(Data, extra="forbid"):
     """Arguments of the data module."""
 
 
+class FileArguments(Arguments):
+    """Arguments of data from a file, which is read without executing anything."""
+
+    path: str
+    sha256: str | None = None
+    test_size: float = Field(0.2, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0, lt=2**32)
+    batch_size: Positive = 64
+    val_size: Count = 0
+    score_test: bool = True
+
+
+class TableArguments(FileArguments):
+    """Arguments of a table."""
+
+    target: str
+    test_column: str | None = None
+    missing: Literal["refuse", "impute"] = "refuse"
+
+
 class Strength(Regularizer, extra="forbid"):
     """Arguments of the L2 penalty."""
 
@@ -76,7 +96,11 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
         "handgrad.training.mine.MineModule": FileOfFunctions,
     },
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
-    "data": {"handgrad.training.mnist.MNISTDataModule": DataArguments},
+    "data": {
+        "handgrad.training.arrays.ArrayData": FileArguments,
+        "handgrad.training.mnist.MNISTDataModule": DataArguments,
+        "handgrad.training.table.TableData": TableArguments,
+    },
     "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},
     "trainer": {"lightning.Trainer": Scoring, "lightning.pytorch.Trainer": Scoring},
 }

@@ -12,6 +12,7 @@ from handgrad.inspection.digits import Digit, as_it_is, find_digits
 from handgrad.inspection.pictures import SUFFIXES, Grey
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
+from handgrad.training.data import SCORING_BATCH_SIZE
 
 MOST = 40  # most pictures shown in a terminal or a figure
 UNSURE = 0.8  # probability below which an answer is doubtful
@@ -82,6 +83,8 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     Returns:
         a prediction per digit of each usable picture, and a sentence per unusable picture.
     """
+    if not hasattr(assembly.data, "class_names"):  # a file has them
+        assembly.data.setup()
     usable: list[tuple[Path, Grey, int, Digit]] = []
     refused = []
     dataset, shape = assembly.data.dataset, assembly.data.image_shape
@@ -104,6 +107,25 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
         for each, (first, second), (p, q) in zip(usable, two.indices.tolist(), two.values.tolist(), strict=True)
     ]
     return predicted, refused
+
+
+def predict_rows(assembly: Assembly, path: Path) -> list[tuple[str, float]]:
+    """Prepare the rows of a file as the training rows were, and classify them.
+
+    Returns:
+        class and probability of each row.
+
+    Raises:
+        UserError: the data are no file's, or the rows do not fit them.
+    """
+    module, names = assembly.module, assembly.data.class_names
+    x = assembly.data.new_rows(path).to(module.network.weights[0])
+    with torch.no_grad():
+        probabilities = torch.cat(
+            [torch.softmax(module(part).float(), dim=1) for part in torch.split(x, SCORING_BATCH_SIZE)]
+        )
+    most, classes = probabilities.max(dim=1)
+    return list(zip((names[number] for number in classes.tolist()), most.tolist(), strict=True))
 
 
 def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:

@@ -72,7 +72,9 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
     hidden = [len(bias) for _, bias in layers[:-1]]
     if (known := config["network"].get("hidden_sizes")) != hidden:
         raise UserError(f"{path} has hidden layers of {hidden} units, its run {format_value(known)}")
-    config["data"] |= chosen_data(wanted)
+    chosen = chosen_data(wanted)
+    same = chosen.get("_target_") in (None, config["data"]["_target_"])
+    config["data"] = config["data"] | chosen if same else chosen
     assembly = assemble_for_scoring(OmegaConf.create(config), layers, images)
     return TrainedNetwork(assembly, source, record)
 
@@ -122,7 +124,8 @@ def as_recorded(
         raise UserError(f"inputs=...: the network of {where} takes pixels from 0 to 1: leave it out")
     root = parts["data"].get("root")
     # A file must not choose where data are downloaded to.
-    if images and "root" not in chosen_data(wanted) and not Path(str(root)).is_dir():
+    local = "path" in parts["data"] or "root" in chosen_data(wanted) or Path(str(root)).is_dir()
+    if images and not local:
         raise UserError(
             f"data.root={root}, recorded in {where}, is no folder here: add data.root=<where the images are>"
         )
@@ -130,8 +133,8 @@ def as_recorded(
 
 
 def chosen_data(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data options that were typed."""
-    return {key: value for key, value in wanted["data"].items() if value is not None}
+    """Return the data options that were typed; the hash of a run's file stays the recorded one."""
+    return {key: value for key, value in wanted["data"].items() if value is not None and key != "sha256"}
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def prepare_process(cfg: DictConfig) -> None:
         ".*LeafSpec.*",  # Lightning 2.6 uses an API that torch 2.14 deprecates
         ".*does not have many workers.*",  # the images are in memory
         ".*exists and is not empty.*",  # a resumed run
+        ".*smaller than the logging interval.*",  # small data: steps are counted over epochs
     ):
         warnings.filterwarnings("ignore", message, module="lightning")
     if cfg.threads:

@@ -1,6 +1,7 @@
 """Data sets in memory with one-hot targets: batches, and `ClassificationData`, the base class of data modules."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -142,8 +143,7 @@ class ClassificationData(LightningDataModule):
         """Read both sets into memory and split off the validation examples; a second call does nothing."""
         if self.sets:
             return
-        if not self.score_test and not self.val_size:
-            raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
+        self.check_scored()
         train = self.read("train")
         if self.val_size:
             kept, held_out = self._split(train.targets)
@@ -152,6 +152,19 @@ class ClassificationData(LightningDataModule):
         self.sets["train"] = train
         if self.score_test:
             self.sets["test"] = self.read("test")
+
+    def check_scored(self) -> None:
+        """Check that there is a set to score."""
+        if not self.score_test and not self.val_size:
+            raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
+
+    def new_rows(self, path: Path) -> Tensor:
+        """Read (N, I) new examples from a file; only data that come from a file can.
+
+        Raises:
+            UserError: the file does not fit the data.
+        """
+        raise UserError(f"rows=...: the network takes pictures of {self.dataset}: use images=...")
 
     def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the indices of the training and validation examples, stratified by class."""

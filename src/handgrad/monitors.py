@@ -1,0 +1,48 @@
+"""Monitored metrics: what callbacks, schedule and search may choose by, and in which direction."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from handgrad.config import best_is
+from handgrad.errors import UserError
+
+
+def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the key and the node of every callback that monitors a metric."""
+    theirs = config["trainer"].get("callbacks") or []
+    nodes = [(f"callbacks.{name}", node) for name, node in (config.get("callbacks") or {}).items()]
+    nodes += [("trainer.callbacks", node) for node in (theirs if isinstance(theirs, list) else [theirs])]
+    yield from ((key, node) for key, node in nodes if isinstance(node, dict) and node.get("monitor"))
+
+
+def check_direction(key: str, value: Any, metric: object) -> None:
+    """Check that a direction is the metric's: "max" or "maximize" for accuracies, "min" or "minimize" for losses.
+
+    Raises:
+        UserError: it is the other one.
+    """
+    if isinstance(value, str) and value[:3] in ("min", "max") and value[:3] != best_is(metric):
+        raise UserError(f"{key}={value} would choose the worst: {metric} is best at its {best_is(metric)}imum")
+
+
+def check_monitored(config: dict[str, Any]) -> None:
+    """Check that callbacks and schedule choose by a set that is scored, is not the test set, and in its direction.
+
+    Raises:
+        UserError: names the option and says what to set instead.
+    """
+    if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
+        check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
+    for key, callback in monitors(config):
+        monitor = str(callback["monitor"])
+        check_direction(f"{key}.mode", callback.get("mode"), monitor)
+        for name in ("stopping_threshold", "divergence_threshold"):
+            if best_is(monitor) == "max" and not 0 <= (callback.get(name) or 0) <= 1:
+                raise UserError(f"invalid value {key}.{name}={callback[name]}: an accuracy is between 0 and 1")
+        if monitor.startswith("test/"):
+            raise UserError(
+                f"{key}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
+                f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
+            )
+        if monitor.startswith("val/") and not config["data"]["val_size"]:
+            raise UserError(f"{key}.monitor={monitor} needs images held out: data.val_size=6000")
