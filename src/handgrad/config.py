@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 from typing import Annotated, Any, Literal, cast
 
 import hydra
@@ -13,21 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from handgrad.errors import UserError, describe_invalid
+from handgrad.resolvers import best_is  # noqa: F401 - the import registers all resolvers
 from handgrad.text import targets_in
-
-
-def file_name(name: object) -> str:
-    """Return a run's name for use in a folder name: no path separators, at most 100 characters."""
-    return re.sub(r"[^\w.,=+-]", "_", str(name))[:100]
-
-
-def best_is(metric: object) -> str:
-    """Return "max" for an accuracy, "min" for everything else that is logged: losses, seconds, memory."""
-    return "max" if str(metric).endswith("accuracy") else "min"
-
-
-OmegaConf.register_new_resolver("file_name", file_name, replace=True)
-OmegaConf.register_new_resolver("best_is", best_is, replace=True)
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]

@@ -1,15 +1,11 @@
 """Run identity: configurations that are equal after normalization describe the same run."""
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from handgrad.config import RunConfig
-from handgrad.errors import UserError, describe_os_error
 
 RETIRED = ("block",)  # removed keys of `data`, which never changed a result
 MOVED = {  # former name of a class or function: present name
@@ -31,30 +27,6 @@ MOVED = {  # former name of a class or function: present name
     "handgrad.callbacks.NoProfiler": "handgrad.training.callbacks.NoProfiler",
     "handgrad.inside.layers.LayerDiagnostics": "handgrad.training.layer_stats.LayerDiagnostics",
 }
-
-
-NO_FILE = {  # what to say if no file was named
-    "mine": "engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in",
-    "table": "data=table needs data.path=my.csv and data.target=column",
-    "arrays": "data=arrays needs data.path=my.npz",
-}
-
-
-def content_hash(path: str | None, kind: str = "mine") -> str:
-    """Return the hash of a user's file, for the configuration: an edited file makes another run.
-
-    Raises:
-        UserError: no file was named, or it cannot be read.
-    """
-    if not path:
-        raise UserError(NO_FILE[kind])
-    try:
-        return hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(describe_os_error(error, path)) from None
-
-
-OmegaConf.register_new_resolver("content_hash", content_hash, replace=True)
 
 
 def normalize(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from handgrad.config import best_is
 from handgrad.errors import UserError
+from handgrad.resolvers import best_is
 
 
 def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

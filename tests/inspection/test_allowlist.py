@@ -209,8 +209,9 @@ def test_allowlist_has_every_option_with_the_arguments_of_its_class(part: str) -
     assert {content["_target_"] for content in options(part).values()} <= set(ALLOWED[part])
     for name, schema in ALLOWED[part].items() if part != "trainer" else ():
         kind = hydra.utils.get_object(name)
-        mro = kind.__mro__
-        classes = mro[: mro.index(ClassificationData) + 1] if part == "data" else [kind]  # it passes the others on
+        classes = [kind]
+        if part == "data":  # it passes the others on
+            classes = kind.__mro__[: kind.__mro__.index(ClassificationData) + 1]
         taken = {argument for each in classes for argument in inspect.signature(each).parameters}
         known = {"hidden_sizes": "sizes"}  # `build_network` adds inputs and classes
         assert {known.get(field, field) for field in schema.model_fields} == taken - {"seed", "shared"}

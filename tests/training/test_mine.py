@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import RunScript, record_of
-from handgrad.identity import content_hash
+from handgrad.resolvers import content_hash
 from handgrad.training import handin
 from handgrad.training.mine import MineModule
 

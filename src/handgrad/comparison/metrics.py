@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from handgrad.comparison.cells import TAKEN
-from handgrad.config import best_is
 from handgrad.errors import UserError
+from handgrad.resolvers import best_is
 from handgrad.text import join_names
 
 # Words in the name of another project's metric that tell which values are better.

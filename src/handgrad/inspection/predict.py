@@ -121,10 +121,8 @@ def predict_rows(assembly: Assembly, path: Path) -> list[tuple[str, float]]:
     module, names = assembly.module, assembly.data.class_names
     x = assembly.data.new_rows(path).to(module.network.weights[0])
     with torch.no_grad():
-        probabilities = torch.cat(
-            [torch.softmax(module(part).float(), dim=1) for part in torch.split(x, SCORING_BATCH_SIZE)]
-        )
-    most, classes = probabilities.max(dim=1)
+        logits = torch.cat([module(part) for part in torch.split(x, SCORING_BATCH_SIZE)])
+    most, classes = torch.softmax(logits.float(), dim=1).max(dim=1)
     return list(zip((names[number] for number in classes.tolist()), most.tolist(), strict=True))
 
 

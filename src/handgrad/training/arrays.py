@@ -1,6 +1,7 @@
 """Arrays: NumPy archives with x, pictures or vectors, and y, their classes."""
 
 import logging
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class ArrayData(FileData):
             raise UserError(f"{self.path}: {name} is of type {x.dtype}, not numbers")
         if x.dtype == np.uint8 and x.ndim > 2:
             return x
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused below
+            x = x.astype(np.float32)
         if bad := int((~np.isfinite(x)).sum()):
             raise UserError(f"{self.path}: {bad} numbers of {name} are NaN or infinite")
         return x
@@ -117,13 +119,15 @@ def parse(content: bytes, path: Path, needed: tuple[str, ...], more: tuple[str, 
     Raises:
         UserError: it is no such archive, lacks an array, or an array holds objects.
     """
+    if not zipfile.is_zipfile(BytesIO(content)):
+        raise UserError(f"{path} is no .npz archive: np.savez(path, x=x, y=y) writes one")
     try:
         with np.load(BytesIO(content), allow_pickle=False) as archive:
             found = {name: archive[name] for name in (*needed, *more) if name in archive}
             names = list(archive)
     except Exception as error:  # a damaged file can raise anything
         reason = "it holds objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
-        raise UserError(f"{path} is no .npz archive of numbers and texts ({reason}): np.savez writes one") from None
+        raise UserError(f"{path} is no .npz archive of numbers and texts: {reason}") from None
     if lacking := [name for name in needed if name not in found]:
         raise UserError(f"{path} has no array {join_names(lacking)}: it has {join_names(names) or 'none'}")
     return found

@@ -17,9 +17,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
-from handgrad.config import best_is, build, to_dict
+from handgrad.config import build, to_dict
 from handgrad.errors import UserError, as_user_error
 from handgrad.nn.mlp import MLP
+from handgrad.resolvers import best_is
 from handgrad.runs.folder import CHECKPOINTS, MLFLOW, write_text
 from handgrad.training import callbacks
 from handgrad.training.checkpoint_io import AtomicCheckpointIO

@@ -177,7 +177,7 @@ class ClassificationData(LightningDataModule):
                 f"({len(labels)} training examples in {classes} classes), not {self.val_size}"
             )
         counts = torch.bincount(labels, minlength=classes)
-        if rare := [str(number) for number in range(classes) if counts[number] == 1]:
+        if rare := [self.class_names[number] for number in range(classes) if counts[number] == 1]:
             raise UserError(
                 f"data.val_size={self.val_size} needs two examples of every class, one to train on, one to hold out: "
                 f"class {', '.join(rare)} has one; add examples of it or use data.val_size=0"

@@ -102,6 +102,7 @@ class TableData(FileData):
         if self.missing == "refuse" and empty.any():
             named = join_names([f"{name} ({count})" for name, count in empty[empty > 0].items()])
             raise UserError(f"empty cells in column {named}: fill them, remove the rows, or set data.missing=impute")
+        frame[self.texts] = frame[self.texts].map(str, na_action="ignore")
         return frame.where(frame.notna(), np.nan)
 
     def fit(self, x: pd.DataFrame) -> None:
@@ -190,7 +191,7 @@ def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame
 
 def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
     """Say that a column does not exist, which comes closest, and which there are."""
-    close = difflib.get_close_matches(str(name), columns, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name), columns, n=1)
     hint = f"did you mean {close[0]}? " if name and close else ""
     said = f"{option}={format_value(name)} is no column of the table" if name else f"{option}=... must name a column"
     return f"{said}: {hint}It has {join_names(list(columns), 20)}".replace(": It", "; it")
