@@ -1,0 +1,44 @@
+"""Resolvers: functions that `conf/` may call, as in ${file_name:${name}}."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from handgrad.errors import UserError, describe_os_error
+
+NO_FILE = {  # what to say if no file was named
+    "mine": "engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in",
+    "table": "data=table needs data.path=my.csv and data.target=column",
+    "arrays": "data=arrays needs data.path=my.npz",
+}
+
+
+def file_name(name: object) -> str:
+    """Return a run's name for use in a folder name: no path separators, at most 100 characters."""
+    return re.sub(r"[^\w.,=+-]", "_", str(name))[:100]
+
+
+def best_is(metric: object) -> str:
+    """Return "max" for an accuracy, "min" for everything else that is logged: losses, seconds, memory."""
+    return "max" if str(metric).endswith("accuracy") else "min"
+
+
+def content_hash(path: str | None, kind: str = "mine") -> str:
+    """Return the hash of a user's file, for the configuration: an edited file makes another run.
+
+    Raises:
+        UserError: no file was named, or it cannot be read.
+    """
+    if not path:
+        raise UserError(NO_FILE[kind])
+    try:
+        return hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(describe_os_error(error, path)) from None
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+OmegaConf.register_new_resolver("content_hash", content_hash, replace=True)
