@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from conftest import ROOT, RunCommand, record_of
 
@@ -33,6 +34,7 @@ def run_all(command: RunCommand, folder: Path, name: str) -> str:
     return printed
 
 
+@pytest.mark.slow
 def test_commands_for_a_table_run_and_reach_what_is_said(command: RunCommand, tmp_path: Path) -> None:
     printed = run_all(command, tmp_path, "A table")
     assert record_of(tmp_path / "outputs/wine")["metrics"]["test/accuracy"] > 0.95
@@ -41,6 +43,7 @@ def test_commands_for_a_table_run_and_reach_what_is_said(command: RunCommand, tm
     assert len(pd.read_csv(tmp_path / "outputs/new/predictions.csv")) == 5
 
 
+@pytest.mark.slow
 def test_commands_for_arrays_run(command: RunCommand, tmp_path: Path) -> None:
     run_all(command, tmp_path, "Arrays")
     assert record_of(tmp_path / "outputs/digits")["metrics"]["test/accuracy"] > 0.9

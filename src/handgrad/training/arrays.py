@@ -95,7 +95,7 @@ class ArrayData(FileData):
         size = float(np.sqrt(np.square(x, dtype=np.float64).mean()))
         if x.dtype != np.uint8 and not 0.1 <= size <= 10:
             log.warning(
-                "the numbers of x in %s are of size %.2g and used as they are: a network learns best from numbers "
+                "the numbers of x in %s are of size %.3g and used as they are: a network learns best from numbers "
                 "around 1, e.g. columns of mean 0 and deviation 1, pictures from 0 to 1",
                 self.path,
                 size,
