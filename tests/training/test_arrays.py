@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from test_table import well
 
 from conftest import RunScript, record_of
 from handgrad.errors import UserError
@@ -19,6 +18,13 @@ RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (60, 5, 4), dtype=np.uint8)
 VECTORS = RNG.normal(size=(60, 5))
 Y = np.arange(60) % 3
+
+
+def well(run_script: RunScript, *options: str, script: str = "train.py") -> str:
+    """Run a command, assert status 0, and return its output."""
+    status, printed = run_script(*options, **({} if script == "train.py" else {"script": script}))
+    assert status == 0, printed
+    return printed
 
 
 def arrays(folder: Path, **content: Any) -> ArrayData:

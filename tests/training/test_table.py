@@ -91,6 +91,13 @@ def test_scaling_is_that_of_scikit_learn_and_pairs_rows_with_their_classes(tmp_p
         assert data.sets[name].targets[:, 1].tolist() == (MIXED.buys[kept] == "yes").astype(float).tolist()
 
 
+def test_test_rows_are_stratified_by_class(tmp_path: Path) -> None:
+    rare = MIXED.assign(buys=["yes"] * 10 + ["no"] * 50)
+    for split_seed in range(5):
+        data = table(tmp_path, rare, split_seed=split_seed)
+        assert data.sets["test"].targets.sum(dim=0).tolist() == [10, 2]
+
+
 def test_test_rows_do_not_depend_on_the_seed_of_the_run(tmp_path: Path) -> None:
     first, second = (table(tmp_path, seed=seed).sets["test"].rows for seed in (0, 1))
     assert first.equal(second)
