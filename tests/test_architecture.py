@@ -17,7 +17,7 @@ ROOMS = {
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "console", "errors", "text"},
-    "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
+    "inspection": {"training", "nn", "runs", "process", "config", "identity", "errors", "text"},
     "comparison": {"runs", "config", "identity", "console", "errors", "text"},
     "sweep": {"comparison", "runs", "config", "identity", "errors", "text"},
     "job": {"training", "sweep", "runs", "process", "config", "console", "errors", "text"},

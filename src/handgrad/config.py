@@ -71,7 +71,7 @@ class Data(Group):
     """`conf/data/`."""
 
     dataset: DATASET = "MNIST"
-    root: Annotated[str, Field(min_length=1)]
+    root: Annotated[str, Field(min_length=1)] = "data"
     batch_size: Positive
     val_size: Count
     score_test: bool

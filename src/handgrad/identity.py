@@ -33,6 +33,9 @@ MOVED = {  # former name of a class or function: present name
 }
 
 
+MLP = "handgrad.nn.mlp.MLP"
+
+
 def content_hash(path: str | None) -> str:
     """Return the hash of a student's file, for the configuration: an edited file makes another run.
 
@@ -47,7 +50,13 @@ def content_hash(path: str | None) -> str:
         raise UserError(describe_os_error(error, path)) from None
 
 
+def hidden_layers(activation: str, network: object) -> str:
+    """Return what a run's hidden layers are called: by an MLP's activation, or the class of another network."""
+    return activation if network == MLP else str(network).rpartition(".")[2]
+
+
 OmegaConf.register_new_resolver("content_hash", content_hash, replace=True)
+OmegaConf.register_new_resolver("hidden_layers", hidden_layers, replace=True)
 
 
 def normalize(config: Mapping[str, Any]) -> dict[str, Any]:

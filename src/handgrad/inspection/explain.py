@@ -17,6 +17,7 @@ from handgrad.nn.mlp import MLP
 from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
 from handgrad.training.data import ClassificationData
+from handgrad.training.modules import mlp_of
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
 WRONG = 4  # misclassified images among the DIGITS, if there are that many
@@ -56,7 +57,7 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         UserError: the network is too large for a page, or there is no test set to take images from.
     """
     module, data = assembly.module, assembly.data
-    network = module.network.cpu().float()
+    network = mlp_of(module, "explain").cpu().float()
     check_size(network, data)
     images, targets = data.sets["test"].rows, data.sets["test"].targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))

@@ -96,7 +96,7 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     if not usable:
         return [], refused
     module, names = assembly.module, assembly.data.class_names
-    x = torch.stack([digit.seen for *_, digit in usable]).to(module.network.weights[0])
+    x = torch.stack([digit.seen for *_, digit in usable]).to(next(module.network.parameters()))
     with torch.no_grad():
         two = torch.softmax(module(x).float(), dim=1).topk(2, dim=1)
     predicted = [

@@ -15,7 +15,8 @@ SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 Batch = tuple[Tensor, Tensor]  # x: (B, I) float, y: (B, C) one-hot float
 
 
-PURPOSES = {"order": ()}  # purpose of random numbers: extra seed words; () keeps the order of older runs
+# Purpose of random numbers: extra seed words; () keeps the order of older runs.
+PURPOSES = {"order": (), "network": (1,)}
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
