@@ -20,12 +20,12 @@ PURPOSES = {"order": (), "network": (1,)}
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    """Make an epoch's random generator for one purpose, the same in every process and after a resume.
+    """Make an epoch's (or batch's) random generator for one purpose, the same in every process and after a resume.
 
     Args:
         seed: seed of the run.
         purpose: a key of `PURPOSES`.
-        epoch: epoch, from 0.
+        epoch: epoch or batch, from 0.
     """
     mixed = np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))

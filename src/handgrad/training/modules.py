@@ -239,10 +239,10 @@ class AutogradModule(Classifier):
         """Map inputs (B, I) to logits (B, C)."""
         return cast(Tensor, self.network(x, self.phi) if isinstance(self.network, MLP) else self.network(x))
 
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if not isinstance(self.network, MLP):  # dropout draws the same after a resume
-            torch.manual_seed(make_generator(self.hparams["seed"], "network", self.current_epoch).initial_seed())
+            batches = self.trainer.fit_loop.total_batch_idx
+            torch.manual_seed(make_generator(self.hparams["seed"], "network", batches).initial_seed())
 
     def training_step(self, batch: Batch) -> Tensor:
         x, y = batch
