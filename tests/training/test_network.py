@@ -124,10 +124,13 @@ def test_commands_of_the_docs_run(run_script: RunScript, tmp_path: Path, tiny_mn
     for command in written(section, tmp_path):
         script, *words = command.split()
         if script == "train.py":
-            words += ["trainer.max_epochs=1"] if "trainer.max_epochs=2" in words else []
+            words += [
+                "+trainer.log_every_n_steps=5",
+                *(["trainer.max_epochs=1"] if "trainer.max_epochs=2" in words else []),
+            ]
             words = ["--config-dir=conf", *words] if "data=wine" in words else [*words, f"data.root={tiny_mnist}"]
             words += ["report=true", "logger=none"] if "-m" in words else []
-        status, printed = run_script(*words, script=str(ROOT / "src" / script))
+        status, printed = run_script(*words, script=script)
         assert status == 0, printed
     (sweep,) = Path("outputs", "sweeps").iterdir()
     summary = (sweep / "comparison" / "summary.md").read_text(encoding="utf-8")
