@@ -49,7 +49,7 @@ def some_steps(value: int) -> int:
 
 
 Batches = Annotated[Any, PlainValidator(some_batches)]
-DATASET = Literal["MNIST", "FashionMNIST", "KMNIST"]
+DATASET = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
 MATMUL = Literal["default", "auto", "high", "medium"]
 Name = Annotated[
     str,
@@ -71,6 +71,7 @@ class Data(Group):
     """`conf/data/`."""
 
     dataset: DATASET = "MNIST"
+    split: Literal["balanced", "letters", "digits"] | None = None
     root: Annotated[str, Field(min_length=1)] = "data"
     batch_size: Positive
     val_size: Count

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from handgrad.errors import UserError
+from handgrad.inspection.digits import like_mnist
 from handgrad.inspection.export import sequential
 from handgrad.inspection.weights import Layer
 from handgrad.nn.mlp import MLP
@@ -59,25 +60,31 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
     module, data = assembly.module, assembly.data
     network = mlp_of(module, "explain").cpu().float()
     check_size(network, data)
-    images, targets = data.sets["test"].rows, data.sets["test"].targets.argmax(dim=1)
+    test = data.sets["test"]
+    images, targets = test.rows, test.targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))
-    rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
+    rounding, wrong = effect_of_rounding(layers, assembly, images / test.divisor, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
     chosen = torch.cat([torch.arange(DIGITS - len(failed)), failed])
-    content = {
+    pixels = images if test.divisor > 1 else images.to(ROUNDED)
+    content: dict[str, Any] = {
         "sizes": [network.weights[0].shape[1], *(len(bias) for bias in network.biases)],
         "activation": type(module.activation).__name__,
+        "drawable": like_mnist(data.image_shape or (), data.class_names),
         "negative_slope": getattr(module.activation, "negative_slope", None),
         "classes": data.class_names,
         "layers": [
             {"W": packed(weight.detach().to(ROUNDED)), "b": packed(bias.detach().to(ROUNDED))}
             for weight, bias in layers
         ],
-        "digits": {"pixels": packed(images[chosen]), "labels": targets[chosen].tolist()},
+        "shape": data.image_shape,
+        "divisor": test.divisor,
+        "digits": {"pixels": packed(pixels[chosen]), "labels": targets[chosen].tolist()},
         "start": DIGITS - len(failed) if len(failed) else 0,
-        "sample": {"pixels": packed(images[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
+        "sample": {"pixels": packed(pixels[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
     }
-    page = rendered(content, name=name, digits=DIGITS, wrong=len(failed), rounding=rounding)
+    told = {"digits": DIGITS, "wrong": len(failed), "sample": len(pixels[-SAMPLE:]), "inputs": content["sizes"][0]}
+    page = rendered(content, name=name, rounding=rounding, drawable=content["drawable"], **told)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -88,8 +95,10 @@ def check_size(network: MLP, data: ClassificationData) -> None:
     """Check that the network fits in a page, and that there are enough test images.
 
     Raises:
-        UserError: the network is too large, or there are too few images.
+        UserError: the network is too large, its data are no pictures, or there are too few of them.
     """
+    if data.image_shape is None:
+        raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     parameters = sum(parameter.numel() for parameter in network.parameters())
