@@ -15,9 +15,9 @@ from handgrad.inspection.digits import like_mnist
 from handgrad.inspection.export import sequential
 from handgrad.inspection.weights import Layer
 from handgrad.nn.mlp import MLP
-from handgrad.runs.folder import replacing
+from handgrad.runs.folder import write_text
 from handgrad.training.build import Assembly
-from handgrad.training.data import ClassificationData
+from handgrad.training.data import ClassificationData, Examples
 from handgrad.training.modules import mlp_of
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
@@ -66,8 +66,7 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
     rounding, wrong = effect_of_rounding(layers, assembly, images / test.divisor, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
     chosen = torch.cat([torch.arange(DIGITS - len(failed)), failed])
-    pixels = images if test.divisor > 1 else images.to(ROUNDED)
-    content: dict[str, Any] = {
+    content = {
         "sizes": [network.weights[0].shape[1], *(len(bias) for bias in network.biases)],
         "activation": type(module.activation).__name__,
         "drawable": like_mnist(data.image_shape or (), data.class_names),
@@ -79,16 +78,21 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         ],
         "shape": data.image_shape,
         "divisor": test.divisor,
-        "digits": {"pixels": packed(pixels[chosen]), "labels": targets[chosen].tolist()},
+        "digits": pictures(test, chosen),
         "start": DIGITS - len(failed) if len(failed) else 0,
-        "sample": {"pixels": packed(pixels[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
+        "sample": pictures(test, slice(-SAMPLE, None)),
     }
-    told = {"digits": DIGITS, "wrong": len(failed), "sample": len(pixels[-SAMPLE:]), "inputs": content["sizes"][0]}
-    page = rendered(content, name=name, rounding=rounding, drawable=content["drawable"], **told)
+    page = rendered(content, name=name, digits=DIGITS, wrong=len(failed), rounding=rounding)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return LessonPage(len(page.encode()), rounding)
+
+
+def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
+    """Encode a part of a set's pictures, as bytes or 16-bit floats, with their classes."""
+    rows = examples.rows[part]
+    pixels = rows if examples.divisor > 1 else rows.to(ROUNDED)
+    return {"pixels": packed(pixels), "labels": examples.targets[part].argmax(dim=1).tolist()}
 
 
 def check_size(network: MLP, data: ClassificationData) -> None:
@@ -115,6 +119,9 @@ def rendered(content: dict[str, Any], **told: Any) -> str:
     told |= {
         "sizes": "-".join(map(str, content["sizes"])),
         "activation": content["activation"],
+        "drawable": content["drawable"],
+        "sample": len(content["sample"]["labels"]),
+        "inputs": content["sizes"][0],
         "data": embedded(content),
     }
     parts = {"style": Markup(source("lesson.css")), "scripts": [Markup(source(script)) for script in SCRIPTS]}

@@ -48,14 +48,8 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
         UserError: there is no such run or file, or its weights cannot be used; says why.
     """
     wanted = UNSAID | dict(wanted)
-    record, source = None, Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
-    if wanted["checkpoint"] is None:
-        source = source if wanted["run"] else newest_run(source)
-        record, path = record_of(source), source / CHECKPOINTS / LAST
-    elif wanted["run"] is None:
-        path = source
-    else:
-        raise UserError("run=... and checkpoint=... are two networks: name one of them")
+    record, source = find_source(wanted)
+    path = source / CHECKPOINTS / LAST if record else source
     try:
         content, saved = read_checkpoint(path)
     except FileNotFoundError:
@@ -80,8 +74,23 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
         raise UserError(f"{path} has hidden layers of {hidden} units, its run {format_value(known)}")
     config["data"] |= chosen_data(wanted)
     sizes = None if own else [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
-    state = content.get("state_dict", {}) if own else as_state(layers)
+    state = dict(content)["state_dict"] if own else as_state(layers)
     return TrainedNetwork(assemble_for_scoring(OmegaConf.create(config), state, sizes, images), source, record)
+
+
+def find_source(wanted: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Path]:
+    """Find the run's record and folder, or the weights file, that a command's configuration names.
+
+    Raises:
+        UserError: it names both, or there is no such run.
+    """
+    source = Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
+    if wanted["checkpoint"] is None:
+        source = source if wanted["run"] else newest_run(source)
+        return record_of(source), source
+    if wanted["run"] is None:
+        return None, source
+    raise UserError("run=... and checkpoint=... are two networks: name one of them")
 
 
 def has_own_network(config: Mapping[str, Any]) -> bool:
