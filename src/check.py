@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from handgrad.config import CheckConfig, build, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
-from handgrad.process import run
+from handgrad.process import import_from_here, run
 from handgrad.runs.folder import CHECK, VERDICTS, write_json, write_rows
 from handgrad.text import escape_control
 
@@ -143,11 +143,17 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     import torch
 
     from handgrad.nn.gradcheck import Objective
-    from handgrad.training.build import build_network, data_of, sizes_of
+    from handgrad.nn.mlp import MLP
+    from handgrad.training.build import data_of
+    from handgrad.training.network import build_network, sizes_of
 
+    import_from_here()
     data = data_of(cfg)
     torch.manual_seed(cfg.seed)
-    parts = (build_network(cfg.network, sizes_of(cfg, data)), build(cfg.activation), build(cfg.regularizer))
+    network = build_network(cfg.network, sizes_of(cfg, data), data.image_shape)
+    if not isinstance(network, MLP):
+        raise UserError(f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only")
+    parts = (network, build(cfg.activation), build(cfg.regularizer))
     return Objective(*parts, *first_examples(data, cfg.batch)), new_folder()
 
 
@@ -159,6 +165,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     """
     from handgrad.inspection.reopen import open_network
     from handgrad.nn.gradcheck import Objective
+    from handgrad.training.modules import mlp_of
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
@@ -167,8 +174,9 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
     (_, module, data, _), source, record = open_network(wanted)
     penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
+    network = mlp_of(module, "check")
     return Objective(
-        module.network, module.activation, penalty, *first_examples(data, cfg.batch)
+        network, module.activation, penalty, *first_examples(data, cfg.batch)
     ), source if record else new_folder()
 
 

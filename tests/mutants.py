@@ -71,7 +71,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "training/mine": ["training/mine"],
     "training/layer_stats": ["training/layer_stats"],
     "training/manual": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
-    "training/mnist": ["training/data", "cli/options"],
+    "training/mnist": ["training/mnist", "training/data", "cli/options"],
     "training/matmul": ["training/matmul"],
     "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
     "training/table": ["training/table"],

@@ -75,9 +75,7 @@ def test_train_gives_the_numbers_of_the_command_line(run_script: RunScript, data
         assert not any(parameter.requires_grad for parameter in found.parameters())
     assert type(module.activation).__name__ == "Tanh"
     weights = {
-        f"{n}.{kind}": getattr(layer, kind)
-        for n, layer in enumerate(module.network.linear)
-        for kind in ("weight", "bias")
+        f"{n}.{kind}": getattr(layer, kind) for n, layer in enumerate(run.network.linear) for kind in ("weight", "bias")
     }
     torch.save(weights, "weights.pt")
     x = torch.rand(3, 784)

@@ -1,6 +1,7 @@
-"""Oracle: the import statements: none to a higher package, none circular, none of a private name."""
+"""Oracle: the code: no import of a higher package, circular or private; no number of MNIST outside its rooms."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -19,7 +20,7 @@ ROOMS = {
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "resolvers", "console", "errors", "text"},
-    "inspection": {"training", "nn", "runs", "config", "identity", "errors", "text"},
+    "inspection": {"training", "nn", "runs", "process", "config", "identity", "errors", "text"},
     "comparison": {"runs", "config", "resolvers", "identity", "console", "errors", "text"},
     "sweep": {"comparison", "runs", "config", "monitors", "identity", "errors", "text"},
     "job": {"training", "sweep", "runs", "process", "config", "monitors", "console", "errors", "text"},
@@ -77,3 +78,24 @@ def test_no_private_name_is_imported() -> None:
     for module, names in imports().items():
         private = {name for name in names if name.startswith("handgrad.") and name.split(".")[-1].startswith("_")}
         assert not private, f"{module} imports {private}"
+
+
+# Where MNIST's numbers may stand: its files, its preparation of digits, the notebook's network, runs before `classes`.
+OF_MNIST = {
+    "training/mnist.py",
+    "training/idx_files.py",
+    "inspection/digits.py",
+    "inspection/page/draw.js",
+    "nn/mlp.py",
+    "runs/record.py",
+    "comparison/own.py",
+}
+NUMBERS = re.compile(r"\b78[34]\b|\b28\b|\b10 x 10\b|\bten (?:classes|outputs)\b|\bclasses\b.*\b10\b|\(B, 10\)")
+
+
+def test_mnists_numbers_stand_nowhere_else() -> None:
+    files = [path for path in SRC.rglob("*") if path.suffix in (".py", ".js", ".jinja", ".css")]
+    for path in files:
+        if path.relative_to(SRC / "handgrad" if "handgrad" in path.parts else SRC).as_posix() not in OF_MNIST:
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                assert not NUMBERS.search(line), f"{path}:{number}: {line.strip()}"

@@ -26,7 +26,7 @@ from handgrad.nn.mlp import MLP
 from handgrad.process import SIGNALLED, exit_on_signal
 from handgrad.runs.folder import HISTORY, LAYERS
 from handgrad.training.mnist import MNISTDataModule
-from handgrad.training.modules import Classifier
+from handgrad.training.modules import Classifier, mlp_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -70,7 +70,7 @@ class Run:
     @property
     def network(self) -> MLP:
         """The trained network."""
-        return load(self).network
+        return mlp_of(load(self), "Run.network")
 
 
 def train(*overrides: str, show: bool = True) -> Run:
@@ -116,7 +116,7 @@ def load(source: Run | Path | str, activation: str | None = None, *, trust: bool
         trust: instantiate foreign classes that the source names; they may run any code.
 
     Returns:
-        the engine's LightningModule, in evaluation mode: called with x (B, 784), in [0, 1], it returns logits (B, 10);
+        the engine's LightningModule, in evaluation mode: called with x (B, I), it returns logits (B, C);
         `.network` holds the weights, `.activation` phi.
 
     Raises:

@@ -34,7 +34,7 @@ def some_steps(value: int) -> int:
 
 
 Batches = Annotated[Any, PlainValidator(some_batches)]
-DATASET = Literal["MNIST", "FashionMNIST", "KMNIST"]
+DATASET = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
 MATMUL = Literal["default", "auto", "high", "medium"]
 Name = Annotated[
     str,
@@ -64,7 +64,8 @@ class Data(Batched):
     """`conf/data/` of MNIST and its replacements."""
 
     dataset: DATASET = "MNIST"
-    root: Annotated[str, Field(min_length=1)]
+    split: Literal["balanced", "letters", "digits"] | None = None
+    root: Annotated[str, Field(min_length=1)] = "data"
 
 
 class FileData(Batched):

@@ -11,7 +11,7 @@ from handgrad.config import to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
 from handgrad.monitors import check_monitored
-from handgrad.process import is_ddp_worker
+from handgrad.process import import_from_here, is_ddp_worker
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
 from handgrad.sweep import run_config
@@ -40,6 +40,7 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool =
     if cfg.dry_run:
         raise UserError("dry_run=true only works with -m")
     composed, cfg = cfg, OmegaConf.create(config)
+    import_from_here()
     job = HydraConfig.get()
     choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
     facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}

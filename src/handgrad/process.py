@@ -98,6 +98,15 @@ def watched_parent() -> int:
     return parent
 
 
+def import_from_here() -> None:
+    """Make classes in files of the working directory importable, after everything that is installed.
+
+    Call it only for classes that were typed, or read from a file that is trusted.
+    """
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds texts
+        sys.path.append(here)
+
+
 def is_ddp_worker() -> bool:
     """Tell whether this is a DDP worker of rank 1 or above; only rank 0 writes and reports."""
     return os.environ.get("LOCAL_RANK", "0") != "0"

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from handgrad.errors import UserError, describe_os_error
 
+MLP = "handgrad.nn.mlp.MLP"
 NO_FILE = {  # what to say if no file was named
     "mine": "engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in",
     "table": "data=table needs data.path=my.csv and data.target=column",
@@ -39,6 +40,12 @@ def content_hash(path: str | None, kind: str = "mine") -> str:
         raise UserError(describe_os_error(error, path)) from None
 
 
+def hidden_layers(activation: str, network: object) -> str:
+    """Return what a run's hidden layers are called: by an MLP's activation, or the class of another network."""
+    return activation if network == MLP else str(network).rpartition(".")[2]
+
+
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 OmegaConf.register_new_resolver("best_is", best_is, replace=True)
 OmegaConf.register_new_resolver("content_hash", content_hash, replace=True)
+OmegaConf.register_new_resolver("hidden_layers", hidden_layers, replace=True)

@@ -6,6 +6,7 @@ Needs Chromium on the PATH, which `.ci/run` installs; skipped without.
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from conftest import ACTIVATIONS, ROOT, RunScript, record_of
 from handgrad.inspection import explain
 from handgrad.inspection.weights import layers_of
 from handgrad.nn import backprop, gradcheck
-from handgrad.nn.activations import Activation, LeakyReLU, Tanh
+from handgrad.nn.activations import Activation, LeakyReLU, ReLU, Tanh
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
@@ -499,3 +500,62 @@ def test_page_of_the_full_network_is_small_and_its_name_is_text(run_script: RunS
     assert len(page) < 4_000_000
     assert "alert(1)</script>" not in page
     assert "http" not in re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.DOTALL)
+
+
+EIGHT = """
+from sklearn.datasets import load_digits
+from torch import eye, tensor
+
+from handgrad.training.data import ClassificationData, Examples
+
+
+class Odd(ClassificationData):
+    dataset, inputs, class_names, image_shape = "odd", 48, ["even", "odd", "none"], (8, 6)
+
+    def read(self, name):
+        x, y = load_digits(return_X_y=True)
+        part = slice(0, 1000) if name == "train" else slice(1000, None)
+        pictures = tensor(x[part] / 16).float().view(-1, 8, 8)[:, :, 1:7]
+        return Examples(pictures.flatten(1), eye(3)[tensor(y[part] % 2)])
+
+
+class Plain(Odd):
+    image_shape = None
+"""
+
+
+def test_page_of_other_pictures_has_their_shape_and_no_pad(
+    chromium: Any, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_eight", raising=False)
+    (tmp_path / "my_eight.py").write_text(EIGHT)
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    usual = ["network.hidden_sizes=[9]", "trainer.max_epochs=1", "logger=none", "+trainer.log_every_n_steps=5"]
+    for name in ("Odd", "Plain"):
+        rest = "batch_size: 64\nval_size: 0\nscore_test: true\n"
+        (tmp_path / "conf" / "data" / f"{name}.yaml").write_text(f"_target_: my_eight.{name}\n{rest}")
+        words = ["--config-dir=conf", f"data={name}", f"hydra.run.dir={name}", *usual]
+        status, printed = run_script(*words, script="train.py")
+        assert status == 0, printed
+    status, printed = run_script("run=Plain", "trust=true", script="explain.py")
+    assert (status, "explain makes a page with pictures" in printed) == (1, True), printed
+    status, printed = run_script("run=Odd", "trust=true", script="explain.py")
+    assert status == 0, printed
+    page, said = chromium.new_page(), []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(Path("Odd", "explain.html").absolute().as_uri())
+    page.wait_for_timeout(100)
+    layers = [(weight.half().double(), bias.half().double()) for weight, bias in rounded(Path("Odd"))]
+    x = torch.tensor(page.evaluate("digits.map(({ x }) => Array.from(x))"), dtype=torch.float64)
+    logits = page.evaluate("digits.map(({ x }) => Array.from(forward(trained(), phi, x).logits))")
+    weights, biases = (list(part) for part in zip(*layers, strict=True))
+    assert near(logits, backprop.forward(x, weights, biases, ReLU()).logits)
+    assert page.locator("#pad").count() == 0
+    assert page.locator("#output-deltas span").count() == 3
+    assert page.locator("#unit-0").get_attribute("max") == "47"
+    page.locator("#unit-0").fill("13")
+    assert "Input 13: row 2, column 1" in page.locator("#unit-text").inner_text()
+    assert page.evaluate("$('seen').width / $('seen').height") == 6 / 8
+    page.close()
+    assert said == []

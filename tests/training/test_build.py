@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conftest import ROOT
 from handgrad.training.build import assemble
+from handgrad.training.modules import mlp_of
 
 
 def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
@@ -18,7 +19,7 @@ def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
-    return module.network.weights[0].detach(), next(iter(data.train_dataloader()))[1]
+    return mlp_of(module, "a test").weights[0].detach(), next(iter(data.train_dataloader()))[1]
 
 
 def test_seed_determines_weights_and_data_order_for_both_engines(tiny_mnist: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -32,10 +32,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "momentum": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
     "adam": partial(Adam, lr=0.001, fused=True),
 }
+Module = TypeVar("Module", bound=Classifier)
 Engine = type[ManualModule] | type[AutogradModule]
 
 
-def make(engine: Engine, phi: Activation | None = None, **changes: Any) -> Classifier:
+def make(engine: type[Module], phi: Activation | None = None, **changes: Any) -> Module:
     """Return a small module with fixed initial weights."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {

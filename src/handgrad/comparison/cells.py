@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import Any
 
 from handgrad.identity import normalize
+from handgrad.resolvers import MLP, hidden_layers
 from handgrad.text import canonical, escape_control, flatten, format_value
 
 ALWAYS = ("activation", "engine", "regularizer")  # keys of every cell, even if they do not vary
@@ -23,6 +24,8 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's choices and its flattened configuration: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
     choices, config = record["choices"], flatten(normalize(record["config"]))
     settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
+    if "activation" in choices:
+        settings["activation"] = hidden_layers(choices["activation"], config.get("network._target_", MLP))
     return {
         column_for(key): value
         for key, value in settings.items()

@@ -7,6 +7,7 @@ by computing the center of mass of the pixels." In MNIST's own files that centre
 from 0, and the brightest pixel is 254 or 255.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ SMALLER = 0.35  # of the tallest mark's height: what is lower is a fragment, and
 class Digit(NamedTuple):
     """A digit found in a picture.
 
-    seen: (784,) what the network sees, from 0, paper, to 1, ink.
+    seen: (H, W) what the network sees, from 0, paper, to 1, ink.
     box: its left, top, right and bottom in the picture, as shares of width and height.
     doubts: why it may be read wrongly, in words; empty where nothing is unusual.
     """
@@ -72,8 +73,13 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
         if right - left > 1.6 * (bottom - top):
             said.append("it is wider than a digit: perhaps two that touch")
         box = (left / width, top / height, right / width, bottom / height)
-        digits.append(Digit(centred(fit_to_box(strokes(own))).flatten(), box, tuple(said)))
+        digits.append(Digit(centred(fit_to_box(strokes(own))), box, tuple(said)))
     return grey, digits
+
+
+def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
+    """Tell whether a data set's images (H, W) are digits of MNIST's size, as a drawing is prepared."""
+    return tuple(shape) == (SIDE, SIDE) and all(name.isdigit() for name in class_names)
 
 
 def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
@@ -92,7 +98,7 @@ def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, li
             f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
             f"give pictures as that set has them, {shape[1]} x {shape[0]}, light on black"
         )
-    return grey, [Digit(torch.from_numpy(grey).float().flatten(), (0.0, 0.0, 1.0, 1.0), ())]
+    return grey, [Digit(torch.from_numpy(grey).float(), (0.0, 0.0, 1.0, 1.0), ())]
 
 
 def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:

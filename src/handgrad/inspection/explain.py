@@ -11,12 +11,14 @@ from markupsafe import Markup
 from torch import Tensor
 
 from handgrad.errors import UserError
+from handgrad.inspection.digits import like_mnist
 from handgrad.inspection.export import sequential
 from handgrad.inspection.weights import Layer
 from handgrad.nn.mlp import MLP
-from handgrad.runs.folder import replacing
+from handgrad.runs.folder import write_text
 from handgrad.training.build import Assembly
-from handgrad.training.data import ClassificationData
+from handgrad.training.data import ClassificationData, Examples
+from handgrad.training.modules import mlp_of
 
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
 WRONG = 4  # misclassified images among the DIGITS, if there are that many
@@ -56,39 +58,51 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         UserError: the network is too large for a page, or there is no test set to take images from.
     """
     module, data = assembly.module, assembly.data
-    network = module.network.cpu().float()
+    network = mlp_of(module, "explain").cpu().float()
     check_size(network, data)
-    images, targets = data.sets["test"].rows, data.sets["test"].targets.argmax(dim=1)
+    test = data.sets["test"]
+    images, targets = test.rows, test.targets.argmax(dim=1)
     layers = list(zip(network.weights, network.biases, strict=True))
-    rounding, wrong = effect_of_rounding(layers, assembly, images / 255, targets)
+    rounding, wrong = effect_of_rounding(layers, assembly, images / test.divisor, targets)
     failed = wrong[(wrong >= DIGITS) & (wrong < len(images) - SAMPLE)][:WRONG]
     chosen = torch.cat([torch.arange(DIGITS - len(failed)), failed])
     content = {
         "sizes": [network.weights[0].shape[1], *(len(bias) for bias in network.biases)],
         "activation": type(module.activation).__name__,
+        "drawable": like_mnist(data.image_shape or (), data.class_names),
         "negative_slope": getattr(module.activation, "negative_slope", None),
         "classes": data.class_names,
         "layers": [
             {"W": packed(weight.detach().to(ROUNDED)), "b": packed(bias.detach().to(ROUNDED))}
             for weight, bias in layers
         ],
-        "digits": {"pixels": packed(images[chosen]), "labels": targets[chosen].tolist()},
+        "shape": data.image_shape,
+        "divisor": test.divisor,
+        "digits": pictures(test, chosen),
         "start": DIGITS - len(failed) if len(failed) else 0,
-        "sample": {"pixels": packed(images[-SAMPLE:]), "labels": targets[-SAMPLE:].tolist()},
+        "sample": pictures(test, slice(-SAMPLE, None)),
     }
     page = rendered(content, name=name, digits=DIGITS, wrong=len(failed), rounding=rounding)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return LessonPage(len(page.encode()), rounding)
+
+
+def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
+    """Encode a part of a set's pictures, as bytes or 16-bit floats, with their classes."""
+    rows = examples.rows[part]
+    pixels = rows if examples.divisor > 1 else rows.to(ROUNDED)
+    return {"pixels": packed(pixels), "labels": examples.targets[part].argmax(dim=1).tolist()}
 
 
 def check_size(network: MLP, data: ClassificationData) -> None:
     """Check that the network fits in a page, and that there are enough test images.
 
     Raises:
-        UserError: the network is too large, or there are too few images.
+        UserError: the network is too large, its data are no pictures, or there are too few of them.
     """
+    if data.image_shape is None:
+        raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -105,6 +119,9 @@ def rendered(content: dict[str, Any], **told: Any) -> str:
     told |= {
         "sizes": "-".join(map(str, content["sizes"])),
         "activation": content["activation"],
+        "drawable": content["drawable"],
+        "sample": len(content["sample"]["labels"]),
+        "inputs": content["sizes"][0],
         "data": embedded(content),
     }
     parts = {"style": Markup(source("lesson.css")), "scripts": [Markup(source(script)) for script in SCRIPTS]}

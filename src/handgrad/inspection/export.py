@@ -1,5 +1,6 @@
 """Export of a network, verified by reading the file back."""
 
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from handgrad.errors import UserError
+from handgrad.errors import UserError, as_user_error
 from handgrad.inspection.weights import Layer, for_notebook, for_sequential, layers_of
 from handgrad.nn.activations import Activation
+from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import replacing
 from handgrad.training.build import Assembly
+from handgrad.training.modules import mlp_of
 
 FILES = {"state_dict": "state_dict.pt", "notebook": "notebook.pt", "onnx": "network.onnx"}
 IMAGES = 1000  # random ones, because exporting needs no data set
@@ -24,7 +27,7 @@ def write(assembly: Assembly, kind: str, path: Path) -> float:
 
     Args:
         assembly: the network's assembly.
-        kind: "state_dict", "notebook" or "onnx".
+        kind: "state_dict", "notebook" (of an MLP) or "onnx".
         path: output file.
 
     Returns:
@@ -34,22 +37,36 @@ def write(assembly: Assembly, kind: str, path: Path) -> float:
         UserError: ONNX is not installed, or the file does not reproduce the network.
     """
     module = assembly.module.cpu().float()
-    network = module.network
-    x = torch.rand(IMAGES, network.weights[0].shape[1], generator=torch.Generator().manual_seed(0))
+    own = module.network.eval()
+    network = own if kind != "notebook" and not isinstance(own, MLP) else mlp_of(module, f"format={kind}")
+    inputs = network.weights[0].shape[1] if isinstance(network, MLP) else assembly.data.inputs
+    x = torch.rand(IMAGES, inputs, generator=torch.Generator().manual_seed(0))
     path.parent.mkdir(parents=True, exist_ok=True)
-    layers = list(zip(network.weights, network.biases, strict=True))
-    original = sequential(layers, module.activation)
     with torch.no_grad(), replacing(path) as temporary:
         expected = module(x)
-        if kind == "onnx":
-            found = through_onnx(original, x, temporary)
+        if isinstance(network, MLP):
+            found = through_file(network, module.activation, x, kind, temporary)
+        elif kind == "onnx":
+            with as_user_error("format=onnx", Exception):
+                found = through_onnx(network, x, temporary)
         else:
-            torch.save(for_notebook(network) if kind == "notebook" else for_sequential(network), temporary)
-            found = sequential(layers_of(read_checkpoint(temporary)[0], path), module.activation)(x)
+            torch.save(network.state_dict(), temporary)
+            again = copy.deepcopy(network)
+            again.load_state_dict(read_checkpoint(temporary)[0])
+            found = again(x)
         difference = float((found - expected).abs().max() / expected.abs().max())
         if not found.argmax(dim=1).equal(expected.argmax(dim=1)) or difference > TOLERANCE:
             raise UserError(f"{path} was not written: read back, its logits are off by {difference:.1e} of the largest")
     return difference
+
+
+def through_file(network: MLP, phi: Activation, x: Tensor, kind: str, path: Path) -> Tensor:
+    """Write an MLP's file of a kind, read it back, and return the logits of what was read."""
+    if kind == "onnx":
+        return through_onnx(sequential(list(zip(network.weights, network.biases, strict=True)), phi), x, path)
+    torch.save(for_notebook(network) if kind == "notebook" else for_sequential(network), path)
+    logits: Tensor = sequential(layers_of(read_checkpoint(path)[0], path), phi)(x)
+    return logits
 
 
 def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
@@ -63,7 +80,7 @@ def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
 
 
 def through_onnx(network: nn.Module, x: Tensor, path: Path) -> Tensor:
-    """Export a network to ONNX, images (B, 784) to logits (B, 10) for any B, and run it with onnxruntime.
+    """Export a network to ONNX, x (B, I) to logits (B, C) for any B, and run it with onnxruntime.
 
     Raises:
         UserError: the extra `export` is not installed.

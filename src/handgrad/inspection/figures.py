@@ -32,8 +32,7 @@ def pictures(predicted: Sequence[Prediction]) -> Figure:
         frame = Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height)
         frame.set(fill=False, edgecolor="tab:red", linewidth=1)
         picture.add_patch(frame)
-        shape = each.grey.shape if each.grey.size == each.digit.seen.numel() else (28, 28)
-        seen.imshow(each.digit.seen.view(*shape).numpy(), cmap="gray", vmin=0, vmax=1)
+        seen.imshow(each.digit.seen.numpy(), cmap="gray", vmin=0, vmax=1)
         (first, second), (p, q) = each.classes, each.probabilities
         name = escape_control(each.path.name)
         name = f"{each.number}: {name}" if sum(other.path == each.path for other in predicted) > 1 else name

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import Digit, as_it_is, find_digits
+from handgrad.inspection.digits import Digit, as_it_is, find_digits, like_mnist
 from handgrad.inspection.pictures import SUFFIXES, Grey
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
@@ -90,16 +90,17 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     dataset, shape = assembly.data.dataset, assembly.data.image_shape
     if shape is None:
         raise UserError(f"images=...: the network takes {assembly.data.inputs} numbers of {dataset}, no pictures")
+    drawn = like_mnist(shape, assembly.data.class_names)
     for path in paths:
         try:
-            grey, digits = find_digits(path) if dataset == "MNIST" else as_it_is(path, dataset, shape)
+            grey, digits = find_digits(path) if drawn else as_it_is(path, dataset, shape)
             usable += [(path, grey, number, digit) for number, digit in enumerate(digits, start=1)]
         except UserError as error:
             refused.append(str(error))
     if not usable:
         return [], refused
     module, names = assembly.module, assembly.data.class_names
-    x = torch.stack([digit.seen for *_, digit in usable]).to(module.network.weights[0])
+    x = torch.stack([digit.seen.flatten() for *_, digit in usable]).to(next(module.network.parameters()))
     with torch.no_grad():
         two = torch.softmax(module(x).float(), dim=1).topk(2, dim=1)
     predicted = [

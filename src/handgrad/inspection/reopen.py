@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import hydra
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from handgrad.config import to_dict
 from handgrad.errors import UserError
-from handgrad.inspection.allowlist import allowed_parts
+from handgrad.identity import in_todays_names
+from handgrad.inspection.allowlist import ALLOWED, allowed_parts
 from handgrad.inspection.weights import Layer, layers_of, take_normalized
+from handgrad.process import import_from_here
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import CHECKPOINTS, LAST, METRICS
 from handgrad.runs.record import newest_run, read_record
@@ -45,38 +48,67 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
         UserError: there is no such run or file, or its weights cannot be used; says why.
     """
     wanted = UNSAID | dict(wanted)
-    record, source = None, Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
-    if wanted["checkpoint"] is None:
-        source = source if wanted["run"] else newest_run(source)
-        record, path = record_of(source), source / CHECKPOINTS / LAST
-    elif wanted["run"] is None:
-        path = source
-    else:
-        raise UserError("run=... and checkpoint=... are two networks: name one of them")
+    record, source = find_source(wanted)
+    path = source / CHECKPOINTS / LAST if record else source
     try:
         content, saved = read_checkpoint(path)
     except FileNotFoundError:
         what = f"the run was {record['status']} before an epoch ended" if record else "there is no such file"
         raise UserError(f"{path} is missing: {what}") from None
-    layers = layers_of(content, path)
+    if record:
+        saved = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
+    if wanted["trust"]:
+        import_from_here()
+    own = saved is not None and has_own_network(saved)
+    layers = [] if own else layers_of(content, path)
+    if saved is None and wanted["inputs"] is not None:
+        layers = take_normalized(layers, wanted["inputs"])
     # The configuration is conf/'s; a recorded one overrides only the parts that the allow list accepts.
     config = to_dict(hydra.compose("train", ["name=file"]))
-    if record:
-        recorded = record["config"] | ({"threads": record["threads"]} if record.get("threads") else {})
-        config |= as_recorded(config, recorded, wanted, source / METRICS, images)
-    elif saved is not None:
-        config |= as_recorded(config, saved, wanted, path, images)
-    else:
-        layers = layers if wanted["inputs"] is None else take_normalized(layers, wanted["inputs"])
+    if saved is None:
         config |= for_weights(config, layers, wanted.get("activation"), path)
+    else:
+        config |= as_recorded(config, saved, wanted, source / METRICS if record else path, images)
     hidden = [len(bias) for _, bias in layers[:-1]]
-    if (known := config["network"].get("hidden_sizes")) != hidden:
+    if (known := config["network"].get("hidden_sizes")) != hidden and not own:
         raise UserError(f"{path} has hidden layers of {hidden} units, its run {format_value(known)}")
     chosen = chosen_data(wanted)
     same = chosen.get("_target_") in (None, config["data"]["_target_"])
     config["data"] = config["data"] | chosen if same else chosen
-    assembly = assemble_for_scoring(OmegaConf.create(config), layers, images)
-    return TrainedNetwork(assembly, source, record)
+    sizes = None if own else [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
+    state = dict(content)["state_dict"] if own else as_state(layers)
+    return TrainedNetwork(assemble_for_scoring(OmegaConf.create(config), state, sizes, images), source, record)
+
+
+def find_source(wanted: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Path]:
+    """Find the run's record and folder, or the weights file, that a command's configuration names.
+
+    Raises:
+        UserError: it names both, or there is no such run.
+    """
+    source = Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
+    if wanted["checkpoint"] is None:
+        source = source if wanted["run"] else newest_run(source)
+        return record_of(source), source
+    if wanted["run"] is None:
+        return None, source
+    raise UserError("run=... and checkpoint=... are two networks: name one of them")
+
+
+def has_own_network(config: Mapping[str, Any]) -> bool:
+    """Tell whether a recorded configuration has a network of another class than the allow list's."""
+    network = in_todays_names(config).get("network")
+    target = network.get("_target_") if isinstance(network, Mapping) else None
+    return isinstance(target, str) and target not in ALLOWED["network"]
+
+
+def as_state(layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """Return the state_dict of a module whose MLP has these layers."""
+    return {
+        f"network.layers.{number}.{name}": tensor
+        for number, pair in enumerate(layers)
+        for name, tensor in zip(("weight", "bias"), pair, strict=True)
+    }
 
 
 def for_weights(
@@ -124,7 +156,7 @@ def as_recorded(
         raise UserError(f"inputs=...: the network of {where} takes pixels from 0 to 1: leave it out")
     root = parts["data"].get("root")
     # A file must not choose where data are downloaded to.
-    local = "path" in parts["data"] or "root" in chosen_data(wanted) or Path(str(root)).is_dir()
+    local = "path" in parts["data"] or "root" in chosen_data(wanted) or root is None or Path(str(root)).is_dir()
     if images and not local:
         raise UserError(
             f"data.root={root}, recorded in {where}, is no folder here: add data.root=<where the images are>"

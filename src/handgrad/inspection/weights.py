@@ -10,7 +10,7 @@ from torch import Tensor
 from handgrad.errors import UserError
 from handgrad.nn.mlp import MLP
 
-NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (500, 784) ... "w4" (10, 100), "b1" (500, 1) ... "b4" (10, 1)
+NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (O, I), "b1" (O, 1), "w2" ...
 NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as PyTorch's example has them
 Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
 
@@ -132,7 +132,7 @@ def is_named(content: Any) -> bool:
 
 
 def for_sequential(network: MLP) -> dict[str, Tensor]:
-    """Return a state_dict as `nn.Sequential(nn.Linear(784, 500), phi, nn.Linear(500, 250), ...)` loads it."""
+    """Return a state_dict as `nn.Sequential(nn.Linear(I, O), phi, nn.Linear(...), ...)` loads it."""
     return {
         f"{2 * number}.{name}": parameter.detach().clone()
         for number, layer in enumerate(network.linear)

@@ -123,7 +123,7 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
-    """Write the 10 x 10 confusion matrix of a set, rows: true class, columns: predicted class."""
+    """Write the (C, C) confusion matrix of a set, rows: true class, columns: predicted class."""
     write_rows(folder / f"confusion_{name}.csv", counts)
 
 

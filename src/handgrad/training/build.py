@@ -4,7 +4,7 @@ import copy
 import csv
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from handgrad.training.checkpoint_io import AtomicCheckpointIO
 from handgrad.training.data import ClassificationData
 from handgrad.training.matmul import set_matmul_precision
 from handgrad.training.modules import Classifier
+from handgrad.training.network import build_network, sizes_of
 
 # Lightning's callbacks that cannot be used, and what to use instead; docs/trainer-options.md lists all of them.
 REFUSED: dict[type[lightning.Callback], str] = {
@@ -82,7 +83,7 @@ def assemble(
     sizes = sizes or sizes_of(cfg, data)
     lightning.seed_everything(cfg.seed, verbose=False)
     options = copy.copy(cfg.trainer)
-    module = build_module(cfg, options, sizes)
+    module = build_module(cfg, options, sizes, data.image_shape)
     with open_dict(options):
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
     history = callbacks.History(folder, lines=show_progress and not bar)
@@ -127,32 +128,29 @@ def build_trainer(
     return trainer
 
 
-def build_module(cfg: DictConfig, options: DictConfig, sizes: Sequence[int]) -> Classifier:
+def build_module(
+    cfg: DictConfig, options: DictConfig, sizes: Sequence[int], image_shape: Sequence[int] | None
+) -> Classifier:
     """Build the engine of a network with these sizes.
 
     With manual optimization, move the `STEPPING` options from the Trainer's options to it.
+
+    Raises:
+        UserError: the network cannot be built, or needs autograd.
     """
     parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
-    parts |= {"network": build_network(cfg.network, sizes), "classes": sizes[-1]}
+    parts |= {"network": build_network(cfg.network, sizes, image_shape), "classes": sizes[-1]}
     engine = build(cfg.engine)
-    if not engine.func.automatic_optimization:  # then Lightning rejects these options
-        with open_dict(options):
+    if not engine.func.automatic_optimization:
+        if not isinstance(parts["network"], MLP):
+            raise UserError(
+                f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only: engine=autograd"
+            )
+        with open_dict(options):  # Lightning rejects these options
             parts |= {key: options.pop(key) for key in STEPPING if key in options}
     module: Classifier = engine(**parts)
     module.save_hyperparameters(to_dict(cfg), logger=False)  # for checkpoints; loggers get them with the scores
     return module
-
-
-def sizes_of(cfg: DictConfig, data: ClassificationData) -> list[int]:
-    """Return the units per layer, from the data's inputs to their classes."""
-    return [data.inputs, *cfg.network.hidden_sizes, len(data.class_names)]
-
-
-def build_network(node: DictConfig, sizes: Sequence[int]) -> MLP:
-    """Build the network of a `conf/network/` node; its sizes are units per layer, from inputs to classes."""
-    others = [str(key) for key in node if key != "hidden_sizes"]
-    network: MLP = build(OmegaConf.masked_copy(node, others), sizes=list(sizes))
-    return network
 
 
 def prepare_process(cfg: DictConfig) -> None:
@@ -206,35 +204,38 @@ def data_of(cfg: DictConfig, read: bool = True, sizes: Sequence[int] | None = No
     """
     data: ClassificationData = build(cfg.data, seed=cfg.seed)
     check_fit(sizes, data)  # MNIST's sizes are known before
-    if read:
+    if read or not (sizes or hasattr(data, "inputs")):
         data.prepare_data()
         data.setup()
         check_fit(sizes, data)
     return data
 
 
-def assemble_for_scoring(cfg: DictConfig, layers: Sequence[tuple[Tensor, Tensor]], images: bool = True) -> Assembly:
+def assemble_for_scoring(
+    cfg: DictConfig, weights: Mapping[str, Tensor], sizes: Sequence[int] | None, images: bool = True
+) -> Assembly:
     """Build a run with trained weights for scoring: on one device, without loggers and optional callbacks.
 
     Args:
         cfg: the run's configuration; of the Trainer's options, only those that affect scoring.
-        layers: (weight, bias) of every layer, in layer order.
+        weights: the module's state_dict.
+        sizes: units per layer of an MLP; None for a network of its own.
         images: read the data too.
 
     Raises:
-        UserError: the data are unusable.
+        UserError: the data are unusable, or the weights are those of another network.
     """
     cfg = copy.deepcopy(cfg)
     cfg.trainer.devices = 1
     cfg.logger = cfg.callbacks = cfg.diagnostics = None
-    sizes = [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
     assembly = assemble(cfg, Path.cwd(), show_progress=False, sizes=sizes, read=images)
     module = assembly.module
     assembly.trainer.precision_plugin.convert_module(module)
-    with torch.no_grad():
-        for layer, (weight, bias) in zip(module.network.linear, layers, strict=True):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the weights are not those of {cfg.network._target_}, or it was changed: {reason}") from error
     return assembly
 
 

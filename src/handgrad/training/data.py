@@ -16,16 +16,17 @@ SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 Batch = tuple[Tensor, Tensor]  # x: (B, I) float, y: (B, C) one-hot float
 
 
-PURPOSES = {"order": ()}  # purpose of random numbers: extra seed words; () keeps the order of older runs
+# Purpose of random numbers: extra seed words; () keeps the order of older runs.
+PURPOSES = {"order": (), "network": (1,)}
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    """Make an epoch's random generator for one purpose, the same in every process and after a resume.
+    """Make an epoch's (or batch's) random generator for one purpose, the same in every process and after a resume.
 
     Args:
         seed: seed of the run.
         purpose: a key of `PURPOSES`.
-        epoch: epoch, from 0.
+        epoch: epoch or batch, from 0.
     """
     mixed = np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+FEW = 12  # classes whose counts fit into a confusion matrix of the usual size
+
 
 def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Draw the loss of every set over the epochs."""
@@ -39,14 +41,16 @@ def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str])
 
 def confusion(counts: Tensor, names: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix (C, C), rows: true class, coloured by the row-normalised counts."""
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    larger = math.sqrt(max(1, len(names) / FEW))
+    figure = Figure(figsize=(6.5 * larger, 6 * larger), layout="constrained")
     axes = figure.subplots()
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     # Nearly all counts are on the diagonal; the square root makes the few errors visible.
     axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.4 else "black"
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9 / larger)
+    axes.tick_params(labelsize=10 / larger)
     axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 4 else 45)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)

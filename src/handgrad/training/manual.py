@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from handgrad.errors import UserError
 from handgrad.nn import backprop
 from handgrad.nn.backprop import FactoredGradient, accumulate
+from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
 from handgrad.training.data import Batch
 from handgrad.training.distributed import all_gather_factors, all_reduce, all_reduce_list
@@ -32,6 +33,7 @@ class ManualModule(Classifier):
     """
 
     automatic_optimization = False
+    network: MLP
 
     def __init__(
         self,

@@ -105,8 +105,8 @@ class MineModule(ManualModule):
         """Run both passes with the student's functions.
 
         Args:
-            x: (B, 784) images.
-            y: (B, 10) targets.
+            x: (B, I) inputs.
+            y: (B, C) targets.
 
         Returns:
             () mean loss, without the penalty; gradients of all parameters in layer order, with the penalty's.

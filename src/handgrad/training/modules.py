@@ -18,7 +18,7 @@ from handgrad.nn.activations import Activation
 from handgrad.nn.losses import L2, at_least_float32
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
-from handgrad.training.data import Batch
+from handgrad.training.data import Batch, make_generator
 from handgrad.training.distributed import all_gather_rows, all_reduce, is_distributed
 from handgrad.training.schedules import check_optimizer, fill_total_steps
 
@@ -68,7 +68,7 @@ class Classifier(LightningModule):
     `NAME/accuracy` of every validation set NAME.
 
     Args:
-        network: network with the parameters.
+        network: network with the parameters; with autograd it may be another one than an MLP.
         classes: number of classes C.
         activation: phi of every hidden layer.
         regularizer: penalty added to the mean loss.
@@ -79,7 +79,7 @@ class Classifier(LightningModule):
 
     def __init__(
         self,
-        network: MLP,
+        network: nn.Module,
         classes: int,
         activation: Activation,
         regularizer: L2,
@@ -237,7 +237,12 @@ class AutogradModule(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, I) to logits (B, C)."""
-        return cast(Tensor, self.network(x, self.phi))
+        return cast(Tensor, self.network(x, self.phi) if isinstance(self.network, MLP) else self.network(x))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if not isinstance(self.network, MLP):  # dropout draws the same after a resume
+            batches = self.trainer.fit_loop.total_batch_idx
+            torch.manual_seed(make_generator(self.hparams["seed"], "network", batches).initial_seed())
 
     def training_step(self, batch: Batch) -> Tensor:
         x, y = batch
@@ -249,5 +254,21 @@ class AutogradModule(Classifier):
             mean_loss = cross_entropy(self(x), y)
             self.keep_loss(mean_loss.detach())
         if self.regularizer.strength:
-            return mean_loss + self.regularizer.penalty(self.network.weights)
+            return mean_loss + self.regularizer.penalty(weights_of(self.network))
         return mean_loss
+
+
+def weights_of(network: nn.Module) -> list[Tensor]:
+    """Return the tensors that a penalty is on: the parameters of two or more dimensions, an MLP's weight matrices."""
+    return [parameter for parameter in network.parameters() if parameter.dim() > 1]
+
+
+def mlp_of(module: Classifier, what: str) -> MLP:
+    """Return the network for something that looks into its layers.
+
+    Raises:
+        UserError: it is no MLP.
+    """
+    if not isinstance(module.network, MLP):
+        raise UserError(f"{what} looks into the layers of an MLP: it cannot do so for {type(module.network).__name__}")
+    return module.network

@@ -1,7 +1,7 @@
 "use strict";
 // Pictures: a digit drawn by hand, units as squares, curves.
 
-const SIDE = 28, BOX = 20, CENTRE = 14;
+const SIDE = 28, BOX = 20, CENTRE = 14; // of MNIST's digits, and of a drawing
 
 // -- Drawing a digit, prepared as MNIST was: cropped, 20 x 20, centre of mass at (14, 14)
 
@@ -86,8 +86,10 @@ function shade(value, most) {
   return ground.map((channel, n) => Math.round(channel + part * (end[n] - channel)));
 }
 
+const isPicture = (length) => length === DATA.sizes[0];
+
 function columnsOf(length) {
-  return length === SIDE * SIDE ? SIDE : length > 40 ? 25 : Math.min(length, 10);
+  return isPicture(length) ? DATA.shape[1] : length > 40 ? 25 : Math.min(length, 10);
 }
 
 // A canvas' square under the pointer, as an index; null beside the squares.
@@ -99,8 +101,8 @@ function squareAt(event, length) {
 }
 
 function paint(canvas, values, marked = -1) {
-  const columns = columnsOf(values.length), rows = Math.ceil(values.length / columns), cell = values.length === SIDE * SIDE ? 8 : 14;
-  const gap = values.length === SIDE * SIDE ? 0 : 1, pen = canvas.getContext("2d");
+  const columns = columnsOf(values.length), rows = Math.ceil(values.length / columns), picture = isPicture(values.length);
+  const cell = picture ? Math.ceil(224 / Math.max(...DATA.shape)) : 14, gap = picture ? 0 : 1, pen = canvas.getContext("2d");
   [canvas.width, canvas.height] = [columns * cell, rows * cell];
   const most = values.reduce((largest, v) => Math.max(largest, Math.abs(v)), 0);
   values.forEach((value, n) => {

@@ -37,8 +37,8 @@ const state = {
 };
 
 function images({ pixels, labels }) {
-  const raw = bytes(pixels), size = SIDE * SIDE;
-  return labels.map((label, n) => ({ label, x: Float64Array.from(raw.subarray(n * size, (n + 1) * size), (v) => v / 255) }));
+  const raw = DATA.divisor > 1 ? bytes(pixels) : halves(pixels), size = DATA.sizes[0];
+  return labels.map((label, n) => ({ label, x: Float64Array.from(raw.subarray(n * size, (n + 1) * size), (v) => v / DATA.divisor) }));
 }
 
 const digits = images(DATA.digits), sample = images(DATA.sample);
@@ -256,6 +256,6 @@ function listen() {
 
 fill();
 listen();
-pad($("pad"), $("clear"), (x) => choose(x, null, null), () => choose(null, null, null));
+if (DATA.drawable) pad($("pad"), $("clear"), (x) => choose(x, null, null), () => choose(null, null, null));
 tinyNetwork();
 readAddress();

@@ -47,7 +47,7 @@ function explanation() {
 function inputExplained(i) {
   const { W, O, I } = state.layers[0], value = state.x[i], gradient = state.gradients?.[0].W;
   const rows = Array.from({ length: O }, (_, k) => ({ layer: 1, unit: k, factors: [W[k * I + i], value], term: W[k * I + i] * value, beside: gradient ? [gradient[k * I + i]] : [] }));
-  return `<h2>Input ${i}: row ${Math.floor(i / SIDE)}, column ${i % SIDE}</h2>
+  return `<h2>Input ${i}: row ${Math.floor(i / DATA.shape[1])}, column ${i % DATA.shape[1]}</h2>
     <p>${indexed("a", 0, i)} = ${indexed("x", "", i)} = <b>${number(value)}</b>, the pixel's brightness from 0 to 1.</p>
     ${terms(`Its terms in ${indexed("z", 1, "k")} of layer 1 ${ref(1)}, the strongest first:`, ["to", indexed("W", 1, `k, ${i}`), indexed("a", 0, i), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows)}`;
 }
