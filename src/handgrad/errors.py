@@ -55,6 +55,8 @@ def _about(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
     value = format_value(problem["input"]) if problem["input"] != "" else ""
+    if problem["type"] == "string_too_short":
+        return f"invalid value {key}={value}: must not be empty"
     must = re.sub(r"^(Input|String) should", "must", problem["msg"])
     for words, sign in COMPARISONS.items():
         must = must.replace(words, sign)
