@@ -2,15 +2,19 @@
 
 import doctest
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hydra
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,6 +26,9 @@ from handgrad.inspection.reopen import open_network
 from handgrad.nn.activations import ReLU, Tanh
 from handgrad.training.build import assemble
 
+PAIR = (torch.eye(2), torch.eye(2))
+LINEAR: Any = torch.nn.Linear(2, 2)
+RELU: Any = torch.relu
 SMALL = ("network.hidden_sizes=[12]", "trainer.max_epochs=2", "logger=none")
 
 
@@ -48,7 +55,7 @@ def test_every_name_is_there_and_documented() -> None:
     for name in handgrad.__all__:
         assert getattr(handgrad, name).__doc__
         assert f"`{name}" in table
-    with pytest.raises(AttributeError, match="no attribute 'nothing': it has MLP, Run, activations"):
+    with pytest.raises(AttributeError, match="no attribute 'nothing': it has MLP, Run, UserError, activations"):
         _ = handgrad.nothing
 
 
@@ -93,9 +100,23 @@ def test_finished_run_is_found_again(data: None) -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: handgrad.train("activation=tahn"), "Could not find 'activation/tahn' Available options in"),
+        (
+            lambda: handgrad.train("activation=tahn"),
+            "activation=tahn: did you mean tanh? there are gelu",
+        ),
+        (lambda: handgrad.train("seed=0,1"), "train takes one value per key: call it once for each"),
+        (lambda: handgrad.train("activation = tanh"), "as key=value"),
+        (lambda: handgrad.train("hydra.run.dir=file.txt", *SMALL), "file.txt is a file"),
+        (lambda: handgrad.load("folder"), "is not a run's folder"),
+        (lambda: handgrad.Run(Path("nowhere")).history, "nowhere is not a run's folder"),
+        (lambda: handgrad.check(LINEAR, ReLU(), *PAIR), "must be a handgrad.MLP, not Linear"),
+        (lambda: handgrad.check(handgrad.MLP([2, 2]), RELU, *PAIR), "phi must be an activation"),
+        (lambda: handgrad.judge(output_delta, RELU), "phi must be an activation"),
+        (lambda: handgrad.judge(ReLU), "ReLU is none of the exercise's functions"),
+        (lambda: handgrad.compare(["nowhere", "folder"]), "nowhere is not there"),
+        (lambda: handgrad.compare([{"a": 1}]), "runs or their folders, not dict"),
         (lambda: handgrad.train("seed=-1"), "invalid value seed=-1: must be >= 0"),
-        (lambda: handgrad.train("optimizer.rl=1"), "Known here: lr, weight_reduction"),
+        (lambda: handgrad.train("optimizer.rl=1"), "unknown key optimizer.rl: there are lr, weight_reduction"),
         (lambda: handgrad.train("-m", "seed=0,1"), "not '-m'; sweeps: src/train.py -m"),
         (lambda: handgrad.train("+trainer.fast_dev_run=1", *SMALL), "leaves no run: leave it out"),
         (lambda: handgrad.load("nowhere"), "nowhere is missing: there is no such file"),
@@ -109,6 +130,8 @@ def test_finished_run_is_found_again(data: None) -> None:
     ],
 )
 def test_mistake_is_one_sentence(data: None, call: Callable[[], object], said: str) -> None:
+    Path("folder").mkdir()
+    Path("file.txt").write_text("mine")
     with pytest.raises(UserError) as raised:
         call()
     assert said in str(raised.value)
@@ -179,3 +202,48 @@ def test_functions_of_a_notebook_are_judged(data: None) -> None:
 
 def named_otherwise() -> None:
     """A function that is not asked for."""
+
+
+def test_state_of_the_process_is_left_as_it_was(data: None) -> None:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        torch.manual_seed(1)
+        expected = torch.rand(1)
+        for seed in (torch.manual_seed, random.seed, np.random.seed):
+            seed(1)
+        first = torch.get_num_threads()
+        handgrad.load(handgrad.train(*SMALL, "threads=1", "seed=7"))
+        assert torch.get_num_threads() == first
+        assert torch.equal(torch.rand(1), expected)
+        state = random.random(), np.random.rand()  # noqa: NPY002
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        assert state == (random.random(), np.random.rand())  # noqa: NPY002
+        assert hydra.compose("train", ["name=mine"]).name == "mine"  # Hydra is still the user's
+
+
+def test_other_default_precision_is_refused(data: None) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(UserError, match="set_default_dtype changes a run's numbers"):
+            handgrad.train(*SMALL)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_runs_of_two_threads_do_not_disturb_each_other(data: None) -> None:
+    alone = [handgrad.train(*SMALL, f"seed={seed}", show=False).metrics for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda seed: handgrad.train(*SMALL, f"seed={seed}", show=False).metrics, (1, 2)))
+    assert alone == together
+
+
+if True:  # as in a cell that defines a function under a condition
+
+    @torch.no_grad()
+    def update(parameter: torch.Tensor, gradient: torch.Tensor, lr: float) -> torch.Tensor:
+        """Indented, decorated, and with a learning rate of its own."""
+        return parameter - 0.1 * gradient
+
+
+def test_indented_and_decorated_functions_are_judged(data: None) -> None:
+    assert "It looks like this mistake: 0.1 in place of the learning rate." in repr(handgrad.judge(update))

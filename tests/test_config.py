@@ -89,7 +89,7 @@ def test_controlled_experiments_differ_only_in_the_engine(engine: str) -> None:
         ("data.batch_size=abc", "invalid value data.batch_size=abc: must be a valid integer"),
         ("data.batch_size=1.5", "invalid value data.batch_size=1.5: must be a valid integer"),
         ("data.val_size=-1", "invalid value data.val_size=-1: must be >= 0"),
-        ("data.root=''", "invalid value data.root=: must have at least 1 character"),
+        ("data.root=''", "invalid value data.root=: must not be empty"),
         ("optimizer.lr=-1", "invalid value optimizer.lr=-1: must be > 0"),
         ("optimizer.lr=nan", "invalid value optimizer.lr=nan: must be"),
         ("+regularizer.strength=-1e-5", "invalid value regularizer.strength=-1e-05: must be >="),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from handgrad.api import load as load
     from handgrad.api import train as train
     from handgrad.comparison.report import compare as compare
+    from handgrad.errors import UserError as UserError
     from handgrad.nn import activations as activations
     from handgrad.nn.backprop import backward as backward
     from handgrad.nn.backprop import forward as forward
@@ -34,6 +35,7 @@ HOMES = {  # name: its module
     "load": "handgrad.api",
     "Run": "handgrad.api",
     "compare": "handgrad.comparison.report",
+    "UserError": "handgrad.errors",
 }
 __all__ = [*HOMES, "activations"]
 
@@ -41,6 +43,8 @@ __all__ = [*HOMES, "activations"]
 def __getattr__(name: str) -> Any:
     if name == "activations":
         return import_module("handgrad.nn.activations")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("handgrad")
     if name in HOMES:
         return getattr(import_module(HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(sorted(__all__))}")

@@ -10,8 +10,10 @@ from typing import Any
 
 import hydra
 import pandas as pd
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import Tensor
 
@@ -40,10 +42,13 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
     @property
     def record(self) -> dict[str, Any]:
         """Content of `metrics.json`: choices, configuration, metrics, seconds."""
-        return record_of(Path(self.folder))
+        return record_of(self.folder)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -53,7 +58,7 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """A row per epoch: losses, accuracies, learning rate, seconds."""
-        return pd.read_csv(Path(self.folder, HISTORY))
+        return pd.read_csv(self.file(HISTORY))
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -62,10 +67,18 @@ class Run:
         Raises:
             UserError: the run has no such diagnostics.
         """
-        path = Path(self.folder, LAYERS)
-        if not path.exists():
-            raise UserError(f'{path} is missing: train with "diagnostics=layers"')
-        return pd.read_csv(path)
+        if not self.file(LAYERS).exists():
+            raise UserError(f'{self.folder / LAYERS} is missing: train with "diagnostics=layers"')
+        return pd.read_csv(self.file(LAYERS))
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the run's files.
+
+        Raises:
+            UserError: there is no run in the folder.
+        """
+        record_of(self.folder)
+        return self.folder / name
 
     @property
     def network(self) -> MLP:
@@ -87,9 +100,12 @@ def train(*overrides: str, show: bool = True) -> Run:
         UserError: an override is invalid, the run diverged, or it could not be finished.
         KeyboardInterrupt: it was interrupted; says how to go on.
     """
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError("torch.set_default_dtype changes a run's numbers: set float32, and trainer.precision=64-true")
     if strange := [word for word in overrides if not isinstance(word, str) or word.startswith("-")]:
         raise UserError(f"train takes overrides such as 'activation=tanh', not {strange[0]!r}; sweeps: src/train.py -m")
-    with hydra_of("train", *overrides) as cfg:
+    threads = torch.get_num_threads()
+    with hydra_of("train", *overrides) as cfg, isolate_rng():
         HydraConfig.instance().set_config(cfg)
         own = Path(cfg.hydra.run.dir).absolute()
         with read_write(cfg.hydra), open_dict(cfg.hydra):
@@ -102,17 +118,19 @@ def train(*overrides: str, show: bool = True) -> Run:
             words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
             again = ", ".join(map(repr, [*words, f"hydra.run.dir={cfg.hydra.run.dir}"]))
             raise KeyboardInterrupt(f"interrupted: train({again}) goes on after the last whole epoch") from None
+        finally:
+            torch.set_num_threads(threads)
     if not record:
         raise UserError("trainer.fast_dev_run leaves no run: leave it out")
     return Run(folder)
 
 
-def load(source: Run | Path | str, activation: str | None = None, *, trust: bool = False) -> Classifier:
+def load(source: Run | Path | str, activation: Activation | str | None = None, *, trust: bool = False) -> Classifier:
     """Open a trained network.
 
     Args:
         source: a run, its folder, or a file: checkpoint, state_dict or the notebook's dictionary.
-        activation: the activation of a file that does not say it, e.g. "relu".
+        activation: the activation of a file that does not say it, e.g. ReLU() or "relu".
         trust: instantiate foreign classes that the source names; they may run any code.
 
     Returns:
@@ -123,10 +141,16 @@ def load(source: Run | Path | str, activation: str | None = None, *, trust: bool
         UserError: there is no such run or file, or its weights cannot be used; says why.
     """
     path = Path(source.folder if isinstance(source, Run) else source)
-    with hydra_of("trained", *([f"activation={activation}"] if activation else [])) as cfg:
+    with (
+        hydra_of("trained", *([f"activation={activation}"] if isinstance(activation, str) else [])) as cfg,
+        isolate_rng(),
+    ):
         chosen = {"run" if path.is_dir() else "checkpoint": str(path), "trust": trust}
-        if activation:
+        if isinstance(activation, str):
             chosen["activation"] = dict(cfg.activation)
+        elif activation is not None:
+            kind = type(activation)
+            chosen["activation"] = {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(activation)}
         module = open_network(chosen, images=False).assembly.module
     module.network.requires_grad_(False)
     return module.eval()
@@ -157,9 +181,10 @@ def check(
         a row per parameter: layer, parameter, shape, relative errors per reference and precision, verdict.
 
     Raises:
-        UserError: there is no such bug.
+        UserError: there is no such bug, or network or phi is of another kind.
         ValueError, TypeError: the shapes do not fit, see `forward`.
     """
+    check_types(network, phi)
     if inject_bug is not None and inject_bug not in gradcheck.BROKEN:
         raise UserError(f"inject_bug must be one of {', '.join(gradcheck.BROKEN)}, not {inject_bug!r}")
     rows = gradcheck.check(network, phi, L2(strength), x, y, fd_entries, inject_bug)
@@ -180,10 +205,28 @@ def judge(function: Callable[..., Any], phi: Activation | None = None) -> Verdic
         UserError: the function has another name, or there is no MNIST.
     """
     phi = phi or ReLU()
+    check_types(MLP([1, 1]), phi)
     data = MNISTDataModule()
     data.prepare_data()
     data.setup()
     return judge_function(function, phi, all_cases(phi, MLP(), *data.sets["train"].first(64)))
+
+
+def check_types(network: Any, phi: Any) -> None:
+    """Check that a network can be opened, and that an activation has what a check compares it with.
+
+    Raises:
+        UserError: says which is something else.
+    """
+    if not isinstance(network, MLP):
+        raise UserError(f"the network must be a handgrad.MLP, not {type(network).__name__}")
+    if isinstance(phi, type) or not hasattr(phi, "derivative"):
+        raise UserError(f"phi must be an activation, e.g. handgrad.activations.ReLU(), not {phi!r}")
+    if not isinstance(getattr(phi, "reference", lambda: None)(), torch.nn.Module):
+        raise UserError(f"{type(phi).__name__} has no reference(), PyTorch's module for it, that it is compared with")
+
+
+HYDRA = threading.RLock()  # its state is global
 
 
 @contextmanager
@@ -195,18 +238,34 @@ def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
     """
     if not CONF.is_dir():
         raise UserError(f"{CONF} is missing: install from a clone, by pip install --editable .")
-    GlobalHydra.instance().clear()
+    with HYDRA:
+        users_own = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+        GlobalHydra.instance().clear()
+        try:
+            with sentences(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+                yield hydra.compose(name, list(overrides), return_hydra_config=True)
+        finally:
+            GlobalHydra.instance().hydra, HydraConfig.instance().cfg = users_own
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn errors that the user can mend into one sentence.
+
+    Raises:
+        UserError: in place of what `describe_error` describes.
+    """
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            yield hydra.compose(name, list(overrides), return_hydra_config=True)
+        yield
     except UserError:
         raise
     except Exception as error:
-        if sentence := describe_error(error):
-            raise UserError(" ".join(sentence.partition("\nConfig search path")[0].split())) from None
-        raise
-    finally:
-        HydraConfig.instance().cfg = None
+        sentence = describe_error(error)
+        if sentence is None:
+            raise
+        if "--multirun" in sentence:
+            sentence = "train takes one value per key: call it once for each, or python src/train.py -m"
+        raise UserError(" ".join(sentence.split())) from None
 
 
 @contextmanager

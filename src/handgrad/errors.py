@@ -5,12 +5,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import CompactHydraException, HydraException, OverrideParseException
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -55,6 +55,8 @@ def _about(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
     value = format_value(problem["input"]) if problem["input"] != "" else ""
+    if problem["type"] == "string_too_short":
+        return f"invalid value {key}={value}: must not be empty"
     must = re.sub(r"^(Input|String) should", "must", problem["msg"])
     for words, sign in COMPARISONS.items():
         must = must.replace(words, sign)
@@ -126,9 +128,19 @@ def describe_error(error: Exception) -> str | None:
         if raised_in == "optuna":
             return f"the search has no result ({error}): see above why its trials failed"
         return blame_null(error) if raised_in in ("hydra", "hydra_plugins", "omegaconf") else None
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"unknown option {group}={option}: {choices(option, error.options)}"
     cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):
+        added = (
+            f"; another argument of its class is added by +{cause.full_key}=..." if "." in str(cause.full_key) else ""
+        )
+        return f"unknown key {cause.full_key}: {choices(str(cause.key), known_keys(cause))}{added}"
     if isinstance(cause, OmegaConfBaseException):
-        return "\n".join([str(error), str(cause), *known_keys(cause)])
+        return f"{error}: {str(cause).splitlines()[0]}"
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0]
     return str(error)
 
 
@@ -146,11 +158,18 @@ def blame_null(error: Exception) -> str:
     return f"{error}: leave out {', '.join(nulls)}, or choose an option, none where there is one (--help lists them)"
 
 
+def is_unknown_key(error: OmegaConfBaseException) -> bool:
+    """Tell whether an error is about a key that its group does not have."""
+    return isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node
+
+
 def known_keys(error: OmegaConfBaseException) -> list[str]:
-    """Return, for an unknown key, a line with the known ones, the closest match first."""
-    if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
-        return []
-    known = [str(key) for key in error.parent_node if not str(key).startswith("_")]
-    close = [RENAMED[error.key]] if error.key in RENAMED else difflib.get_close_matches(str(error.key), known, n=1)
-    hint = f"Did you mean {close[0]}? " if close else ""
-    return [f"{hint}Known here: {', '.join(sorted(known))}"]
+    """Return the keys of the group that an unknown key was looked up in."""
+    return [str(key) for key in error.parent_node or () if not str(key).startswith("_")]
+
+
+def choices(word: str, known: Sequence[str]) -> str:
+    """Say what a word may have meant, and what there is."""
+    close = [RENAMED[word]] if RENAMED.get(word) in known else difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}there {'is none' if not known else 'are ' + ', '.join(sorted(known))}"

@@ -129,7 +129,8 @@ def end_with_parent() -> None:
 def say_interrupted(name: str) -> None:
     """Print which signal ended the command and how to resume."""
     with suppress(OSError):  # the terminal may be closed
-        print(f"interrupted ({name}): the same command with its folder goes on from here", file=sys.stderr, flush=True)
+        goes_on = ": the same command with its folder goes on from here" if sys.argv[0].endswith("train.py") else ""
+        print(f"interrupted ({name}){goes_on}", file=sys.stderr, flush=True)
 
 
 def ignore_thread_oserror(failed: threading.ExceptHookArgs) -> None:

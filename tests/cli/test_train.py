@@ -174,9 +174,12 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["activation=rleu"], "Available options in 'activation':\n\tgelu\n\tleaky_relu\n\trelu"),
-        (["optimizer.lrr=1"], "Did you mean lr? Known here: lr, weight_reduction"),
-        (["actvation=relu"], "Did you mean activation? Known here: activation, callbacks, data"),
+        (["activation=tahn"], "unknown option activation=tahn: did you mean tanh? there are gelu, leaky_relu, relu"),
+        (["-m", "optimizer=sgd,adam", "optimizer.betas=[0.9,0.99]"], "unknown key optimizer.betas: "),
+        (["break=BP2"], "unknown key break: there are activation"),
+        (["name=${nothing}"], "Interpolation key 'nothing' not found"),
+        (["optimizer.lrr=1"], "unknown key optimizer.lrr: did you mean lr? there are lr, weight_reduction; another"),
+        (["actvation=relu"], "unknown key actvation: did you mean activation? there are activation, callbacks, data"),
         (["outputs/runs/1"], "Write 'outputs/runs/1' as key=value (--help lists the keys)"),
         (["data.batch_size=0"], "invalid value data.batch_size=0: must be > 0"),
         # rejected by a library, after the imports

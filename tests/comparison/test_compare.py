@@ -264,7 +264,7 @@ def test_several_sweeps_are_compared_by_a_glob(command: RunCommand, tmp_path: Pa
     done = command("compare.py", "sweep=s*", "output=there")
     assert done.status == 0, done.err
     assert (tmp_path / "there" / "report.html").exists()
-    for wrong, answer in (("sweep=3", "no folder matches sweep=3"), ("sweeps=s1", "Did you mean sweep?")):
+    for wrong, answer in (("sweep=3", "no folder matches sweep=3"), ("sweeps=s1", "did you mean sweep?")):
         done = command("compare.py", wrong)
         assert done.status == 1
         assert answer in done.err

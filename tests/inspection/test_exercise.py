@@ -1,6 +1,7 @@
 """Oracle: functions written here: right ones for every activation, and wrong ones with the mistake that each makes."""
 
 import csv
+import json
 import re
 import subprocess
 import time
@@ -356,3 +357,18 @@ def test_exercise_needs_two_hidden_layers(run_script: RunScript, tiny_mnist: Pat
     Path("mine.py").write_bytes(written())
     status, printed = checked(run_script, tiny_mnist, "mine=mine.py", "network.hidden_sizes=[30]")
     assert (status, "needs a network with two hidden layers" in printed) == (1, True)
+
+
+def test_notebook_is_a_hand_in(run_script: RunScript, tiny_mnist: Path) -> None:
+    functions = [*(RIGHT | {"output_delta": "def output_delta(p, y):\n    return p - y\n"}).values()]
+    cells = ["import os\n!unzip handgrad.zip\nimport handgrad", *functions, "handgrad.judge(phi)"]
+    parts = [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]
+    Path("handins").mkdir()
+    Path("handins", "ann.ipynb").write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": "#"}, *parts]}))
+    Path("handins", "bob.ipynb").write_text("{}")
+    printed = checked(run_script, tiny_mnist, "mine=handins")[1]
+    table = csv.DictReader(Path("handins", "verdicts.csv").read_text(encoding="utf-8").splitlines())
+    rows = {row["who"]: row for row in table}
+    assert rows["ann"]["points"] == "6", printed
+    assert rows["ann"]["output_delta"] == "not divided by B"
+    assert rows["bob"]["points"] == "0"

@@ -213,6 +213,9 @@ def test_stacked_factors_are_the_mean_of_the_batches(images_640: Examples) -> No
         ({"x": torch.rand(3, 4)}, ValueError, "x has shape (3, 4): W_1 (5, 3) takes (B, 3), one example per row"),
         ({"x": torch.rand(3)}, ValueError, "x has shape (3,): W_1 (5, 3) takes (B, 3), one example per row"),
         ({"x": torch.ones(4, 3, dtype=torch.uint8)}, TypeError, "not torch.uint8: divide images of bytes by 255"),
+        ({"x": [[1.0, 2, 3]] * 4}, TypeError, "x must be a tensor of floating-point numbers, not list"),
+        ({"x": torch.rand(4, 3).double()}, TypeError, "x is torch.float64, the weights are torch.float32"),
+        ({"biases": [torch.zeros(5)]}, ValueError, "2 weights and 1 biases"),
         (
             {"biases": [torch.zeros(5, 1), torch.zeros(2)]},
             ValueError,

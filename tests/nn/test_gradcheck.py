@@ -13,7 +13,7 @@ from conftest import ACTIVATIONS, ROOT, RunScript
 from handgrad.errors import UserError
 from handgrad.inspection import secret
 from handgrad.nn import gradcheck
-from handgrad.nn.activations import Activation, ReLU, Sigmoid
+from handgrad.nn.activations import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 from handgrad.training.data import Examples
@@ -220,3 +220,25 @@ def test_gradients_keep_the_readmes_promise(images_640: Examples, phi: Activatio
         broken = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5, bug)
         worst = max(row.apart["autograd", "float64"] for row in broken)
         assert worst > 1e6 * gradcheck.TOLERANCES["autograd", "float64"], bug
+
+
+@pytest.mark.parametrize("phi", [ReLU(), LeakyReLU(0.1)], ids=["relu", "leaky_relu"])
+def test_kink_of_the_activation_is_no_wrong_gradient(phi: Activation) -> None:
+    """XOR from zero biases: on the image (0, 0) every z is 0, where finite differences give half of the slope."""
+    x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.eye(2)[[0, 1, 1, 0]]
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert {row.verdict for row in gradcheck.check(MLP([2, 3, 2]), phi, L2(0.0), x, y)} == {"right"}
+        broken = gradcheck.check(MLP([2, 3, 2]), phi, L2(0.0), x, y, 20, "BP1")
+        assert {row.verdict for row in broken} == {"wrong"}
+
+
+def test_soft_targets_are_checked_and_others_refused() -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(6, 2), torch.rand(6, 5).softmax(dim=1)
+    assert {row.verdict for row in gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x, y)} == {"right"}
+    for wrong, entries in ((3 * y, 5), (y, 0)):
+        with pytest.raises(ValueError, match=r"must sum to 1|one entry"):
+            gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x, wrong, entries)
+    with pytest.raises(ValueError, match="needs one example"):
+        gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x[:0], y[:0])

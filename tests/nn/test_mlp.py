@@ -48,8 +48,11 @@ def test_unknown_init_lists_the_known_ones() -> None:
 
 
 def test_one_size_makes_no_network() -> None:
-    with pytest.raises(ValueError, match=r"at least the inputs and the outputs, e\.g\. \[2, 2, 2\], not \[5\]"):
-        MLP([5])
+    for sizes in ([5], [2, 0, 2], [2.0, 3], 5):
+        with pytest.raises(ValueError, match=r"from the inputs to the outputs, \[2, 2, 2\], not .*"):
+            MLP(sizes)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        MLP([2, 2]).weights[0] = torch.eye(2)  # type: ignore[index]
 
 
 def test_network_of_any_sizes_learns_xor_by_plain_assignment() -> None:

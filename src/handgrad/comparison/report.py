@@ -100,9 +100,21 @@ def compare(
 
 
 def folders_of(runs: Any) -> list[Path]:
-    """Return the paths of runs: one or several `handgrad.Run`s or names."""
+    """Return the paths of runs: one or several `handgrad.Run`s or names.
+
+    Raises:
+        UserError: one is neither, or is not there.
+    """
     several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
-    return [Path(getattr(run, "folder", run)) for run in several]
+    folders = [getattr(run, "folder", run) for run in several]
+    for folder in folders:
+        if not isinstance(folder, str | Path):
+            raise UserError(
+                f"compare takes a data frame, a file, or runs or their folders, not {type(folder).__name__}"
+            )
+        if not Path(folder).exists():
+            raise UserError(f"{folder} is not there")
+    return list(map(Path, folders))
 
 
 def plans(

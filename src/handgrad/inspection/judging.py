@@ -31,7 +31,7 @@ STUCK = re.compile(rf'File "{re.escape(handin.CODE)}", line (\d+)')
 
 
 def found(path: Path) -> dict[str, Path]:
-    """Find the file, or a folder's hand-ins: who -> file, for `who.py` and `who/my_backprop.py`.
+    """Find the file, or a folder's hand-ins: who -> file, for `who.py`, `who.ipynb` and `who/my_backprop.py`.
 
     Raises:
         UserError: there is none.
@@ -39,13 +39,18 @@ def found(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         handin.read(path)
         return {path.name: path}
-    files = {file.stem: file for file in sorted(path.glob("*.py"))}
+    files = {file.stem: file for file in programs(path)}
     for folder in sorted(path.glob("*/")):
-        inside = sorted(folder.glob("*.py"))
+        inside = programs(folder)
         files |= {folder.name + (f"/{file.stem}" if len(inside) > 1 else ""): file for file in inside}
     if not files:
         raise UserError(f"{path} holds no hand-ins: name them WHO.py or WHO/my_backprop.py")
     return {escape_control(who): file for who, file in files.items()}
+
+
+def programs(folder: Path) -> list[Path]:
+    """List the programs and notebooks of a folder."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".ipynb"))
 
 
 def judge_files(
@@ -82,7 +87,7 @@ def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT
     """
     verdicts: dict[str, Verdict] = {}
     try:
-        source = handin.read(path)
+        source = handin.as_code(handin.read(path), path)
     except UserError as error:
         return [Verdict(name, False, "no file", str(error)) for name in handin.FUNCTIONS]
     while missing := [name for name in handin.FUNCTIONS if name not in verdicts]:
@@ -152,7 +157,7 @@ def judge_here(path: str, cases: str, report: str, stuck: str, limit: str, *name
     """Judge some functions of one file in this process, which a watchdog ends when one takes too long."""
     torch.set_num_threads(1)  # several hand-ins are judged at once
     phi, loaded = torch.load(cases, weights_only=False)  # our own file
-    source = handin.read(Path(path))
+    source = handin.as_code(handin.read(Path(path)), Path(path))
     with open(report, "w", encoding="utf-8") as told, open(stuck, "w", encoding="utf-8") as where:  # noqa: PTH123
 
         def tell(content: dict[str, object]) -> None:

@@ -92,6 +92,8 @@ MISTAKES: dict[str, dict[str, Mistake]] = {
         "the step alone, without the parameter": lambda w, g, lr: lr * g,
         "the step alone, without the parameter (negative)": lambda w, g, lr: -lr * g,
         "no step: the parameter as it was": lambda w, g, lr: w,
+        "0.1 in place of the learning rate": lambda w, g, lr: w - 0.1 * g,
+        "0.01 in place of the learning rate": lambda w, g, lr: w - 0.01 * g,
         "divided by the learning rate": lambda w, g, lr: w - g / lr,
         "the learning rate multiplied twice": lambda w, g, lr: w - lr * lr * g,
         "the learning rate multiplies the parameter too": lambda w, g, lr: lr * (w - g),

@@ -180,13 +180,18 @@ def check_arguments(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tenso
 
     Raises:
         ValueError: names the layer whose shapes do not fit.
-        TypeError: x is not floating point, or phi has no derivative.
+        TypeError: x is not floating point or of another precision than the weights, or phi has no derivative.
     """
     if isinstance(phi, type) or not hasattr(phi, "derivative"):
         name = getattr(phi, "__name__", phi)
         raise TypeError(f"phi must be an activation with a derivative, e.g. handgrad.activations.ReLU(), not {name}")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, not {x.dtype}: divide images of bytes by 255")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a tensor of floating-point numbers, not {kind}: divide images of bytes by 255")
+    if x.dtype != weights[0].dtype:
+        raise TypeError(f"x is {x.dtype}, the weights are {weights[0].dtype}: x.to(weights[0].dtype)")
+    if len(weights) != len(biases):
+        raise ValueError(f"there are {len(weights)} weights and {len(biases)} biases: each layer has one of each")
     if x.dim() != weights[0].dim() or x.shape[-1] != weights[0].shape[-1]:
         expected = f"(B, {weights[0].shape[-1]}), one example per row"
         raise ValueError(f"x has shape {tuple(x.shape)}: W_1 {tuple(weights[0].shape)} takes {expected}")

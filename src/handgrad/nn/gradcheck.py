@@ -26,6 +26,7 @@ TOLERANCES = {
     ("autograd", "float32"): 1e-4,
     ("differences", "float32"): 0.2,
 }
+KINKS = {torch.float64: 1e-3, torch.float32: 0.1}  # curvature over one step, relative to the difference, from which on
 Key = tuple[str, str]  # (reference, precision), as in TOLERANCES
 BROKEN = {
     "BP1": "delta_L = p - y, the division by B left out",
@@ -151,13 +152,15 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 
         dLoss/dw ~ (Loss(w + h) - Loss(w - h)) / 2h
 
+    At a kink of the loss, e.g. of relu at z = 0, there is no derivative: from the right and from the left they differ.
+
     Args:
         objective: objective to differentiate.
         at: for each parameter, flat indices of the entries to perturb.
         step: step size h.
 
     Returns:
-        for each parameter, the derivatives at its indices.
+        for each parameter, the derivatives at its indices; NaN at a kink.
     """
     network, phi, regularizer, x, y = objective
 
@@ -166,7 +169,7 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
         penalty = regularizer.penalty([weight.double() for weight in network.weights]) if regularizer.strength else 0
         return losses.cross_entropy(losses.log_softmax(logits.double()), y.double()) + penalty
 
-    found = []
+    found, middle = [], value()
     for parameter, indices in zip(network.parameters(), at, strict=True):
         flat, derivatives = parameter.view(-1), []
         for index in indices.tolist():
@@ -176,7 +179,8 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
             flat[index] = entry - step
             down, below = value(), float(flat[index])
             flat[index] = entry
-            derivatives.append((up - down) / (above - below))  # actual 2h after rounding
+            kink = (up - 2 * middle + down).abs() > KINKS[parameter.dtype] * (up - down).abs()
+            derivatives.append(torch.full_like(up, torch.nan) if kink else (up - down) / (above - below))  # actual 2h
         found.append(torch.stack(derivatives))
     return found
 
@@ -190,20 +194,27 @@ def check(
         network: network of any precision; not modified.
         phi: activation.
         regularizer: penalty.
-        x: (B, I) inputs.
-        y: (B, C) targets.
+        x: (B, I) inputs, B > 0.
+        y: (B, C) targets; each row sums to 1.
         entries: number of entries per parameter to check by finite differences: those with the largest gradients.
         broken: bug to inject into the gradient by hand, a key of `BROKEN`.
 
     Returns:
         a row per parameter, in layer order.
+
+    Raises:
+        ValueError: a row of y does not sum to 1, or nothing is to be checked.
     """
+    if entries < 1 or not len(x):
+        raise ValueError("a check needs one example and one entry (fd_entries) or more")
+    if not torch.allclose(y.double().sum(dim=-1), torch.ones(len(y), dtype=torch.float64, device=y.device), atol=1e-3):
+        raise ValueError("y: every row of the targets must sum to 1")
     names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
     rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
     for name, dtype in DTYPES.items():
-        cast = Objective(
-            copy.deepcopy(network).to("cpu", dtype).requires_grad_(), phi, regularizer, x.to(dtype), y.to(dtype)
-        )
+        own = copy.deepcopy(network).to("cpu", dtype).requires_grad_()
+        targets = y.to(dtype) / y.to(dtype).sum(dim=-1, keepdim=True)  # a row in float32 sums to 1 only to 1e-7
+        cast = Objective(own, phi, regularizer, x.to(dtype), targets)
         ours, graph = by_hand(cast, broken), by_autograd(cast)
         at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
         moved = by_differences(cast, at, STEPS[name])
@@ -213,8 +224,12 @@ def check(
             by_graph, by_differing = ("autograd", name), ("differences", name)
             row.apart[by_graph] = relative_error(gradient, reference)
             row.bounds[by_graph] = TOLERANCES[by_graph]
-            row.apart[by_differing] = relative_error(gradient.flatten()[indices], differences)
-            row.bounds[by_differing] = TOLERANCES[by_differing] + rounding / (float(differences.abs().max()) or 1)
+            smooth = ~differences.isnan()
+            ours_there, differences = gradient.flatten()[indices][smooth], differences[smooth]
+            row.apart[by_differing] = relative_error(ours_there, differences) if len(differences) else 0.0
+            row.bounds[by_differing] = TOLERANCES[by_differing] + rounding / (
+                float(differences.abs().max()) or 1 if len(differences) else 1
+            )
     return rows
 
 

@@ -80,7 +80,7 @@ def check_targets(log_p: Tensor, y: Tensor) -> None:
     Raises:
         ValueError: they do not.
     """
-    if y.shape != log_p.shape:
+    if y.shape != log_p.shape or y.dim() < 2:
         expected = f"{tuple(log_p.shape)}, one-hot: torch.nn.functional.one_hot(y, {log_p.shape[-1]})"
         raise ValueError(f"y has shape {tuple(y.shape)}: targets must be {expected}")
 

@@ -24,8 +24,8 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int] = (784, 500, 250, 100, 10), init: str = "xavier_uniform") -> None:
         super().__init__()
-        if len(sizes) < 2:
-            raise ValueError(f"sizes must be at least the inputs and the outputs, e.g. [2, 2, 2], not {list(sizes)}")
+        if not isinstance(sizes, Sequence) or len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
+            raise ValueError(f"sizes must be whole numbers, from the inputs to the outputs, [2, 2, 2], not {sizes}")
         self.linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
         self.layers = nn.ModuleList(self.linear)  # registers the parameters
         if init not in INITIALISATIONS:
@@ -34,14 +34,14 @@ class MLP(nn.Module):
         self.requires_grad_(False)
 
     @property
-    def weights(self) -> list[Tensor]:
+    def weights(self) -> tuple[Tensor, ...]:
         """Weight matrices, each (O, I), in layer order."""
-        return [layer.weight for layer in self.linear]
+        return tuple(layer.weight for layer in self.linear)
 
     @property
-    def biases(self) -> list[Tensor]:
+    def biases(self) -> tuple[Tensor, ...]:
         """Bias vectors, each (O,), in layer order."""
-        return [layer.bias for layer in self.linear]
+        return tuple(layer.bias for layer in self.linear)
 
     def forward(self, x: Tensor, phi: nn.Module) -> Tensor:
         """Map inputs (B, I) to logits (B, C), tracked by autograd; phi follows every layer but the last."""

@@ -38,6 +38,8 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a file of weights: a run's folder is named by run=...") from None
     except Exception as error:  # a damaged archive can raise anything
         reason = "it holds objects or code" if "weights_only" in str(error) else str(error).partition("\n")[0]
         raise UserError(

@@ -80,6 +80,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return record
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise UserError(f"{folder} is a file: name a folder") from None
     except ValidationError as error:
         damage = describe_invalid(error)
     except (OSError, ValueError, RecursionError) as error:
@@ -113,7 +115,7 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
                 return other, beside
     if differ and not siblings:
         raise UserError(
-            f"{folder} holds a run with another configuration: choose another folder or delete this one; "
+            f"{folder} holds a run with another configuration: choose another folder, or move this one away; "
             f"it has {join_names(differ)}"
         )
     if differ:

@@ -1,6 +1,7 @@
 """A student's file of functions: read it, execute it, and say in which of its lines something went wrong."""
 
 import ast
+import json
 import linecache
 import signal
 import threading
@@ -34,6 +35,30 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path} is missing: python src/check.py mine=new writes one to fill in") from None
     except OSError as error:
         raise UserError(describe_os_error(error, path)) from None
+
+
+def as_code(content: bytes, path: Path) -> bytes:
+    """Return the program of a student's file; of a notebook, its imports and functions.
+
+    Raises:
+        UserError: it should be a notebook and is none.
+    """
+    if path.suffix != ".ipynb":
+        return content
+    try:
+        cells = ["".join(cell["source"]) for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no notebook") from None
+    kept = ["import torch", "from torch import Tensor"]
+    for cell in cells:
+        try:
+            nodes = ast.parse(cell).body
+        except SyntaxError:  # a cell of commands, or a student's mistake
+            kept += [cell] if any(f"def {name}(" in cell for name in FUNCTIONS) else []
+            continue
+        parts = [each for each in nodes if isinstance(each, ast.Import | ast.ImportFrom | ast.FunctionDef)]
+        kept += [ast.get_source_segment(cell, each) or "" for each in parts]
+    return "\n\n".join(kept).encode()
 
 
 def execute(source: bytes, known: Mapping[str, Any] | None = None) -> ModuleType:

@@ -61,7 +61,7 @@ class MineModule(ManualModule):
         """
         configured = super().configure_optimizers()
         check_options(self, configured["optimizer"])
-        self.source = self.read()
+        self.source = handin.as_code(self.read(), self.file)
         try:
             with handin.time_limit(handin.LIMIT):
                 module = handin.execute(self.source)

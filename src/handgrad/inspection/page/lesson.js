@@ -101,9 +101,9 @@ function backwardPressed() {
   reveal(DATA.sizes.slice(1).map((_, n) => `delta-${last - n}`));
 }
 
-// The learning rate; null, with a sentence, if it is none.
+// The learning rate, with a decimal point or comma; null, with a sentence, if it is none.
 function rate() {
-  const lr = $("lr").valueAsNumber, right = lr > 0 && Number.isFinite(lr);
+  const lr = Number($("lr").value.replace(",", ".")), right = lr > 0 && Number.isFinite(lr);
   if (!right) $("stepped").textContent = "The learning rate should be a number above 0.";
   return right ? lr : null;
 }
