@@ -161,7 +161,10 @@ def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) ->
         ),
         (["optimizer.weight_reduction=foo"], "invalid value optimizer.weight_reduction=foo: must be 'mean' or 'sum'"),
         (["schedule.total_iters=1.5"], "invalid value schedule.total_iters=1.5: must be a valid integer"),
-        (["data.dataset=CIFAR10"], "invalid value data.dataset=CIFAR10: must be 'MNIST', 'FashionMNIST' or 'KMNIST'"),
+        (
+            ["data.dataset=CIFAR10"],
+            "invalid value data.dataset=CIFAR10: must be 'MNIST', 'FashionMNIST', 'KMNIST', 'QMNIST' or 'EMNIST'",
+        ),
         (
             ["data.batch_size=1000000000000000000000"],
             "invalid value data.batch_size=1000000000000000000000: must be <",

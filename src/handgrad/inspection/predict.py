@@ -120,7 +120,7 @@ def predict_rows(assembly: Assembly, path: Path) -> list[tuple[str, float]]:
         UserError: the data are no file's, or the rows do not fit them.
     """
     module, names = assembly.module, assembly.data.class_names
-    x = assembly.data.new_rows(path).to(module.network.weights[0])
+    x = assembly.data.new_rows(path).to(next(module.parameters()))
     with torch.no_grad():
         logits = torch.cat([module(part) for part in torch.split(x, SCORING_BATCH_SIZE)])
     most, classes = torch.softmax(logits.float(), dim=1).max(dim=1)

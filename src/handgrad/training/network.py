@@ -61,6 +61,8 @@ def find_class(target: str) -> Any:
     Raises:
         UserError: there is none.
     """
+    if not isinstance(target, str):
+        raise UserError("network._target_ must be a class by its full name, e.g. my_cnn.CNN")
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
