@@ -221,6 +221,7 @@ def saved(tmp_path: Path, cases: list[Case]) -> Path:
     return tmp_path / "cases.pt"
 
 
+@pytest.mark.slow
 def test_endless_loop_names_its_line_and_the_other_functions_are_judged(tmp_path: Path, saved: Path) -> None:
     loop = "try:\n            delta = delta + 1\n        except BaseException:\n            pass"
     body = f"def bias_gradient(delta):\n    while True:\n        {loop}\n"
@@ -233,6 +234,7 @@ def test_endless_loop_names_its_line_and_the_other_functions_are_judged(tmp_path
     assert all(verdict.right for verdict in verdicts.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "brief"), HOSTILE.values(), ids=HOSTILE)
 def test_file_that_cannot_be_executed_is_told_with_its_line(
     tmp_path: Path, saved: Path, source: str, brief: str

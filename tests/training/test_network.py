@@ -119,6 +119,7 @@ def test_penalty_of_an_mlp_is_on_its_weight_matrices() -> None:
     assert all(one is other for one, other in zip(weights_of(network), network.weights, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["A class of your own", "Your own network"])
 def test_commands_of_the_docs_run(run_script: RunScript, tmp_path: Path, tiny_mnist: Path, section: str) -> None:
     for command in written(section, tmp_path):
