@@ -22,7 +22,7 @@ from handgrad.inspection.exercise import Verdict, all_cases, judge_function
 from handgrad.inspection.reopen import open_network, record_of
 from handgrad.job import find_or_train
 from handgrad.nn import gradcheck
-from handgrad.nn.activations import Activation, ReLU
+from handgrad.nn.activations import Activation, ReLU, is_activation
 from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
 from handgrad.process import SIGNALLED, exit_on_signal
@@ -184,7 +184,9 @@ def check(
         UserError: there is no such bug, or network or phi is of another kind.
         ValueError, TypeError: the shapes do not fit, see `forward`.
     """
-    check_types(network, phi)
+    if not isinstance(network, MLP):
+        raise UserError(f"the network must be a handgrad.MLP, not {type(network).__name__}")
+    check_activation(phi)
     if inject_bug is not None and inject_bug not in gradcheck.BROKEN:
         raise UserError(f"inject_bug must be one of {', '.join(gradcheck.BROKEN)}, not {inject_bug!r}")
     rows = gradcheck.check(network, phi, L2(strength), x, y, fd_entries, inject_bug)
@@ -205,22 +207,20 @@ def judge(function: Callable[..., Any], phi: Activation | None = None) -> Verdic
         UserError: the function has another name, or there is no MNIST.
     """
     phi = phi or ReLU()
-    check_types(MLP([1, 1]), phi)
+    check_activation(phi)
     data = MNISTDataModule()
     data.prepare_data()
     data.setup()
     return judge_function(function, phi, all_cases(phi, MLP(), *data.sets["train"].first(64)))
 
 
-def check_types(network: Any, phi: Any) -> None:
-    """Check that a network can be opened, and that an activation has what a check compares it with.
+def check_activation(phi: Any) -> None:
+    """Check that an activation has a derivative, and a reference that it can be compared with.
 
     Raises:
-        UserError: says which is something else.
+        UserError: it is something else, or has none.
     """
-    if not isinstance(network, MLP):
-        raise UserError(f"the network must be a handgrad.MLP, not {type(network).__name__}")
-    if isinstance(phi, type) or not hasattr(phi, "derivative"):
+    if not is_activation(phi):
         raise UserError(f"phi must be an activation, e.g. handgrad.activations.ReLU(), not {phi!r}")
     if not isinstance(getattr(phi, "reference", lambda: None)(), torch.nn.Module):
         raise UserError(f"{type(phi).__name__} has no reference(), PyTorch's module for it, that it is compared with")

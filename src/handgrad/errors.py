@@ -168,8 +168,13 @@ def known_keys(error: OmegaConfBaseException) -> list[str]:
     return [str(key) for key in error.parent_node or () if not str(key).startswith("_")]
 
 
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Ask whether the closest known word was meant; "" if none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
 def choices(word: str, known: Sequence[str]) -> str:
     """Say what a word may have meant, and what there is."""
-    close = [RENAMED[word]] if RENAMED.get(word) in known else difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = f"did you mean {RENAMED[word]}? " if RENAMED.get(word) in known else did_you_mean(word, known)
     return f"{hint}there {'is none' if not known else 'are ' + ', '.join(sorted(known))}"

@@ -25,6 +25,11 @@ class Activation(Protocol):
     def reference(self) -> nn.Module: ...
 
 
+def is_activation(phi: object) -> bool:
+    """Tell whether an object is an activation: not its class, and not a function without a derivative."""
+    return not isinstance(phi, type) and hasattr(phi, "derivative")
+
+
 @dataclass(frozen=True)
 class Sigmoid:
     """a = 1 / (1 + exp(-z)); phi' = a (1 - a) = a - a^2.   (11)"""

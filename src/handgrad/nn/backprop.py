@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handgrad.nn.activations import Activation
+from handgrad.nn.activations import Activation, is_activation
 from handgrad.nn.losses import cross_entropy, cross_entropy_delta, log_softmax
 
 
@@ -182,7 +182,7 @@ def check_arguments(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tenso
         ValueError: names the layer whose shapes do not fit.
         TypeError: x is not floating point or of another precision than the weights, or phi has no derivative.
     """
-    if isinstance(phi, type) or not hasattr(phi, "derivative"):
+    if not is_activation(phi):
         name = getattr(phi, "__name__", phi)
         raise TypeError(f"phi must be an activation with a derivative, e.g. handgrad.activations.ReLU(), not {name}")
     if not isinstance(x, Tensor) or not x.is_floating_point():

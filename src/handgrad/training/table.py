@@ -1,6 +1,5 @@
 """Tables: CSV and Parquet files with a column of classes."""
 
-import difflib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.text import format_value, join_names
 from handgrad.training.file_data import FileData, Labelled, read_file
 
@@ -191,10 +190,11 @@ def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame
 
 def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
     """Say that a column does not exist, which comes closest, and which there are."""
-    close = difflib.get_close_matches(str(name), columns, n=1)
-    hint = f"did you mean {close[0]}? " if name and close else ""
-    said = f"{option}={format_value(name)} is no column of the table" if name else f"{option}=... must name a column"
-    return f"{said}: {hint}It has {join_names(list(columns), 20)}".replace(": It", "; it")
+    if not name:
+        return f"{option}=... must name a column; it has {join_names(list(columns), 20)}"
+    hint = did_you_mean(name, columns)
+    found = f"{format_value(name)} is no column of the table{f': {hint}It' if hint else '; it'}"
+    return f"{option}={found} has {join_names(list(columns), 20)}"
 
 
 def test_rows(column: pd.Series) -> np.ndarray:
