@@ -225,11 +225,9 @@ def check(
             row.apart[by_graph] = relative_error(gradient, reference)
             row.bounds[by_graph] = TOLERANCES[by_graph]
             smooth = ~differences.isnan()
-            ours_there, differences = gradient.flatten()[indices][smooth], differences[smooth]
-            row.apart[by_differing] = relative_error(ours_there, differences) if len(differences) else 0.0
-            row.bounds[by_differing] = TOLERANCES[by_differing] + rounding / (
-                float(differences.abs().max()) or 1 if len(differences) else 1
-            )
+            differences = differences[smooth]
+            row.apart[by_differing] = relative_error(gradient.flatten()[indices][smooth], differences)
+            row.bounds[by_differing] = TOLERANCES[by_differing] + rounding / (largest(differences) or 1)
     return rows
 
 
@@ -255,5 +253,10 @@ def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Return max |ours - theirs| / max |theirs|, or the numerator if theirs is all zero."""
-    return float((ours - theirs).abs().max()) / (float(theirs.abs().max()) or 1)
+    """Return max |ours - theirs| / max |theirs|, or the numerator if theirs is all zero; 0 for no numbers."""
+    return largest(ours - theirs) / (largest(theirs) or 1)
+
+
+def largest(numbers: Tensor) -> float:
+    """Return the largest magnitude, 0 of no numbers."""
+    return float(numbers.abs().max()) if len(numbers) else 0.0
