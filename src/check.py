@@ -54,7 +54,7 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
     broken, told = config["inject_bug"], config["inject_bug"]
     if broken == SECRET:
         broken = secret.chosen([bug for bug in gradcheck.BROKEN if any(gradcheck.affected(objective, bug))])
-    rows = gradcheck.check(*objective, config["fd_entries"], broken)
+    rows = gradcheck.check(*objective[:5], config["fd_entries"], broken)
     folder = Path(config["output"]) if config["output"] else source
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +145,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     from handgrad.nn.gradcheck import Objective
     from handgrad.nn.mlp import MLP
     from handgrad.training.build import data_of
+    from handgrad.training.modules import check_regularizer
     from handgrad.training.network import build_network, sizes_of
 
     import_from_here()
@@ -154,6 +155,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     if not isinstance(network, MLP):
         raise UserError(f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only")
     parts = (network, build(cfg.activation), build(cfg.regularizer))
+    check_regularizer(parts[2], 0, network)
     return Objective(*parts, *first_examples(data, cfg.batch)), new_folder()
 
 
@@ -165,7 +167,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     """
     from handgrad.inspection.reopen import open_network
     from handgrad.nn.gradcheck import Objective
-    from handgrad.training.modules import mlp_of
+    from handgrad.training.modules import check_regularizer, mlp_of
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
@@ -175,6 +177,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     (_, module, data, _), source, record = open_network(wanted)
     penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
     network = mlp_of(module, "check")
+    check_regularizer(penalty, 0, network)
     return Objective(
         network, module.activation, penalty, *first_examples(data, cfg.batch)
     ), source if record else new_folder()

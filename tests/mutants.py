@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-MATHEMATICS = ["nn/activations", "nn/losses", "nn/mlp", "nn/backprop", "training/modules"]
+MATHEMATICS = ["nn/activations", "nn/losses", "nn/regularizers", "nn/mlp", "nn/backprop", "training/modules"]
 REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "comparison/anybody", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
@@ -50,6 +50,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "nn/losses": ["nn/losses", *MATHEMATICS],
     "nn/mlp": ["nn/mlp", *MATHEMATICS],
     "nn/optimizers": ["training/modules", "cli/train"],
+    "nn/regularizers": ["nn/regularizers", *MATHEMATICS],
     "process": ["cli/command", "cli/options", "inspection/allowlist"],
     "runs/checkpoint": ["runs/checkpoint", "cli/train", "training/layer_stats", "inspection/allowlist"],
     "runs/folder": ["runs/record", "cli/train", "cli/options"],

@@ -23,8 +23,8 @@ from handgrad.inspection.reopen import open_network, record_of
 from handgrad.job import find_or_train
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, ReLU, is_activation
-from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
+from handgrad.nn.regularizers import Regularizer
 from handgrad.process import SIGNALLED, exit_on_signal
 from handgrad.runs.folder import HISTORY, LAYERS
 from handgrad.training.mnist import MNISTDataModule
@@ -189,7 +189,7 @@ def check(
     check_activation(phi)
     if inject_bug is not None and inject_bug not in gradcheck.BROKEN:
         raise UserError(f"inject_bug must be one of {', '.join(gradcheck.BROKEN)}, not {inject_bug!r}")
-    rows = gradcheck.check(network, phi, L2(strength), x, y, fd_entries, inject_bug)
+    rows = gradcheck.check(network, phi, Regularizer(strength), x, y, fd_entries, inject_bug)
     return pd.DataFrame(gradcheck.report(rows, inject_bug)["rows"])
 
 

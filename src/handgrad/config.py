@@ -5,6 +5,7 @@ import math
 from typing import Annotated, Any, Literal, cast
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,8 +34,20 @@ def some_steps(value: int) -> int:
     raise PydanticCustomError("steps", "must be a number of steps from 1 on, or -1 for no limit")
 
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+def some_rates(value: Any) -> Any:
+    """Validate a rate from 0 to below 1, or a list of these, as floats."""
+    rates = value if isinstance(value, list) else [value]
+    if rates and all(type(rate) in (int, float) and 0 <= rate < 1 for rate in rates):
+        return [float(rate) for rate in rates] if isinstance(value, list) else float(value)
+    raise PydanticCustomError("rates", "must be a rate from 0 to below 1, or a list of these")
+
+
 Batches = Annotated[Any, PlainValidator(some_batches)]
 DATASET = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
+BUG = Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2", "dropout", "smoothing", "input"]
 MATMUL = Literal["default", "auto", "high", "medium"]
 Name = Annotated[
     str,
@@ -100,6 +113,8 @@ class Optimizer(Group):
 
     lr: Annotated[float, Field(gt=0, le=1e30)]  # higher rates overflow before the first step
     weight_reduction: Literal["mean", "sum"] = "mean"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
     fused: bool | None = None
 
 
@@ -115,7 +130,10 @@ class Schedule(Group):
 class Regularizer(Group):
     """`conf/regularizer/`."""
 
-    strength: Annotated[float, Field(default=None, ge=0, le=1e30)]
+    strength: Annotated[float, Field(ge=0, le=1e30)] = 0.0
+    dropout: Annotated[Any, PlainValidator(some_rates)] = 0.0
+    smoothing: Rate = 0.0
+    adversarial: Annotated[float, Field(ge=0, le=1e30)] = 0.0
 
 
 class Trainer(Group):
@@ -163,6 +181,7 @@ class RunConfig(Group):
     optimized_metric: str | None
     threads: Positive | None
     matmul: MATMUL = "default"
+    skip: Rate = 0.0
     activation: Group
     engine: Group
     data: AnyData
@@ -268,8 +287,8 @@ class CheckConfig(Group):
     batch: Positive
     fd_entries: Positive
     trust: bool
-    inject_bug: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2", "secret"] | None
-    guess: Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2"] | None
+    inject_bug: Literal[BUG, "secret"] | None
+    guess: BUG | None
     mine: Name | None
     output: Name | None
     activation: Group
@@ -296,12 +315,18 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     """Check the types and ranges of a configuration's values.
 
     Raises:
-        UserError: names each invalid value and says what it must be.
+        UserError: names each invalid value and says what it must be; or several options of a group were chosen.
     """
     try:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        for group in ("activation", "data", "engine", "network", "optimizer", "regularizer", "schedule"):
+            if group in config and group not in choices:  # Hydra merges a list of options, the last one's zeros win
+                hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
+                raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

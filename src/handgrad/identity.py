@@ -13,8 +13,10 @@ MOVED = {  # former name of a class or function: present name
         f"handgrad.activation.{name}": f"handgrad.nn.activations.{name}"
         for name in ("GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh")
     },
-    "handgrad.regularizer.L2": "handgrad.nn.losses.L2",
-    "handgrad.regularizer.no_penalty": "handgrad.nn.losses.no_penalty",
+    **{
+        f"handgrad.{name}": "handgrad.nn.regularizers.Regularizer"
+        for name in ("regularizer.L2", "regularizer.no_penalty", "nn.losses.L2", "nn.losses.no_penalty")
+    },
     "handgrad.network.MLP": "handgrad.nn.mlp.MLP",
     "handgrad.optim.FactoredSGD": "handgrad.nn.optimizers.FactoredSGD",
     "handgrad.optim.grouped_sgd": "handgrad.nn.optimizers.grouped_sgd",

@@ -12,15 +12,15 @@ from torch import Tensor
 from conftest import ACTIVATIONS
 from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation, ReLU, Tanh
-from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
+from handgrad.nn.regularizers import Regularizer
 from handgrad.training.data import Examples
 
 HIDDEN: dict[str, Sequence[int]] = {"no hidden": [], "one hidden": [9], "three hidden": [12, 8, 6]}
 STRENGTH = 1e-3
 
 
-def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regularizer: L2) -> list[Tensor]:
+def gradients_by_hand(network: MLP, x: Tensor, y: Tensor, phi: Activation, regularizer: Regularizer) -> list[Tensor]:
     """Return every layer's weight and bias gradients from the manual engine."""
     step = backprop.loss_and_gradients(x, y, network.weights, network.biases, phi)
     gradients = []
@@ -41,10 +41,10 @@ def batch_of(images_640: Examples, size: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
-@pytest.mark.parametrize("regularizer", [no_penalty(), L2(STRENGTH)], ids=["none", "l2"])
+@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(STRENGTH)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_manual_gradients_match_autograd_and_finite_differences(
-    images_640: Examples, phi: Activation, regularizer: L2, hidden: Sequence[int], size: int
+    images_640: Examples, phi: Activation, regularizer: Regularizer, hidden: Sequence[int], size: int
 ) -> None:
     torch.manual_seed(size)
     network = MLP([784, *hidden, 10], init="pytorch").double().requires_grad_()
@@ -80,7 +80,7 @@ def test_stacked_networks_match_single_networks(images_640: Examples, phi: Activ
     losses, passed, together = backprop.loss_and_gradients(x, y, weights, biases, phi)
     assert all(z.mT.is_contiguous() for z in passed.zs)
     for s, network in enumerate(networks):
-        alone = gradients_by_hand(network, x[s], y[s], phi, no_penalty())
+        alone = gradients_by_hand(network, x[s], y[s], phi, Regularizer())
         ours = [tensor[s] for gradient in together for tensor in (gradient.weight(), gradient.bias())]
         torch.testing.assert_close(ours, [gradient.detach() for gradient in alone], rtol=1e-12, atol=1e-15)
         expected = objective(network, x[s], y[s], phi, strength=0).detach()
@@ -160,7 +160,7 @@ def test_no_graph_is_recorded(images_640: Examples) -> None:
 def test_dtype_of_the_parameters_is_kept(images_640: Examples, dtype: torch.dtype) -> None:
     network = MLP([784, 12, 8, 10]).to(dtype)
     x, y = images_640.rows[:7].to(dtype) / 255, images_640.targets[:7].to(dtype)
-    gradients = gradients_by_hand(network, x, y, ReLU(), L2(STRENGTH))
+    gradients = gradients_by_hand(network, x, y, ReLU(), Regularizer(STRENGTH))
     assert {gradient.dtype for gradient in gradients} == {dtype}
     assert [gradient.shape for gradient in gradients] == [parameter.shape for parameter in network.parameters()]
 

@@ -14,8 +14,8 @@ from handgrad.errors import UserError
 from handgrad.inspection import secret
 from handgrad.nn import gradcheck
 from handgrad.nn.activations import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
-from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
+from handgrad.nn.regularizers import Regularizer
 from handgrad.training.data import Examples
 
 WEIGHTS, BIASES = {(n, "weight") for n in (1, 2, 3)}, {(n, "bias") for n in (1, 2, 3)}
@@ -46,7 +46,7 @@ def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
 ) -> None:
     torch.manual_seed(0)
     x, y = images_640.rows[:64] / 255, images_640.targets[:64]
-    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(1e-2), x, y, 20, broken)
+    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, Regularizer(1e-2), x, y, 20, broken)
     assert wrong(rows, "autograd", "float64") == wrong(rows, "autograd", "float32") == entered
     assert wrong(rows, "differences", "float64") == entered
     assert {(row.layer, row.parameter) for row in rows if row.verdict == "wrong"} == entered
@@ -54,7 +54,7 @@ def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
 
 def test_missing_penalty_is_harmless_at_strength_zero(images_640: Examples) -> None:
     rows = gradcheck.check(
-        MLP([784, 30, 10]), ReLU(), L2(0.0), images_640.rows[:64] / 255, images_640.targets[:64], 5, "L2"
+        MLP([784, 30, 10]), ReLU(), Regularizer(0.0), images_640.rows[:64] / 255, images_640.targets[:64], 5, "L2"
     )
     assert {row.verdict for row in rows} == {"right"}
 
@@ -65,7 +65,12 @@ def test_correct_gradients_pass(images_640: Examples, phi: Activation, hidden: l
     for size, init in ((1, "pytorch"), (64, "xavier_uniform")):
         torch.manual_seed(size)
         rows = gradcheck.check(
-            MLP([784, *hidden, 10], init), phi, L2(1e-3), images_640.rows[:size] / 255, images_640.targets[:size], 5
+            MLP([784, *hidden, 10], init),
+            phi,
+            Regularizer(1e-3),
+            images_640.rows[:size] / 255,
+            images_640.targets[:size],
+            5,
         )
         assert {row.verdict for row in rows} == {"right"}
         assert [row.shape for row in rows][::2] == [tuple(weight.shape) for weight in MLP([784, *hidden, 10]).weights]
@@ -75,7 +80,7 @@ def test_non_finite_gradient_is_wrong(images_640: Examples) -> None:
     network = MLP([784, 5, 10])
     with torch.no_grad():
         network.weights[0][0, 0] = torch.nan
-    rows = gradcheck.check(network, ReLU(), L2(0.0), images_640.rows[:9] / 255, images_640.targets[:9], 2)
+    rows = gradcheck.check(network, ReLU(), Regularizer(0.0), images_640.rows[:9] / 255, images_640.targets[:9], 2)
     assert rows[0].verdict == "wrong"
 
 
@@ -214,10 +219,10 @@ def test_gradients_keep_the_readmes_promise(images_640: Examples, phi: Activatio
     assert gradcheck.TOLERANCES["autograd", "float64"] == float(promised[1])
     torch.manual_seed(0)
     x, y = images_640.rows[:64] / 255, images_640.targets[:64]
-    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5)
+    rows = gradcheck.check(MLP([784, 30, 20, 10]), phi, Regularizer(strength), x, y, 5)
     assert max(row.apart["autograd", "float64"] for row in rows) < 1e-3 * float(promised[1])
     for bug in ("BP1", "BP2", "BP3", "BP4"):  # a broken gradient is far beyond every tolerance, not just beyond
-        broken = gradcheck.check(MLP([784, 30, 20, 10]), phi, L2(strength), x, y, 5, bug)
+        broken = gradcheck.check(MLP([784, 30, 20, 10]), phi, Regularizer(strength), x, y, 5, bug)
         worst = max(row.apart["autograd", "float64"] for row in broken)
         assert worst > 1e6 * gradcheck.TOLERANCES["autograd", "float64"], bug
 
@@ -228,17 +233,17 @@ def test_kink_of_the_activation_is_no_wrong_gradient(phi: Activation) -> None:
     x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.eye(2)[[0, 1, 1, 0]]
     for seed in range(5):
         torch.manual_seed(seed)
-        assert {row.verdict for row in gradcheck.check(MLP([2, 3, 2]), phi, L2(0.0), x, y)} == {"right"}
-        broken = gradcheck.check(MLP([2, 3, 2]), phi, L2(0.0), x, y, 20, "BP1")
+        assert {row.verdict for row in gradcheck.check(MLP([2, 3, 2]), phi, Regularizer(0.0), x, y)} == {"right"}
+        broken = gradcheck.check(MLP([2, 3, 2]), phi, Regularizer(0.0), x, y, 20, "BP1")
         assert {row.verdict for row in broken} == {"wrong"}
 
 
 def test_soft_targets_are_checked_and_others_refused() -> None:
     torch.manual_seed(0)
     x, y = torch.rand(6, 2), torch.rand(6, 5).softmax(dim=1)
-    assert {row.verdict for row in gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x, y)} == {"right"}
+    assert {row.verdict for row in gradcheck.check(MLP([2, 3, 5]), Tanh(), Regularizer(0.0), x, y)} == {"right"}
     for wrong, entries in ((3 * y, 5), (y, 0)):
         with pytest.raises(ValueError, match=r"must sum to 1|one entry"):
-            gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x, wrong, entries)
+            gradcheck.check(MLP([2, 3, 5]), Tanh(), Regularizer(0.0), x, wrong, entries)
     with pytest.raises(ValueError, match="needs one example"):
-        gradcheck.check(MLP([2, 3, 5]), Tanh(), L2(0.0), x[:0], y[:0])
+        gradcheck.check(MLP([2, 3, 5]), Tanh(), Regularizer(0.0), x[:0], y[:0])

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from handgrad.nn.losses import L2, cross_entropy, cross_entropy_delta, log_softmax, no_penalty
+from handgrad.nn.losses import cross_entropy, cross_entropy_delta, log_softmax
+from handgrad.nn.regularizers import Regularizer
 
 ONE_HOT = torch.eye(10, dtype=torch.float64)[:7]
 SOFT = torch.softmax(torch.linspace(0, 5, 70, dtype=torch.float64).view(10, 7).T, dim=1)
@@ -42,13 +43,13 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_penalty_by_hand() -> None:
     weights = [torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0]])]
-    assert L2(strength=0.5).penalty(weights) == 0.5 * (1 + 4 + 9)
-    assert no_penalty().penalty(weights) == 0
+    assert Regularizer(strength=0.5).penalty(weights) == 0.5 * (1 + 4 + 9)
+    assert Regularizer().penalty(weights) == 0
 
 
 def test_gradient_matches_autograd() -> None:
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    regularizer = L2(strength=1e-3)
+    regularizer = Regularizer(strength=1e-3)
     (expected,) = torch.autograd.grad(regularizer.penalty([weight]), weight)
     torch.testing.assert_close(regularizer.gradient(weight.detach()), expected, rtol=1e-12, atol=0)
 
@@ -58,4 +59,6 @@ def test_strength_is_half_of_weight_decay() -> None:
     weight = torch.nn.Parameter(start.clone())
     weight.grad = torch.zeros_like(weight)
     torch.optim.SGD([weight], lr=0.1, weight_decay=2 * 1e-3).step()
-    torch.testing.assert_close(weight.data, start - 0.1 * L2(strength=1e-3).gradient(start), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        weight.data, start - 0.1 * Regularizer(strength=1e-3).gradient(start), rtol=1e-12, atol=0
+    )

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LinearLR
 
 from conftest import head_of
 from handgrad.nn.activations import ReLU
-from handgrad.nn.losses import no_penalty
 from handgrad.nn.mlp import MLP
+from handgrad.nn.regularizers import Regularizer
 from handgrad.runs.record import DivergedError
 from handgrad.training.callbacks import DivergenceGuard, History, NoProfiler
 from handgrad.training.data import Examples, make_loader
@@ -45,7 +45,7 @@ def fit(engine: Engine, images_640: Examples, *callbacks: Callback, **options: A
         network=MLP([784, 20, 10]),
         classes=10,
         activation=ReLU(),
-        regularizer=no_penalty(),
+        regularizer=Regularizer(),
         optimizer=partial(SGD, lr=0.1),
         schedule=partial(LinearLR, start_factor=0.5, total_iters=40),
     )

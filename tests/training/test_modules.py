@@ -1,8 +1,9 @@
 """Oracle: the autograd engine, plain torch.optim, and the notebook's update reimplemented here; float64."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +20,9 @@ from conftest import head_of
 from handgrad.errors import UserError
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
 from handgrad.nn.backprop import FactoredGradient
-from handgrad.nn.losses import L2, no_penalty
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD, grouped_sgd
+from handgrad.nn.regularizers import Regularizer
 from handgrad.training.data import Examples, make_loader
 from handgrad.training.manual import ManualModule
 from handgrad.training.modules import AutogradModule, Classifier, Scores
@@ -42,7 +43,7 @@ def make(engine: type[Module], phi: Activation | None = None, **changes: Any) ->
     parts: dict[str, Any] = {
         "network": MLP([784, 30, 20, 10, 10]),
         "classes": 10,
-        "regularizer": L2(1e-3),
+        "regularizer": Regularizer(1e-3),
         "optimizer": OPTIMIZERS["momentum"],
         "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
     }
@@ -76,9 +77,11 @@ def fit(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
+@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("phi", [Sigmoid(), ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-def test_engines_agree_for_100_steps(images_640: Examples, phi: Activation, regularizer: L2, optimizer: str) -> None:
+def test_engines_agree_for_100_steps(
+    images_640: Examples, phi: Activation, regularizer: Regularizer, optimizer: str
+) -> None:
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
@@ -89,9 +92,89 @@ def test_engines_agree_for_100_steps(images_640: Examples, phi: Activation, regu
     assert min(moved) > 1e-6
 
 
+PARTS: dict[str, dict[str, Any]] = {
+    "dropout": {"dropout": [0.1, 0.2, 0.3, 0.4]},
+    "smoothing": {"smoothing": 0.1},
+    "adversarial": {"adversarial": 0.5},
+    "skip": {},
+}
+PAIRS = [pair for pair in combinations(PARTS, 2) if "skip" not in pair or "dropout" in pair]
+
+
+@pytest.mark.parametrize("phi", [ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
+@pytest.mark.parametrize("parts", [*((part,) for part in PARTS), *PAIRS], ids="-".join)
+@pytest.mark.parametrize("nesterov", [False, True], ids=["plain", "nesterov"])
+def test_engines_agree_with_every_regularization(
+    images_640: Examples, nesterov: bool, parts: Sequence[str], phi: Activation
+) -> None:
+    """Alone and in pairs, with the penalty; autograd moves the examples by its own gradient of the inputs."""
+    given: Any = {"strength": 1e-3} | {key: value for part in parts for key, value in PARTS[part].items()}
+    momentum: Any = {"momentum": 0.9, "nesterov": True} if nesterov else {}
+    skip = 0.85 if "skip" in parts else 0.0  # of an untrained network this leaves about half of the examples out
+    modules = [
+        make(
+            engine, phi, regularizer=Regularizer(**given), skip=skip, optimizer=partial(optimizer, lr=0.05, **momentum)
+        )
+        for engine, optimizer in ((ManualModule, FactoredSGD), (AutogradModule, SGD))
+    ]
+    plain = make(ManualModule, phi, regularizer=Regularizer(1e-3), optimizer=partial(FactoredSGD, lr=0.05, **momentum))
+    for module in (*modules, plain):
+        module.save_hyperparameters({"seed": 0}, logger=False)
+        assert fit(module, images_640, epochs=10).global_step == 100
+    manual, autograd = modules
+    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(manual.mean_train_loss(), autograd.mean_train_loss(), rtol=0, atol=1e-10)
+    assert max((a - b).abs().max() for a, b in zip(manual.parameters(), plain.parameters(), strict=True)) > 1e-4
+    assert manual.skipped_share() == autograd.skipped_share()
+    if skip:
+        assert 0 < manual.skipped_share()["train/skipped"] < 1
+
+
+@pytest.mark.parametrize("stepping", [{}, {"gradient_clip_val": 0.05}, {"accumulate_grad_batches": 4}], ids=str)
+@pytest.mark.parametrize("nesterov", [False, True], ids=["heavy ball", "nesterov"])
+@pytest.mark.parametrize("strength", [0.0, 1e-3])
+def test_momentum_by_hand_is_torchs(
+    images_640: Examples, strength: float, nesterov: bool, stepping: dict[str, Any]
+) -> None:
+    changes: dict[str, Any] = {"regularizer": Regularizer(strength)}
+    given: Any = {"lr": 0.05, "momentum": 0.9, "nesterov": nesterov}
+    manual = make(ManualModule, optimizer=partial(FactoredSGD, **given), **changes)
+    autograd = make(AutogradModule, optimizer=partial(SGD, **given), **changes)
+    for module in (manual, autograd):
+        fit(module, images_640, epochs=10, **by_hand(module, **stepping))
+    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-12)
+
+
+def test_sum_over_a_batch_counts_skipped_and_moved_examples_once(images_640: Examples) -> None:
+    """The notebook's step, lr times the sum: the rows of the factors are not the examples of the step."""
+    for regularizer, skip in ((Regularizer(adversarial=0.5), 0.0), (Regularizer(), 0.85)):
+        parts: dict[str, Any] = {"regularizer": regularizer, "skip": skip, "schedule": constant}
+        by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, **parts)
+        by_mean = make(ManualModule, optimizer=partial(grouped_sgd, lr=0.01, weight_factor=64), **parts)
+        for module in (by_sum, by_mean):
+            fit(module, images_640, epochs=1)
+        torch.testing.assert_close(by_sum.state_dict(), by_mean.state_dict(), rtol=0, atol=1e-12)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    for parts, sentence in (
+        ({"regularizer": Regularizer(smoothing=0.1), "skip": 0.02}, "skip=0.02: with regularizer.smoothing no example"),
+        ({"regularizer": Regularizer(adversarial=1), "skip": 0.02}, "skip=0.02: with regularizer.adversarial"),
+        ({"regularizer": Regularizer(dropout=[0.1])}, "regularizer: dropout has 1 rates, it needs 4"),
+        (
+            {"regularizer": Regularizer(dropout=0.1), "network": torch.nn.Linear(784, 10)},
+            "dropout is that of an MLP: give Linear torch.nn.Dropout layers",
+        ),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            make(AutogradModule, **parts)
+    with pytest.raises(ValueError, match="nesterov=true needs momentum"):
+        FactoredSGD([], 0.1, nesterov=True)
+
+
 def test_one_step_is_the_notebooks(images_640: Examples) -> None:
     """Notebook update in its own layout: examples are columns, weight gradients are sums, bias gradients means."""
-    module = make(ManualModule, Sigmoid(), regularizer=no_penalty(), optimizer=NOTEBOOK_SGD, schedule=constant)
+    module = make(ManualModule, Sigmoid(), regularizer=Regularizer(), optimizer=NOTEBOOK_SGD, schedule=constant)
     weights = [weight.detach().clone().double() for weight in module.network.weights]
     biases = [bias.detach().clone().double()[:, None] for bias in module.network.biases]
     fit(module, images_640, epochs=1, limit_train_batches=1)
@@ -199,8 +282,8 @@ def test_checkpoint_of_one_engine_loads_into_the_other(
         torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
-def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Examples, regularizer: L2) -> None:
+@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
+def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Examples, regularizer: Regularizer) -> None:
     changes: dict[str, Any] = {"regularizer": regularizer}
     in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
     by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
@@ -251,7 +334,7 @@ def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> N
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
 def test_soft_targets_are_supported(images_640: Examples, engine: Engine) -> None:
     """Targets equal to the network's own probabilities give a zero gradient."""
-    module = make(engine, regularizer=no_penalty(), schedule=constant).double()
+    module = make(engine, regularizer=Regularizer(), schedule=constant).double()
     with torch.no_grad():
         y = torch.softmax(module((images_640.rows / 255).double()), dim=1)
     before = [parameter.detach().clone() for parameter in module.parameters()]
@@ -361,11 +444,11 @@ STEPPING: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("regularizer", [no_penalty(), L2(1e-3)], ids=["none", "l2"])
+@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
 def test_manual_clipping_and_accumulation_match_lightning(
-    images_640: Examples, optimizer: str, stepping: dict[str, Any], regularizer: L2
+    images_640: Examples, optimizer: str, stepping: dict[str, Any], regularizer: Regularizer
 ) -> None:
     if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
         pytest.skip("refused, see the next test")

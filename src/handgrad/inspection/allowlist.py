@@ -67,8 +67,8 @@ class TableArguments(FileArguments):
     missing: Literal["refuse", "impute"] = "refuse"
 
 
-class Strength(Regularizer, extra="forbid"):
-    """Arguments of the L2 penalty."""
+class RegularizerArguments(Regularizer, extra="forbid"):
+    """Arguments of the regularization."""
 
 
 class Scoring(BaseModel):
@@ -101,7 +101,7 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
         "handgrad.training.mnist.MNISTDataModule": DataArguments,
         "handgrad.training.table.TableData": TableArguments,
     },
-    "regularizer": {"handgrad.nn.losses.L2": Strength, "handgrad.nn.losses.no_penalty": Arguments},
+    "regularizer": {"handgrad.nn.regularizers.Regularizer": RegularizerArguments},
     "trainer": {"lightning.Trainer": Scoring, "lightning.pytorch.Trainer": Scoring},
 }
 

@@ -24,14 +24,16 @@ from torch import Tensor
 
 from handgrad.nn.activations import Activation, is_activation
 from handgrad.nn.losses import cross_entropy, cross_entropy_delta, log_softmax
+from handgrad.nn.regularizers import dropped
 
 
 class ForwardPass(NamedTuple):
     """Intermediate values of a forward pass, in layer order.
 
     zs: L pre-activations, z_1 ... z_L, each (B, O); the last one holds the logits.
-    inputs: L layer inputs, a_0 = x ... a_(L-1), each (B, I).
-    slopes: L - 1 activation derivatives, phi'(z_1) ... phi'(z_(L-1)), each (B, O); empty if not requested.
+    inputs: L layer inputs, a_0 = x ... a_(L-1), each (B, I); with dropout, masked.
+    slopes: L - 1 derivatives of the next layer's input by z, phi'(z_1) ... phi'(z_(L-1)), each (B, O); with dropout,
+        masked; empty if not requested.
     """
 
     zs: list[Tensor]
@@ -83,7 +85,8 @@ class LossAndGradients(NamedTuple):
 
     loss: () mean cross-entropy in nats per example, without the penalty.
     forward: the forward pass.
-    gradients: L gradients in factored form, in layer order, without the penalty's gradient.
+    gradients: L gradients in factored form, in layer order, without the penalty's gradient; fewer than B rows if
+        learned examples were skipped.
     """
 
     loss: Tensor
@@ -101,6 +104,8 @@ def loss_and_gradients(
     *,
     examples: int | None = None,
     scale: Callable[[Tensor], Tensor] | None = None,
+    masks: Sequence[Tensor | None] | None = None,
+    skip: float = 0.0,
 ) -> LossAndGradients:
     """Run the forward and backward pass on a batch.   (1 to 8)
 
@@ -112,18 +117,44 @@ def loss_and_gradients(
         phi: activation of every layer but the last.
         examples: size of the whole batch if x is only a part of it; None for B.
         scale: loss scaling for float16, applied to the output delta; the returned gradients stay scaled.
+        masks: dropout masks of the layers' inputs, see `forward`.
+        skip: examples with max |p - y| up to this are left out of the backward pass.
 
     Returns:
         loss, forward pass and gradients.
     """
-    passed = forward(x, weights, biases, phi, slopes=True)
+    passed = forward(x, weights, biases, phi, slopes=True, masks=masks)
     log_p = log_softmax(passed.logits)
     y = y.to(log_p.dtype)
     delta = cross_entropy_delta(log_p, y, examples)
+    taken = passed
+    if skip:
+        taken, delta = without_learned(passed, delta, skip / (examples or len(y)))
     if scale is not None:
         delta = scale(delta)
-    gradients = backward(delta.to(passed.logits.dtype), passed, weights)
+    gradients = backward(delta.to(passed.logits.dtype), taken, weights)
     return LossAndGradients(cross_entropy(log_p, y, examples), passed, gradients)
+
+
+def without_learned(passed: ForwardPass, delta: Tensor, least: float) -> tuple[ForwardPass, Tensor]:
+    """Leave out the examples whose output delta is nearly zero.   (31)
+
+    Args:
+        passed: forward pass of B examples.
+        delta: (B, C) dLoss/dz of the output layer.
+        least: an example stays if an entry of its delta is larger than this in magnitude.
+
+    Returns:
+        forward pass and deltas of the examples that stay.
+    """
+    index = (delta.abs().amax(dim=-1) > least).nonzero().squeeze(1)
+
+    def rows(values: Tensor) -> Tensor:
+        return values.mT.index_select(1, index).mT  # the B values of a unit stay contiguous
+
+    x, *hidden = passed.inputs
+    inputs = [x.index_select(0, index), *map(rows, hidden)]
+    return ForwardPass([*map(rows, passed.zs)], inputs, [*map(rows, passed.slopes)]), delta.index_select(0, index)
 
 
 def accumulate(batches: Sequence[Sequence[FactoredGradient]], divisor: int) -> list[FactoredGradient]:
@@ -144,9 +175,14 @@ def accumulate(batches: Sequence[Sequence[FactoredGradient]], divisor: int) -> l
 
 @torch.no_grad()
 def forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], phi: Activation, slopes: bool = False
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    phi: Activation,
+    slopes: bool = False,
+    masks: Sequence[Tensor | None] | None = None,
 ) -> ForwardPass:
-    """Run a batch through the network.   (1, 2)
+    """Run a batch through the network.   (1, 2), with dropout (28, 29)
 
     Args:
         x: (B, I) inputs.
@@ -154,6 +190,7 @@ def forward(
         biases: L vectors, each (O,).
         phi: activation of every layer but the last.
         slopes: also compute phi'(z), which the backward pass needs.
+        masks: for each layer's input a dropout mask (B, I), or None for that layer; None: no dropout.
 
     Returns:
         pre-activations and inputs of every layer, and the slopes if requested.
@@ -163,14 +200,15 @@ def forward(
         TypeError: x is not floating point, or phi has no derivative.
     """
     check_arguments(x, weights, biases, phi)
-    passed = ForwardPass([], [x], [])
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+    first, *others = masks or [None] * len(weights)
+    passed = ForwardPass([], [dropped(x, first)], [])
+    for weight, bias, mask in zip(weights[:-1], biases[:-1], others, strict=True):
         z = pre_activation(passed.inputs[-1], weight, bias)  # (B, O)
         a = phi(z)
         passed.zs.append(z)
-        passed.inputs.append(a)
+        passed.inputs.append(dropped(a, mask))
         if slopes:
-            passed.slopes.append(phi.derivative(z, a))
+            passed.slopes.append(dropped(phi.derivative(z, a), mask))  # of a, not of the masked a
     passed.zs.append(pre_activation(passed.inputs[-1], weights[-1], biases[-1]))  # (B, C)
     return passed
 
@@ -264,3 +302,21 @@ def backward(output_delta: Tensor, passed: ForwardPass, weights: Sequence[Tensor
         delta = hidden_delta(delta, weights[layer + 1], passed.slopes[layer])
         gradients.append(FactoredGradient(delta, passed.inputs[layer]))
     return gradients[::-1]
+
+
+def input_gradient(gradient: FactoredGradient, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Propagate the first layer's delta to the inputs.
+
+        dLoss/dx = delta_1 @ W_1, times the inputs' dropout mask if there is one        (26)
+
+    Args:
+        gradient: gradient of the first layer.
+        weight: (O, I) weights of the first layer.
+        mask: (B, I) dropout mask of the inputs.
+
+    Returns:
+        (B, I) dLoss/dx.
+
+    Source: Nielsen, ch. 2, BP2 for the inputs, which have no activation and so no factor phi'.
+    """
+    return dropped((weight.mT @ gradient.delta.mT).mT, mask)

@@ -15,8 +15,8 @@ from torch import Tensor
 from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation
 from handgrad.nn.backprop import FactoredGradient, ForwardPass
-from handgrad.nn.losses import L2
 from handgrad.nn.mlp import MLP
+from handgrad.nn.regularizers import Regularizer, adversarial
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 STEPS = {"float64": 1e-6, "float32": 3e-3}  # larger: crosses more kinks of ReLU; smaller: more rounding error
@@ -35,6 +35,9 @@ BROKEN = {
     "BP4": "dLoss/dW_l with z_(l-1) in place of a_(l-1)",
     "phi": "phi'(a_l) in place of phi'(z_l)",
     "L2": "the penalty's gradient without its factor 2",
+    "dropout": "phi'(z_l) without the dropout mask m_l",
+    "smoothing": "delta_L = p - y with the targets before smoothing",
+    "input": "dLoss/dx with a factor phi'(x), as if the inputs were a hidden layer",
 }
 
 
@@ -45,21 +48,30 @@ class Objective(NamedTuple):
     phi: activation.
     regularizer: penalty.
     x: (B, I) inputs.
-    y: (B, C) targets.
+    y: (B, C) targets, before smoothing.
+    masks: dropout masks of the layers' inputs; None: no dropout.
+    by_input: the inputs are differentiated by, too.
     """
 
     network: MLP
     phi: Activation
-    regularizer: L2
+    regularizer: Regularizer
     x: Tensor
     y: Tensor
+    masks: Sequence[Tensor | None] | None = None
+    by_input: bool = False
+
+    @property
+    def variables(self) -> dict[str, Tensor]:
+        """Tensors to differentiate by, by name: weight and bias of every layer, in layer order, and the inputs."""
+        return dict(self.network.named_parameters()) | ({"layers.0.input": self.x} if self.by_input else {})
 
 
 class Row(NamedTuple):
     """Relative errors of one parameter's gradient by hand, per reference and precision.
 
     layer: number of the layer, from 1.
-    parameter: "weight" or "bias".
+    parameter: "weight" or "bias", or "input".
     shape: shape of the parameter.
     apart: relative errors.
     bounds: largest errors allowed: the tolerance plus, for finite differences, the rounding error.
@@ -104,6 +116,24 @@ class WrongDerivative:
 
 
 @torch.no_grad()
+def frozen(objective: Objective) -> Objective:
+    """Fix what is random or moves with the weights in a training step: dropout masks, adversarial examples.
+
+    The loss of the step is that of the examples and the moved examples together, in a batch of 2 B.
+    """
+    regularizer, x, y = objective.regularizer, objective.x, objective.y
+    masks = None
+    if regularizer.dropout:
+        masks = regularizer.masks(len(x), objective.network.weights, torch.Generator().manual_seed(0))
+    if not regularizer.adversarial:
+        return objective._replace(masks=masks)
+    gradient = by_hand(objective._replace(masks=masks, by_input=True))[-1]
+    twice = None if masks is None else [None if mask is None else torch.cat([mask, mask]) for mask in masks]
+    moved = adversarial(x, gradient, regularizer.adversarial)
+    return objective._replace(x=torch.cat([x, moved]), y=torch.cat([y, y]), masks=twice, by_input=True)
+
+
+@torch.no_grad()
 def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
     """Compute the weight and bias gradients of every layer by hand, including the penalty.
 
@@ -112,23 +142,30 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
         broken: bug to inject, a key of `BROKEN`.
 
     Returns:
-        2 L tensors in layer order: (O, I), (O,), (O, I), ...
+        2 L tensors in layer order: (O, I), (O,), (O, I), ...; with `by_input` also (B, I).
     """
-    network, phi, regularizer, x, y = objective
+    network, phi, regularizer, x, y, masks, by_input = objective
+    y = y if broken == "smoothing" else regularizer.smooth(y)
     used: Activation = phi
     if broken == "BP2":
         used = WrongDerivative(phi, lambda z, a: torch.ones_like(z))
     elif broken == "phi":
         used = WrongDerivative(phi, lambda z, a: phi.derivative(a, phi(a)))
     _, passed, gradients = backprop.loss_and_gradients(
-        x, y, network.weights, network.biases, used, examples=1 if broken == "BP1" else None
+        x, y, network.weights, network.biases, used, examples=1 if broken == "BP1" else None, masks=masks
     )
+    if broken == "dropout":
+        slopes = [phi.derivative(z, phi(z)) for z in passed.zs[:-1]]
+        gradients = backprop.backward(gradients[-1].delta, passed._replace(slopes=slopes), network.weights)
     if broken == "BP4":
         gradients = unactivated(gradients, passed)
     decay = regularizer.weight_decay / 2 if broken == "L2" else regularizer.weight_decay
     found = []
     for weight, gradient in zip(network.weights, gradients, strict=True):
         found += [gradient.weight() + decay * weight, gradient.bias() / (len(x) if broken == "BP3" else 1)]
+    if by_input:
+        of_input = backprop.input_gradient(gradients[0], network.weights[0], masks[0] if masks else None)
+        found.append(of_input * phi.derivative(x, phi(x)) if broken == "input" else of_input)
     return found
 
 
@@ -140,10 +177,13 @@ def unactivated(gradients: Sequence[FactoredGradient], passed: ForwardPass) -> l
 
 def by_autograd(objective: Objective) -> list[Tensor]:
     """Compute the same gradients with autograd, from PyTorch's own layers and loss."""
-    network, phi, regularizer, x, y = objective
+    network, phi, regularizer, x, y, masks, by_input = objective
     with torch.enable_grad():
-        mean_loss = torch.nn.functional.cross_entropy(network(x, phi.reference()), y)
-        return list(torch.autograd.grad(mean_loss + regularizer.penalty(network.weights), list(network.parameters())))
+        x = x.detach().requires_grad_()
+        logits = network(x, phi.reference(), masks)
+        mean_loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=regularizer.smoothing)
+        by = [*network.parameters(), *([x] if by_input else [])]
+        return list(torch.autograd.grad(mean_loss + regularizer.penalty(network.weights), by))
 
 
 @torch.no_grad()
@@ -156,21 +196,22 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 
     Args:
         objective: objective to differentiate.
-        at: for each parameter, flat indices of the entries to perturb.
+        at: for each of the objective's variables, flat indices of the entries to perturb.
         step: step size h.
 
     Returns:
-        for each parameter, the derivatives at its indices; NaN at a kink.
+        for each variable, the derivatives at its indices; NaN at a kink.
     """
-    network, phi, regularizer, x, y = objective
+    network, phi, regularizer, x, y, masks, _ = objective
+    y = regularizer.smooth(y)
 
     def value() -> Tensor:
-        logits = backprop.forward(x, network.weights, network.biases, phi).logits
+        logits = backprop.forward(x, network.weights, network.biases, phi, masks=masks).logits
         penalty = regularizer.penalty([weight.double() for weight in network.weights]) if regularizer.strength else 0
         return losses.cross_entropy(losses.log_softmax(logits.double()), y.double()) + penalty
 
     found, middle = [], value()
-    for parameter, indices in zip(network.parameters(), at, strict=True):
+    for parameter, indices in zip(objective.variables.values(), at, strict=True):
         flat, derivatives = parameter.view(-1), []
         for index in indices.tolist():
             entry = float(flat[index])
@@ -186,14 +227,23 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 
 
 def check(
-    network: MLP, phi: Activation, regularizer: L2, x: Tensor, y: Tensor, entries: int = 20, broken: str | None = None
+    network: MLP,
+    phi: Activation,
+    regularizer: Regularizer,
+    x: Tensor,
+    y: Tensor,
+    entries: int = 20,
+    broken: str | None = None,
 ) -> list[Row]:
     """Compare every parameter's gradient by hand with both references in both precisions.
+
+    Dropout masks are drawn once and adversarial examples moved once, by the network as it is; with these, the gradient
+    with respect to the inputs is compared, too.
 
     Args:
         network: network of any precision; not modified.
         phi: activation.
-        regularizer: penalty.
+        regularizer: penalty, dropout, smoothing, adversarial examples.
         x: (B, I) inputs, B > 0.
         y: (B, C) targets; each row sums to 1.
         entries: number of entries per parameter to check by finite differences: those with the largest gradients.
@@ -209,16 +259,16 @@ def check(
         raise ValueError("a check needs one example and one entry (fd_entries) or more")
     if not torch.allclose(y.double().sum(dim=-1), torch.ones(len(y), dtype=torch.float64, device=y.device), atol=1e-3):
         raise ValueError("y: every row of the targets must sum to 1")
-    names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
-    rows = [Row(n // 2 + 1, names[n], tuple(p.shape), {}, {}) for n, p in enumerate(network.parameters())]
+    rows: list[Row] = []
     for name, dtype in DTYPES.items():
         own = copy.deepcopy(network).to("cpu", dtype).requires_grad_()
         targets = y.to(dtype) / y.to(dtype).sum(dim=-1, keepdim=True)  # a row in float32 sums to 1 only to 1e-7
-        cast = Objective(own, phi, regularizer, x.to(dtype), targets)
+        cast = frozen(Objective(own, phi, regularizer, x.to(dtype), targets))
+        rows = rows or [new_row(*pair) for pair in cast.variables.items()]
         ours, graph = by_hand(cast, broken), by_autograd(cast)
         at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
         moved = by_differences(cast, at, STEPS[name])
-        logits = backprop.forward(cast.x, cast.network.weights, cast.network.biases, phi).logits
+        logits = backprop.forward(cast.x, own.weights, own.biases, phi, masks=cast.masks).logits
         rounding = torch.finfo(dtype).eps * float(logits.abs().max()) / STEPS[name]
         for row, gradient, reference, indices, differences in zip(rows, ours, graph, at, moved, strict=True):
             by_graph, by_differing = ("autograd", name), ("differences", name)
@@ -231,10 +281,17 @@ def check(
     return rows
 
 
+def new_row(name: str, variable: Tensor) -> Row:
+    """Make the row of a variable, whose name ends in its layer's index from 0 and the parameter."""
+    _, index, parameter = name.split(".")
+    return Row(int(index) + 1, parameter, tuple(variable.shape), {}, {})
+
+
 def affected(objective: Objective, broken: str) -> list[bool]:
-    """Tell which parameters' gradients a bug changes, in layer order, by more than the tolerance in float64."""
-    network, phi, regularizer, x, y = objective
-    cast = Objective(copy.deepcopy(network).to("cpu", torch.float64), phi, regularizer, x.double(), y.double())
+    """Tell which rows of `check` a bug changes, by more than the tolerance in float64."""
+    network, phi, regularizer, x, y, *_ = objective
+    own = copy.deepcopy(network).to("cpu", torch.float64)
+    cast = frozen(Objective(own, phi, regularizer, x.double(), y.double()))
     pairs = zip(by_hand(cast, broken), by_hand(cast), strict=True)
     return [not relative_error(wrong, right) <= TOLERANCES["autograd", "float64"] for wrong, right in pairs]
 

@@ -1,10 +1,7 @@
-"""Cross-entropy and the L2 penalty with their gradients; cross-entropy also for S networks, as a leading dimension.
+"""Cross-entropy with its gradient, also for S networks, as a leading dimension.
 
 Equation numbers: docs/derivation.md.
 """
-
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -83,33 +80,3 @@ def check_targets(log_p: Tensor, y: Tensor) -> None:
     if y.shape != log_p.shape or y.dim() < 2:
         expected = f"{tuple(log_p.shape)}, one-hot: torch.nn.functional.one_hot(y, {log_p.shape[-1]})"
         raise ValueError(f"y has shape {tuple(y.shape)}: targets must be {expected}")
-
-
-@dataclass(frozen=True)
-class L2:
-    """L2 penalty on the weight matrices, not on the biases.
-
-    Args:
-        strength: lambda >= 0. Multiplies the sum of squares without a factor 1/2, so that the equivalent PyTorch
-            `weight_decay` in plain SGD is 2 * strength.
-    """
-
-    strength: float = 1e-5
-
-    def penalty(self, weights: Iterable[Tensor]) -> Tensor:
-        """() penalty strength * sum of w^2 over all weight matrices, to add to the mean loss.   (9)"""
-        return self.strength * torch.stack([weight.square().sum() for weight in weights]).sum()
-
-    @property
-    def weight_decay(self) -> float:
-        """Factor c = 2 * strength of the penalty's gradient c * W.   (10)"""
-        return 2 * self.strength
-
-    def gradient(self, weight: Tensor) -> Tensor:
-        """(O, I) gradient 2 * strength * W of the penalty with respect to one weight matrix.   (10)"""
-        return self.weight_decay * weight
-
-
-def no_penalty() -> L2:
-    """Make a zero penalty: L2 of strength 0."""
-    return L2(strength=0.0)

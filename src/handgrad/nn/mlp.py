@@ -6,6 +6,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from handgrad.nn.regularizers import dropped
+
 
 class MLP(nn.Module):
     """Weights (O, I) and biases (O,) of a multilayer perceptron; both engines use it.
@@ -43,11 +45,16 @@ class MLP(nn.Module):
         """Bias vectors, each (O,), in layer order."""
         return tuple(layer.bias for layer in self.linear)
 
-    def forward(self, x: Tensor, phi: nn.Module) -> Tensor:
-        """Map inputs (B, I) to logits (B, C), tracked by autograd; phi follows every layer but the last."""
+    def forward(self, x: Tensor, phi: nn.Module, masks: Sequence[Tensor | None] | None = None) -> Tensor:
+        """Map inputs (B, I) to logits (B, C), tracked by autograd; phi follows every layer but the last.
+
+        With dropout, masks are those of every layer's input, each (B, I) or None.
+        """
+        first, *others = masks or [None] * len(self.linear)
         *hidden, output = self.linear
-        for layer in hidden:
-            x = phi(layer(x))
+        x = dropped(x, first)
+        for layer, mask in zip(hidden, others, strict=True):
+            x = dropped(phi(layer(x)), mask)
         return cast(Tensor, output(x))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 
@@ -17,12 +18,18 @@ class FactoredSGD(Optimizer):
         b <- b - lr * sum of delta over the batch
 
     The deltas are those of the mean loss. r = lr for plain SGD; r = lr * B sums the weight gradient over the batch, as
-    the notebook does (20). An ordinary optimizer, except that gradients are passed to `step(gradients=...)`.
+    the notebook does (20). With momentum, the steps of `torch.optim.SGD` (32, 33), whose buffer V the state keeps. An
+    ordinary optimizer, except that gradients are passed to `step(gradients=...)`.
 
     Args:
         named_parameters: (name, parameter) pairs in layer order; names end in "weight" or "bias".
         lr: learning rate; multiplied by B for the weights if weight_reduction is "sum".
         weight_reduction: "mean" for plain SGD, "sum" for the notebook's.
+        momentum: factor mu of the previous steps' gradients, 0 <= mu < 1.
+        nesterov: Nesterov's momentum.
+
+    Raises:
+        ValueError: Nesterov's momentum without momentum.
     """
 
     def __init__(
@@ -30,7 +37,11 @@ class FactoredSGD(Optimizer):
         named_parameters: Iterable[tuple[str, Parameter]],
         lr: float,
         weight_reduction: Literal["mean", "sum"] = "mean",
+        momentum: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
+        if nesterov and not momentum:
+            raise ValueError("nesterov=true needs momentum, e.g. optimizer.momentum=0.9")
         named = list(named_parameters)
         groups = [
             {"name": "weights", "params": [pair for pair in named if pair[0].endswith("weight")]},
@@ -38,6 +49,7 @@ class FactoredSGD(Optimizer):
         ]
         super().__init__(groups, {"lr": lr})
         self.weight_reduction = weight_reduction
+        self.momentum, self.nesterov = momentum, nesterov
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -47,6 +59,7 @@ class FactoredSGD(Optimizer):
         gradients: Sequence[FactoredGradient],
         decay: float = 0.0,
         max_norm: float | None = None,
+        examples: int | None = None,
     ) -> None:
         """Update every parameter once.
 
@@ -55,6 +68,7 @@ class FactoredSGD(Optimizer):
             gradients: gradients of every layer in layer order, without the penalty.
             decay: factor c of the penalty's gradient c * W.
             max_norm: clips the Euclidean norm of the gradient of all parameters together; None for no clipping.
+            examples: number of examples B of the step; None: one per row of the gradients.
         """
         if closure is not None:
             closure()
@@ -64,13 +78,48 @@ class FactoredSGD(Optimizer):
         if max_norm is not None:  # same formula as torch.nn.utils.clip_grad_norm_
             squares = torch.stack([gradient.squared_norm(weight, decay) for weight, _, gradient in layers])
             share = min(1.0, max_norm / (float(squares.sum().sqrt()) + 1e-6))
-        rate, of_biases = (share * each for each in step_sizes(self, len(gradients[0].delta)))
+        rate, of_biases = step_sizes(self, len(gradients[0].delta) if examples is None else examples)
         for weight, bias, gradient in layers:
             delta, a = gradient
             if delta.dtype != weight.dtype or a.dtype != weight.dtype:  # lower with mixed precision
                 delta, a = delta.to(weight.dtype), a.to(weight.dtype)
-            weight.addmm_(delta.T, a, beta=1 - rate * decay, alpha=-rate)
-            bias.sub_(gradient.bias(), alpha=of_biases)
+            if self.momentum:
+                self.move(weight, rate, share, (delta.T, a), decay)
+                self.move(bias, of_biases, share, gradient.bias())
+            else:
+                weight.addmm_(delta.T, a, beta=1 - share * rate * decay, alpha=-share * rate)
+                bias.sub_(gradient.bias(), alpha=share * of_biases)
+
+    def move(
+        self, parameter: Parameter, rate: float, share: float, g: Tensor | tuple[Tensor, Tensor], decay: float = 0.0
+    ) -> None:
+        """Move one parameter with momentum.
+
+            V' = mu V + g + c W,    W' = W - r V'                   (32)
+            Nesterov:               W' = W - r (g + c W + mu V') = W + r mu V - r (1 + mu) V'       (33)
+
+        The second form of (33) needs only V and V', so that g is never formed.
+
+        Args:
+            parameter: W, changed in place.
+            rate: learning rate r.
+            share: factor of the gradient, below 1 if its norm is clipped.
+            g: gradient, or its two factors.
+            decay: factor c of the penalty's gradient c * W.
+        """
+        if not self.state[parameter]:
+            self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = self.state[parameter]["momentum_buffer"]
+        penalized = share * decay * parameter if decay else None  # before W moves
+        if self.nesterov:
+            parameter.add_(buffer, alpha=rate * self.momentum)
+        if isinstance(g, tuple):
+            buffer.addmm_(*g, beta=self.momentum, alpha=share)
+        else:
+            buffer.mul_(self.momentum).add_(g, alpha=share)
+        if penalized is not None:
+            buffer.add_(penalized)
+        parameter.sub_(buffer, alpha=rate * (1 + self.momentum if self.nesterov else 1))
 
 
 def step_sizes(optimizer: Optimizer, examples: int) -> tuple[float, float]:

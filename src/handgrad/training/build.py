@@ -139,7 +139,11 @@ def build_module(
         UserError: the network cannot be built, or needs autograd.
     """
     parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
-    parts |= {"network": build_network(cfg.network, sizes, image_shape), "classes": sizes[-1]}
+    parts |= {
+        "network": build_network(cfg.network, sizes, image_shape),
+        "classes": sizes[-1],
+        "skip": cfg.get("skip", 0),
+    }
     engine = build(cfg.engine)
     if not engine.func.automatic_optimization:
         if not isinstance(parts["network"], MLP):

@@ -116,6 +116,7 @@ class History(Checkpoint):
             return
         seconds = self.seconds + time.perf_counter() - self.started
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "train/loss": float(pl_module.mean_train_loss())}
+        row |= pl_module.skipped_share()
         if pl_module.val_is_fresh:
             row |= pl_module.metrics_of(pl_module.val_sets)
         else:

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]  # x: (B, I) float, y: (B, C) one-hot float
 
 
 # Purpose of random numbers: extra seed words; () keeps the order of older runs.
-PURPOSES = {"order": (), "network": (1,)}
+PURPOSES = {"order": (), "network": (1,), "dropout": (2,)}
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:

@@ -1,6 +1,7 @@
 """ManualModule: the engine with gradients derived by hand (nn/backprop.py)."""
 
 import math
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -14,6 +15,7 @@ from handgrad.nn import backprop
 from handgrad.nn.backprop import FactoredGradient, accumulate
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
+from handgrad.nn.regularizers import adversarial
 from handgrad.training.data import Batch
 from handgrad.training.distributed import all_gather_factors, all_reduce, all_reduce_list
 from handgrad.training.modules import Classifier
@@ -48,6 +50,7 @@ class ManualModule(Classifier):
         self.clip_val = gradient_clip_val or None  # 0 clips nothing
         self.clip_algorithm = gradient_clip_algorithm or "norm"
         self.accumulated: list[list[FactoredGradient]] = []  # gradients of the batches since the last step
+        self.examples = 0  # in these batches, of all processes
 
     @property
     def clips(self) -> bool:
@@ -86,17 +89,28 @@ class ManualModule(Classifier):
 
     def training_step(self, batch: Batch) -> None:
         x, y = batch
-        loss, _, gradients = backprop.loss_and_gradients(
-            x,
-            y,
-            self.network.weights,
-            self.network.biases,
-            self.activation,
-            examples=self.examples_of(y),
+        y, masks, examples = self.regularizer.smooth(y), self.masks_of(y), self.examples_of(y)
+        run = partial(
+            backprop.loss_and_gradients,
+            y=y,
+            weights=self.network.weights,
+            biases=self.network.biases,
+            phi=self.activation,
+            examples=examples,
             scale=self.scaler.scale if self.scaler else None,
+            masks=masks,
+            skip=self.skip,
         )
+        loss, _, gradients = run(x)
+        if self.skip:
+            self.keep_skipped(len(gradients[0].delta), y)
+        if self.regularizer.adversarial:
+            g = backprop.input_gradient(gradients[0], self.network.weights[0], masks[0] if masks else None)
+            other, _, moved = run(adversarial(x, g, self.regularizer.adversarial))
+            loss, gradients = (loss + other) / 2, accumulate([gradients, moved], 2)
         self.keep_loss(all_reduce(loss))
         self.accumulated.append(gradients)
+        self.examples += examples
         if len(self.accumulated) == self.batches_per_step or self.trainer.is_last_batch:
             self.take_step()
 
@@ -107,12 +121,13 @@ class ManualModule(Classifier):
         gradients = (
             self.accumulated[0] if self.batches_per_step == 1 else accumulate(self.accumulated, self.batches_per_step)
         )
+        examples, self.examples = self.examples, 0
         self.accumulated.clear()
         decay = self.regularizer.weight_decay * share * (self.scaler.get_scale() if self.scaler is not None else 1)
         optimizer = cast(LightningOptimizer, self.optimizers())  # Lightning counts the wrapper's step() calls
         if isinstance(optimizer.optimizer, FactoredSGD):
             gradients = all_gather_factors(gradients)
-            optimizer.step(gradients=gradients, decay=decay, max_norm=self.clip_val)
+            optimizer.step(gradients=gradients, decay=decay, max_norm=self.clip_val, examples=examples)
         else:
             weights = all_reduce_list([gradient.weight().to(self.dtype) for gradient in gradients])
             biases = all_reduce_list([gradient.bias().to(self.dtype) for gradient in gradients])

@@ -15,6 +15,7 @@ from handgrad.errors import UserError
 from handgrad.nn.backprop import FactoredGradient, pre_activation
 from handgrad.nn.losses import cross_entropy, log_softmax
 from handgrad.nn.optimizers import FactoredSGD, step_sizes
+from handgrad.nn.regularizers import Regularizer
 from handgrad.process import SIGNALLED
 from handgrad.training import handin
 from handgrad.training.data import Batch
@@ -169,6 +170,8 @@ def check_options(module: MineModule, optimizer: Optimizer) -> None:
     trainer = module.trainer
     if module.clips or module.batches_per_step != 1:
         raise UserError("engine=mine neither clips nor accumulates gradients: leave the trainer's options out")
+    if module.skip or module.regularizer != Regularizer(module.regularizer.strength):
+        raise UserError("engine=mine regularizes by the L2 penalty alone: regularizer=none or l2, skip=0")
     if trainer.world_size > 1:
         raise UserError("engine=mine trains in one process: trainer.devices=1")
     if trainer.precision not in ("32-true", "64-true"):
@@ -176,7 +179,7 @@ def check_options(module: MineModule, optimizer: Optimizer) -> None:
     plain = type(optimizer) is SGD and not any(
         group["momentum"] or group["weight_decay"] or group["maximize"] for group in optimizer.param_groups
     )
-    if not plain and not isinstance(optimizer, FactoredSGD):
+    if not plain and (not isinstance(optimizer, FactoredSGD) or optimizer.momentum):
         raise UserError(
             "engine=mine updates by your function, with the learning rate alone: "
             "optimizer=notebook_sgd, factored_sgd, grouped_sgd or sgd, without momentum and weight_decay"

@@ -1,6 +1,6 @@
 """Classifier, the base class of both engines, and AutogradModule, the engine with gradients from autograd."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,11 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from handgrad.errors import UserError
+from handgrad.errors import UserError, as_user_error
 from handgrad.nn.activations import Activation
-from handgrad.nn.losses import L2, at_least_float32
+from handgrad.nn.losses import at_least_float32
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
+from handgrad.nn.regularizers import Regularizer, adversarial
 from handgrad.training.data import Batch, make_generator
 from handgrad.training.distributed import all_gather_rows, all_reduce, is_distributed
 from handgrad.training.schedules import check_optimizer, fill_total_steps
@@ -64,17 +65,22 @@ class Classifier(LightningModule):
     losses and scores equal those of a single process.
 
     Logs the loss of every n-th batch (`trainer.log_every_n_steps`) as `train/step_loss`, and per epoch
-    `train/loss` (nats per example, mean over the epoch's batches, each before its step) and `NAME/loss` and
-    `NAME/accuracy` of every validation set NAME.
+    `train/loss` (nats per example, mean over the epoch's batches, each before its step; with regularization, the loss
+    that is trained on, without the penalty), `NAME/loss` and `NAME/accuracy` of every validation set NAME, and if
+    examples are skipped `train/skipped`, their share.
 
     Args:
         network: network with the parameters; with autograd it may be another one than an MLP.
         classes: number of classes C.
         activation: phi of every hidden layer.
-        regularizer: penalty added to the mean loss.
+        regularizer: penalty added to the mean loss, dropout, label smoothing, adversarial examples.
         optimizer: makes the optimizer from (name, parameter) pairs.
         schedule: makes the learning-rate schedule from the optimizer, or None. Stepped after every batch;
             `ReduceLROnPlateau` after every epoch, on `val/loss` if there is a validation set, else on `train/loss`.
+        skip: examples whose probabilities differ from the targets by this at most are left out of the backward pass.
+
+    Raises:
+        UserError: parts of the regularization do not fit each other or the network.
     """
 
     def __init__(
@@ -82,11 +88,15 @@ class Classifier(LightningModule):
         network: nn.Module,
         classes: int,
         activation: Activation,
-        regularizer: L2,
+        regularizer: Regularizer,
         optimizer: Callable[..., Optimizer],
         schedule: Callable[[Optimizer], LRScheduler | None],
+        skip: float = 0.0,
     ) -> None:
         super().__init__()
+        check_regularizer(regularizer, skip, network)
+        self.skip = skip
+        self.skipped = self.seen = 0  # of this epoch's examples in this process
         self.network = network.requires_grad_()  # DDP wants it by hand, too
         self.activation = activation
         self.regularizer = regularizer
@@ -148,6 +158,31 @@ class Classifier(LightningModule):
         if every and (self.logged_step + 1) % every == 0:  # calling `log` at every step takes a fifth of an epoch
             self.log("train/step_loss", loss)
 
+    def masks_of(self, y: Tensor) -> list[Tensor | None] | None:
+        """Draw this step's dropout masks for this process's part of the targets, y (B, C); None: no dropout.
+
+        They are drawn for the whole batch, from the seed and the number of the batch.
+        """
+        if not self.regularizer.dropout:
+            return None
+        generator = make_generator(self.hparams["seed"], "dropout", self.trainer.fit_loop.total_batch_idx)
+        weights = mlp_of(self, "dropout").weights
+        masks = self.regularizer.masks(self.examples_of(y), weights, generator)
+        together, process = self.trainer.world_size, self.trainer.global_rank
+        return [None if mask is None else mask.tensor_split(together)[process] for mask in masks]
+
+    def keep_skipped(self, rest: int, y: Tensor) -> None:
+        """Count a batch's examples, y (B, C), and those that were skipped, all but the rest."""
+        self.seen += len(y)
+        self.skipped += len(y) - rest
+
+    def skipped_share(self) -> dict[str, float]:
+        """Return `train/skipped`, the share of this epoch's examples that were skipped; nothing if none are to be."""
+        if not self.skip:
+            return {}
+        skipped, seen = all_reduce(torch.tensor([self.skipped, self.seen], device=self.device)).tolist()
+        return {"train/skipped": skipped / seen}
+
     @property
     def logged_step(self) -> int:
         """Step that Lightning passes to loggers: steps before this batch, or batches under manual optimization."""
@@ -160,10 +195,11 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.step_losses.clear()
-        self.validated_after = 0
+        self.validated_after = self.skipped = self.seen = 0
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.mean_train_loss(), sync_dist=True)
+        self.log_dict(self.skipped_share())
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             if "val" not in self.val_sets:
@@ -246,16 +282,54 @@ class AutogradModule(Classifier):
 
     def training_step(self, batch: Batch) -> Tensor:
         x, y = batch
+        y, masks = self.regularizer.smooth(y), self.masks_of(y)
+        loss = self.adversarial_loss if self.regularizer.adversarial else self.loss_of
+        mean_loss = loss(x, y, masks)
+        self.keep_loss(all_reduce(mean_loss.detach().clone()))
         if is_distributed():
-            share = cross_entropy(self(x), y, reduction="sum") / self.examples_of(y)
-            self.keep_loss(all_reduce(share.detach().clone()))
-            mean_loss = share * self.trainer.world_size  # DDP averages gradients over processes
-        else:
-            mean_loss = cross_entropy(self(x), y)
-            self.keep_loss(mean_loss.detach())
+            mean_loss = mean_loss * self.trainer.world_size  # DDP averages gradients over processes
         if self.regularizer.strength:
             return mean_loss + self.regularizer.penalty(weights_of(self.network))
         return mean_loss
+
+    def loss_of(self, x: Tensor, y: Tensor, masks: Sequence[Tensor | None] | None) -> Tensor:
+        """Return the () mean cross-entropy of x (B, I) and y (B, C); for a part of the batch, its contribution."""
+        logits = self.network(x, self.phi, masks) if isinstance(self.network, MLP) else self.network(x)
+        if self.skip:  # no gradient of what is learned, by the rule of `backprop.without_learned`
+            p = torch.softmax(at_least_float32(logits.detach()), dim=1)
+            rest = (p - y).abs().amax(dim=1, keepdim=True) > self.skip
+            self.keep_skipped(int(rest.sum()), y)
+            logits = torch.where(rest, logits, logits.detach())
+        if is_distributed():
+            return cross_entropy(logits, y, reduction="sum") / self.examples_of(y)
+        return cross_entropy(logits, y)
+
+    def adversarial_loss(self, x: Tensor, y: Tensor, masks: Sequence[Tensor | None] | None) -> Tensor:
+        """Return the () mean of the losses of a batch as it is and moved, see `regularizers.adversarial`.   (27)"""
+        x = x.detach().requires_grad_()
+        loss = self.loss_of(x, y, masks)
+        (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
+        moved = adversarial(x.detach(), gradient, self.regularizer.adversarial)
+        return (loss + self.loss_of(moved, y, masks)) / 2
+
+
+def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module) -> None:
+    """Check that the parts of the regularization fit each other and the network.
+
+    Raises:
+        UserError: they do not.
+    """
+    if skip and (regularizer.smoothing or regularizer.adversarial):
+        what = "smoothing" if regularizer.smoothing else "adversarial"
+        raise UserError(f"skip={skip}: with regularizer.{what} no example is learned so well: use skip=0")
+    if not regularizer.dropout:
+        return
+    if not isinstance(network, MLP):
+        raise UserError(
+            f"regularizer.dropout is that of an MLP: give {type(network).__name__} torch.nn.Dropout layers of its own"
+        )
+    with as_user_error("regularizer", ValueError):
+        regularizer.dropout_rates(len(network.weights))
 
 
 def weights_of(network: nn.Module) -> list[Tensor]:
