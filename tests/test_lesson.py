@@ -66,6 +66,15 @@ def test_page_answers_with_the_numbers_of_the_text(chromium: Any) -> None:
     p = page.evaluate(f"probabilities()[{right}]")
     assert f"δ = p − y = {p:.3f} − 1 = −{1 - p:.3f}" in WORDS  # noqa: RUF001
 
+    page.locator("#target").select_option("3")
+    for text in ("After the first move the network says", "after the second"):
+        page.locator("#move").click()
+        moved = page.locator("#moved-said").inner_text()
+        ((length, answer),) = re.findall(r"own length is ([\d.]+)\. The network says (\d, with [\d.]+ %)", moved)
+        assert f'{text} "{answer}"' in WORDS
+        assert f"own length is {length}." in WORDS
+    page.locator("#back").click()
+
     def stepped(rate: str, button: str) -> tuple[str, str]:
         page.locator("#lr").fill(rate)
         page.get_by_role("button", name=button).click()

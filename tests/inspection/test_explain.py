@@ -88,6 +88,11 @@ COMPUTED = """(lr) => JSON.stringify(digits.map(({ x, label }) => {
 BATCH = """(broken) => JSON.stringify(gradients(trained(), phi, digits.slice(0, 10), broken)
   .flatMap(({ W, b }) => [Array.from(W), Array.from(b)]))"""
 
+TOWARDS = """JSON.stringify(digits.map(({ x, label }) => {
+  const layers = trained(), target = (label + 3) % 10, [delta] = backward(layers, phi, forward(layers, phi, x), target);
+  return { x: Array.from(x), target, slopes: Array.from(inputGradient(delta, layers[0])) };
+}))"""
+
 
 def near(found: Any, expected: Tensor) -> bool:
     """Check equality up to 1e-4 of the largest number."""
@@ -117,6 +122,18 @@ def test_page_computes_what_the_package_computes(opened: Callable[..., Page], ph
         biases = [bias - LR * gradient.bias() for bias, gradient in zip(biases, gradients, strict=True)]
         after = backprop.loss_and_gradients(x, y, weights, biases, phi).loss
         assert each["after"] == pytest.approx(float(after), rel=RIGHT, abs=1e-12)
+
+
+def test_input_gradient_of_another_class_matches_autograd(opened: Callable[..., Page]) -> None:
+    found = json.loads(opened("activation=silu").evaluate(TOWARDS))
+    x, target, slopes = (torch.tensor([each[key] for each in found]) for key in ("x", "target", "slopes"))
+    a = x = x.double().requires_grad_()
+    *hidden, (weight, bias) = rounded(Path("run"))
+    for hidden_weight, hidden_bias in hidden:
+        a = torch.nn.functional.silu(a @ hidden_weight.T + hidden_bias)
+    loss = torch.nn.functional.cross_entropy(a @ weight.T + bias, target, reduction="sum")
+    for theirs, ours in zip(slopes, *torch.autograd.grad(loss, x), strict=True):
+        assert near(theirs.tolist(), ours)
 
 
 def test_broken_terms_are_those_of_the_gradient_check(opened: Callable[..., Page], tiny_mnist: Path) -> None:
@@ -178,6 +195,41 @@ def test_buttons_step_through_the_page(opened: Callable[..., Page], tiny_mnist: 
     page.locator("#lr").fill("-1")
     press(page, "step")
     assert "should be a number above 0" in page.locator("#stepped").inner_text()
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_picture_moves_towards_a_chosen_class_and_back(opened: Callable[..., Page], width: int) -> None:
+    page = opened(viewport={"width": width, "height": 800})
+    picture = "$('push').toDataURL()"
+    p, height = "probabilities()[state.target]", "document.documentElement.scrollHeight"
+    assert page.locator("#target").input_value() == page.locator("#answers input:checked").get_attribute("value")
+    assert page.locator("#move").is_disabled()
+    assert "press backward first" in page.locator("#moved-said").inner_text()
+    press(page, "backward")
+    before, tall, loss = page.evaluate(picture), page.evaluate(height), page.evaluate("loss()")
+    page.get_by_label("Which pixels would make it say").select_option("3")
+    assert page.evaluate(picture) != before
+    at_rest = page.evaluate(p)
+    page.locator("#push").click(position={"x": 80, "y": 80})
+    asked = "add ink" if page.evaluate("push()[state.unit.number]") > 0 else "remove ink"
+    assert f"those of “3”: {asked} here." in page.locator("#unit").inner_text()
+    press(page, "move")
+    assert page.evaluate(p) > at_rest
+    assert page.evaluate("norm(state.x.map((v, i) => v - state.still[i]))") == pytest.approx(1)
+    moves = 1
+    while page.evaluate("largestOf(probabilities())") != 3:
+        press(page, "move")
+        moves += 1
+    assert "The network says 3, with" in page.locator("#moved-said").inner_text()
+    kept, reached = page.url.partition("#")[2], page.evaluate(p)
+    assert f"&moved={moves}&" in kept
+    assert page.evaluate(height) == tall
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    press(page, "back")
+    assert (page.evaluate(p), page.evaluate("loss()")) == (at_rest, loss)
+    page.goto("about:blank")
+    page.goto(Path("run", "explain.html").absolute().as_uri() + "#" + kept)
+    assert (page.evaluate(p), page.url.partition("#")[2]) == (reached, kept)
 
 
 def test_play_steps_until_it_is_paused_or_another_digit_is_chosen(opened: Callable[..., Page]) -> None:
@@ -252,7 +304,7 @@ def test_equation_numbers_lead_to_the_equations(opened: Callable[..., Page]) -> 
     press(page, "backward")
     page.locator("#unit-2").fill("3")
     hrefs = page.locator('a[href^="#eq-"]').evaluate_all("all => all.map((one) => one.getAttribute('href'))")
-    assert {f"#eq-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 13)} - set(hrefs) == {"#eq-3"}  # of output units
+    assert {f"#eq-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 13, 26)} - set(hrefs) == {"#eq-3"}  # of output units
     assert [href for href in hrefs if page.locator(href).count() != 1] == []
     address = page.url
     page.locator('#unit a[href="#eq-6"]').click()

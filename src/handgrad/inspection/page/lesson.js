@@ -31,6 +31,7 @@ const OTHERS = 9, MOST_STEPS = 200, PAUSE = 150; // images beside this digit in 
 const state = {
   layers: trained(), fresh: true, // weights as trained, but for the steps of this run
   digit: null, x: null, right: null, passed: null, // digit: index of the test image; null: a drawing
+  still: null, moved: 0, target: null, // the picture before its moves; how many; the class it moves towards
   deltas: null, gradients: null, broken: null, B: 1,
   run: [], earlier: [], todo: 0, timer: null, // loss and accuracy after each step, of this run and the last one with nothing broken
   unit: { layer: last, number: 0 }, question: null, timers: [],
@@ -46,6 +47,8 @@ const digits = images(DATA.digits), sample = images(DATA.sample);
 const outputs = () => (state.passed ? [...state.passed.activations.slice(1), state.passed.logits] : []);
 const probabilities = () => Array.from(logSoftmax(state.passed.logits), Math.exp);
 const loss = () => crossEntropy(state.passed.logits, state.right);
+const targetDelta = () => backward(state.layers, phi, state.passed, state.target, state.B, state.broken)[0]; // delta_1 of the target's loss
+const push = () => inputGradient(targetDelta(), state.layers[0]).map((slope) => -slope);
 
 function accuracy() {
   const right = sample.filter(({ x, label }) => {
@@ -63,10 +66,15 @@ function batch() {
 
 // -- What is pressed
 
-function choose(x, digit, right) {
+// Another picture, or another answer to it: the steps taken so far are of no run any more.
+function leaveRun(changed) {
   stop();
   forgetQuestion();
-  Object.assign(state, { x, digit, right, deltas: null, gradients: null, earlier: [], fresh: state.fresh && state.run.length < 2, run: [] });
+  Object.assign(state, { earlier: [], fresh: state.fresh && state.run.length < 2, run: [] }, changed);
+}
+
+function choose(x, digit, right) {
+  leaveRun({ x, still: x, moved: 0, digit, right, target: right, deltas: null, gradients: null });
   state.passed = x && forward(state.layers, phi, x);
   $("stepped").textContent = x && !state.fresh ? "The weights keep the steps taken so far; reset brings back the trained ones." : "";
   if (x && state.unit.layer === last) look(last, right ?? largestOf(probabilities()));
@@ -77,10 +85,26 @@ function choose(x, digit, right) {
 const chooseDigit = (n) => choose(digits[n].x, n, digits[n].label);
 
 function answer(right) {
-  stop();
-  forgetQuestion();
-  Object.assign(state, { right, deltas: null, gradients: null, earlier: [], fresh: state.fresh && state.run.length < 2, run: [] });
+  leaveRun({ x: state.still, moved: 0, right, target: right, deltas: null, gradients: null });
+  compute();
   show();
+}
+
+function movePicture(x, moved) {
+  if (moved !== state.moved) {
+    leaveRun({ x, moved });
+    compute();
+    startRun();
+  }
+  show();
+}
+
+const moveOn = () => movePicture(stepAlong(state.x, push()), state.moved + 1);
+const moveBack = () => movePicture(state.still, 0);
+
+function aim(target) {
+  state.target = target;
+  moveBack();
 }
 
 // Forward, and backward where it was pressed, with the present weights.
@@ -96,9 +120,13 @@ function backwardPressed() {
   stop();
   state.deltas = [];
   compute();
-  if (!state.run.length) state.run = [{ loss: loss(), hits: accuracy() }];
+  if (!state.run.length) startRun();
   show();
-  reveal(DATA.sizes.slice(1).map((_, n) => `delta-${last - n}`));
+  reveal([...DATA.sizes.slice(1).map((_, n) => `delta-${last - n}`), "push"]);
+}
+
+function startRun() {
+  if (state.deltas) state.run = [{ loss: loss(), hits: accuracy() }];
 }
 
 // The learning rate, with a decimal point or comma; null, with a sentence, if it is none.
@@ -149,14 +177,14 @@ function playPressed() {
   $("stepped").setAttribute("aria-busy", "false");
 }
 
-// The trained weights again, with the digit; a run with nothing broken becomes the faint curve.
+// The trained weights again, with the digit where it was; a run with nothing broken becomes the faint curve.
 function startAgain(change = {}) {
   stop();
   forgetQuestion();
   const earlier = state.run.length > 1 && !state.broken ? state.run : state.earlier;
-  Object.assign(state, change, { layers: trained(), earlier, run: [], fresh: true });
+  Object.assign(state, change, { layers: trained(), earlier, run: [], fresh: true, x: state.still, moved: 0 });
   compute();
-  if (state.deltas) state.run = [{ loss: loss(), hits: accuracy() }];
+  startRun();
   $("stepped").textContent = `The trained weights are back: ${percent(state.run[0]?.hits ?? accuracy())} of ${sample.length} test images right.${state.earlier.length ? " The faint curve is the last run with nothing broken." : ""}`;
   show();
 }
@@ -167,12 +195,16 @@ function address() {
   const kept = new URLSearchParams(), { digit, right, unit, run } = state, drawn = digit === null;
   if (!drawn) kept.set("digit", digit + 1);
   if (!drawn && right !== digits[digit].label) kept.set("answer", right);
+  if (!drawn && state.target !== right) kept.set("target", state.target);
   kept.set("layer", unit.layer);
   kept.set("unit", unit.number);
   if (state.broken) kept.set("broken", state.broken);
   if (state.B > 1) kept.set("batch", state.B);
   if ($("lr").value !== $("lr").defaultValue) kept.set("lr", $("lr").value);
-  if (state.deltas && state.fresh && !drawn) kept.set("steps", run.length - 1);
+  if (state.deltas && state.fresh && !drawn) {
+    if (state.moved) kept.set("moved", state.moved);
+    kept.set("steps", run.length - 1);
+  }
   window.history.replaceState(null, "", `#${kept}`);
 }
 
@@ -191,8 +223,11 @@ function readAddress() {
   if (unit !== null) look(layer, unit);
   const other = whole("answer", 0, DATA.classes.length - 1);
   if (other !== null) answer(other);
+  const target = whole("target", 0, DATA.classes.length - 1);
+  if (target !== null) aim(target);
   if (count === null) return;
   backwardPressed();
+  for (let moves = whole("moved", 0, MOST_STEPS); moves; moves--) moveOn();
   if (count) steps(count, 0);
 }
 
@@ -222,6 +257,7 @@ function followLink(event) {
 function fill() {
   $("layers").append(...DATA.sizes.slice(1).map((_, n) => layerRow(n + 1)));
   $("digits").append(...digits.map(digitButton));
+  $("target").innerHTML = DATA.classes.map((name, c) => `<option value="${c}">${name}</option>`).join("");
   $("answers").innerHTML += DATA.classes.map((name, c) => `<label><input type="radio" name="answer" value="${c}"> ${name}</label>`).join("");
   $("output-deltas").innerHTML = DATA.classes.map((name, c) => `<button type="button" class="plain" data-layer="${last}" data-unit="${c}">${name}: <span>–</span></button>`).join("");
   $("broken").innerHTML = `<option value="">nothing</option>${Object.entries(BROKEN).map(([key, what]) => `<option value="${key}">${key}: ${what}</option>`).join("")}`;
@@ -232,6 +268,9 @@ function listen() {
   const on = (id, type, called) => $(id).addEventListener(type, called);
   on("answers", "change", (event) => answer(Number(event.target.value)));
   on("backward", "click", backwardPressed);
+  on("target", "change", (event) => aim(Number(event.target.value)));
+  on("move", "click", moveOn);
+  on("back", "click", moveBack);
   on("step", "click", () => steps(1, 0));
   on("steps", "click", () => steps(10, 0));
   on("play", "click", playPressed);
@@ -242,7 +281,7 @@ function listen() {
   on("ask", "click", nextQuestion);
   on("options", "click", (event) => { if (event.target.dataset.option) judge(Number(event.target.dataset.option)); });
   DATA.sizes.forEach((_, l) => on(`unit-${l}`, "input", () => typed(l)));
-  onSquare($("seen"), 0);
+  for (const id of ["seen", "moved", "push"]) onSquare($(id), 0);
   document.addEventListener("click", followLink);
   window.addEventListener("hashchange", readAddress);
   DARK.addEventListener("change", () => {

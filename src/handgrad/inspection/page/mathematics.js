@@ -65,11 +65,25 @@ function outputDelta(logits, right, B) {
   return logSoftmax(logits).map((logP, c) => (Math.exp(logP) - (c === right ? 1 : 0)) / B);
 }
 
+// dLoss/da_(l-1) = delta_l W_l; of layer 1: dLoss/dx   (26)
+function inputGradient(delta, { W, I }) {
+  const sums = new Float64Array(I);
+  for (const o of nonzero(delta)) for (let i = 0; i < I; i++) sums[i] += delta[o] * W[o * I + i];
+  return sums;
+}
+
+const norm = (values) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0)); // |values|
+
+// x + g / |g|: a step of length 1 along g. With g = -dLoss/dx for another class, an adversarial example
+// (Goodfellow et al. 2015; with the L2 norm, as in Miyato et al. 2016).
+function stepAlong(x, g) {
+  const length = norm(g) || 1;
+  return x.map((value, i) => value + g[i] / length);
+}
+
 // delta_l = (delta_(l+1) W_(l+1)) * phi'(z_l)   (BP2, 6)
-function hiddenDelta(deltaNext, { W, I }, phi, z, a) {
-  const delta = new Float64Array(I);
-  for (const o of nonzero(deltaNext)) for (let i = 0; i < I; i++) delta[i] += deltaNext[o] * W[o * I + i];
-  return delta.map((sum, i) => sum * phi.slope(z[i], a[i]));
+function hiddenDelta(deltaNext, layerNext, phi, z, a) {
+  return inputGradient(deltaNext, layerNext).map((sum, i) => sum * phi.slope(z[i], a[i]));
 }
 
 // delta_1 ... delta_L of one example of a batch of B; broken: a key of BROKEN

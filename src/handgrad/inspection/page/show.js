@@ -48,6 +48,7 @@ function show() {
   drawLayers();
   drawUnit();
   bars();
+  drawPush();
   outputDeltas();
   controls();
   drawCurves();
@@ -59,7 +60,7 @@ const marked = (layer) => (state.unit.layer === layer ? state.unit.number : -1);
 
 function drawSeen() {
   paint($("seen"), state.x ?? new Float64Array(DATA.sizes[0]), marked(0));
-  $("seen").setAttribute("aria-label", state.x ? `what the network sees of ${state.digit === null ? "your drawing" : `test image ${state.digit + 1}`}` : "nothing yet");
+  $("seen").setAttribute("aria-label", state.x ? `what the network sees of ${state.digit === null ? "your drawing" : `test image ${state.digit + 1}`}${state.moved ? ", moved" : ""}` : "nothing yet");
   document.querySelectorAll("#digits button").forEach((button, n) => button.setAttribute("aria-pressed", String(n === state.digit)));
 }
 
@@ -91,6 +92,20 @@ function bars() {
   $("verdict").textContent = p.some(Number.isNaN) ? "The network says nothing: its numbers are no longer finite." : state.passed
     ? `The network says ${DATA.classes[best]}, with ${percent(p[best])}${state.right === null ? "" : `; the loss on it is ${number(loss())} nats`}.`
     : "No digit yet: draw one, or choose a test image.";
+}
+
+// The picture, where to add ink to it and where to remove some, and what the network says of it.
+function drawPush() {
+  const pixels = DATA.sizes[0], g = state.deltas && push(), target = DATA.classes[state.target];
+  paint($("moved"), state.x ?? new Float64Array(pixels), marked(0));
+  $("moved").setAttribute("aria-label", $("seen").getAttribute("aria-label"));
+  paint($("push"), g ?? new Float64Array(pixels), g ? marked(0) : -1);
+  $("push").setAttribute("aria-label", g ? `towards ${target}: ${asked(1)} in ${g.filter((v) => v > 0).length} of ${pixels}, ${asked(-1)} in ${g.filter((v) => v < 0).length}` : "gradient of the picture: press backward");
+  $("target").value = state.target ?? "";
+  $("move").disabled = !g;
+  $("moved-said").textContent = !g ? "The picture moves along its gradient: press backward first."
+    : `Moved by ${number(norm(state.x.map((v, i) => v - state.still[i])))}; the picture's own length is ${number(norm(state.still))}.
+    ${$("verdict").textContent.split(";")[0]}; “${target}” has ${percent(probabilities()[state.target])}.`;
 }
 
 function outputDeltas() {

@@ -8,6 +8,7 @@ const sumOfProducts = (terms) => terms.map((factors) => factors.map((value) => (
 const percent = (value) => (Number.isNaN(value) ? "NaN" : `${(100 * value).toFixed(value > 0.995 && value < 1 ? 2 : 1)} %`);
 const indexed = (letter, layer, index) => `<var>${letter}</var><sub>${layer}</sub>[${index}]`;
 const slopeOf = (letter, layer, index) => `∂ℓ/∂${indexed(letter, layer, index)}`;
+const asked = (g) => (DATA.drawable ? (g > 0 ? "add ink" : "remove ink") : g > 0 ? "brighten" : "darken"); // of a pixel
 const nameOf = (layer, unit) => (layer === 0 ? `input ${unit}` : `unit ${unit}`);
 
 const EQUATIONS = { 5: "5, BP1", 6: "6, BP2", 7: "7, BP3", 8: "8, BP4" };
@@ -48,8 +49,16 @@ function inputExplained(i) {
   const { W, O, I } = state.layers[0], value = state.x[i], gradient = state.gradients?.[0].W;
   const rows = Array.from({ length: O }, (_, k) => ({ layer: 1, unit: k, factors: [W[k * I + i], value], term: W[k * I + i] * value, beside: gradient ? [gradient[k * I + i]] : [] }));
   return `<h2>Input ${i}: row ${Math.floor(i / DATA.shape[1])}, column ${i % DATA.shape[1]}</h2>
-    <p>${indexed("a", 0, i)} = ${indexed("x", "", i)} = <b>${number(value)}</b>, the pixel's brightness from 0 to 1.</p>
+    <p>${indexed("a", 0, i)} = ${indexed("x", "", i)} = <b>${number(value)}</b>, the pixel's brightness from 0 to 1${state.moved ? `, moved by ${number(value - state.still[i])}` : ""}.</p>
+    ${state.deltas ? pushExplained(i) : '<p class="faint">Its gradient: press backward.</p>'}
     ${terms(`Its terms in ${indexed("z", 1, "k")} of layer 1 ${ref(1)}, the strongest first:`, ["to", indexed("W", 1, `k, ${i}`), indexed("a", 0, i), "<var>W</var> · <var>a</var>", ...(gradient ? ["∂ℓ/∂<var>W</var>"] : [])], rows)}`;
+}
+
+function pushExplained(i) {
+  const { W, I } = state.layers[0], rows = Array.from(targetDelta(), (d, k) => ({ layer: 1, unit: k, factors: [d, W[k * I + i]], term: d * W[k * I + i] }));
+  const g = -rows.reduce((sum, { term }) => sum + term, 0), what = `${indexed("δ", 1, "k")} · ${indexed("W", 1, `k, ${i}`)}`;
+  return `<p>${indexed("g", "", i)} = −${slopeOf("x", "", i)} = −Σ<sub>k</sub> ${what} = <b>${number(g)}</b> ${ref(26)}, ℓ and <var>δ</var> those of “${DATA.classes[state.target]}”: ${asked(g)} here.</p>
+    ${terms(`The strongest terms of ${slopeOf("x", "", i)}:`, ["from", indexed("δ", 1, "k"), indexed("W", 1, `k, ${i}`), "<var>δ</var> · <var>W</var>"], rows)}`;
 }
 
 function forwardExplained(l, j) {
