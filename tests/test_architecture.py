@@ -91,7 +91,7 @@ OF_MNIST = {
     "comparison/own.py",
 }
 NUMBERS = re.compile(
-    r"\b78[34]\b|(?<![(\d] )(?<!\()\b28\b|\b10 x 10\b|\bten (?:classes|outputs)\b|\bclasses\b.*\b10\b|\(B, 10\)"
+    r"\b78[34]\b|(?<!\()\b28\b|\b10 x 10\b|\bten (?:classes|outputs)\b|\bclasses\b.*\b10\b|\(B, 10\)"
 )
 
 

@@ -25,6 +25,15 @@ WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
 # Every engine and optimizer twice, with different activations and penalties.
 CASES = [(("sigmoid", "relu", "tanh")[n % 3], PENALTIES[n % 2], WAYS[n % 5]) for n in range(10)]
+BY_HAND, BY_AUTOGRAD = ("engine=manual", "optimizer=factored_sgd"), ("engine=autograd", "optimizer=sgd")
+NESTEROV = ("optimizer.momentum=0.9", "optimizer.nesterov=true")
+CASES += [
+    ("relu", "dropout", (*BY_HAND, *NESTEROV)),
+    ("tanh", "dropout", (*BY_AUTOGRAD, "skip=0.8")),
+    ("relu", "adversarial", BY_HAND),
+    ("tanh", "adversarial", BY_AUTOGRAD),
+    ("tanh", "none", ("engine=manual", "optimizer=notebook_sgd", "skip=0.8")),
+]
 HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves one process without any
 
 
@@ -78,7 +87,7 @@ def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """Results of every case: from a single process, then from each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     configs = [
-        composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way)
+        composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT.get(penalty, 63)}", *way)
         for phi, penalty, way in CASES
     ]
     start_processes(  # type: ignore[no-untyped-call]

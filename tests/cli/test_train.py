@@ -236,8 +236,22 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     assert all(record_of(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
 
 
-def test_killed_run_resumes_to_the_same_result(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
-    arguments = ["trainer.max_epochs=6", "engine=autograd", "schedule=warmup", "network.hidden_sizes=[30]"]
+REGULARIZED = ["regularizer=dropout", "regularizer.adversarial=0.5"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["engine=autograd", "schedule=warmup"],
+        ["optimizer=factored_sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true", *REGULARIZED],
+        ["engine=autograd", "optimizer=sgd", *REGULARIZED],
+    ],
+    ids=["autograd", "regularized by hand", "regularized"],
+)
+def test_killed_run_resumes_to_the_same_result(
+    run_script: RunScript, tiny_mnist: Path, tmp_path: Path, options: list[str]
+) -> None:
+    arguments = ["trainer.max_epochs=6", "network.hidden_sizes=[30]", *options]
     arguments += ["trainer.precision=64-true", "+trainer.log_every_n_steps=5"]
     process = start(tmp_path, tiny_mnist, "hydra.run.dir=killed", *arguments)
     wait_for(tmp_path, "killed/checkpoints/last.ckpt")
