@@ -90,9 +90,7 @@ OF_MNIST = {
     "runs/record.py",
     "comparison/own.py",
 }
-NUMBERS = re.compile(
-    r"\b78[34]\b|(?<!\()\b28\b|\b10 x 10\b|\bten (?:classes|outputs)\b|\bclasses\b.*\b10\b|\(B, 10\)"
-)
+NUMBERS = re.compile(r"\b78[34]\b|(?<!\()\b28\b|\b10 x 10\b|\bten (?:classes|outputs)\b|\bclasses\b.*\b10\b|\(B, 10\)")
 
 
 def test_mnists_numbers_stand_nowhere_else() -> None:

@@ -322,9 +322,10 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
     if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
-        for group in ("activation", "data", "engine", "network", "optimizer", "regularizer", "schedule"):
-            if group in config and group not in choices:  # Hydra merges a list of options, the last one's zeros win
+        lists = [word.partition("=[")[0].lstrip("+") for word in HydraConfig.get().overrides.task if "=[" in word]
+        for group in lists:
+            # Hydra merges the options: the last one's zeros win. Callbacks and loggers have names and go together.
+            if "_target_" in (config.get(group) or {}):
                 hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
                 raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
 

@@ -22,7 +22,7 @@ FACTORS = {
         "optimizer=sgd optimizer.fused=false optimizer.lr=0.05 +optimizer.momentum=0.9 +optimizer.nesterov=true",
         "optimizer=adam optimizer._target_=torch.optim.AdamW optimizer.fused=false optimizer.lr=0.001",
         "optimizer=adam optimizer._target_=torch.optim.RMSprop ~optimizer.fused optimizer.lr=0.0003",
-        "optimizer=factored_sgd optimizer.lr=0.05",
+        "optimizer=factored_sgd optimizer.lr=0.05 +optimizer.momentum=0.9",
     ],
     "schedule": [
         "schedule=constant",
@@ -32,6 +32,12 @@ FACTORS = {
     ],
     "clipping": ["", "+trainer.gradient_clip_val=0.5"],
     "accumulation": ["", "+trainer.accumulate_grad_batches=3"],
+    "regularization": [
+        "regularizer=l2",
+        "regularizer=dropout regularizer.adversarial=0.5",
+        "regularizer=smoothing regularizer.dropout=[0.1,0.2]",
+        "regularizer=l2 skip=0.5",
+    ],
     "watching": ["logger=none", "logger=csv +trainer.log_every_n_steps=2", "debug=profile"],
 }
 ENGINES = ("manual", "autograd")
@@ -42,9 +48,9 @@ CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(F
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
 def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[str, str]) -> None:
     precision, *deterministic = case["precision"].split()
-    shared = ["trainer.max_epochs=2", "regularizer=l2", "network.hidden_sizes=[30]", "network.init=pytorch"]
+    shared = ["trainer.max_epochs=2", "network.hidden_sizes=[30]", "network.init=pytorch"]
     shared += [f"trainer.precision={precision}", *(f"+trainer.{option}=true" for option in deterministic)]
-    for factor in ("batches", "scoring", "schedule", "clipping", "accumulation", "watching"):
+    for factor in ("batches", "scoring", "schedule", "clipping", "accumulation", "regularization", "watching"):
         shared += words(case[factor])
     found = []
     for engine in ENGINES:

@@ -117,6 +117,19 @@ def test_plateau_schedule_follows_the_training_loss(run_script: RunScript, engin
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
+def test_lists_of_callbacks_and_loggers_go_together(run_script: RunScript) -> None:
+    well(
+        run_script,
+        *RUN,
+        "logger=[csv,tensorboard]",
+        "callbacks=[early_stopping,best_checkpoint]",
+        "data.val_size=280",
+    )
+    assert list(Path("run", "csv").iterdir())
+    assert list(Path("run", "tensorboard").iterdir())
+    assert {path.name for path in Path("run", "checkpoints").iterdir()} > {"last.ckpt"}
+
+
 def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) -> None:
     one = "+trainer.callbacks={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: kept}"
     logger = "+trainer.logger=[{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: theirs}]"
@@ -130,6 +143,9 @@ def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) ->
     ("options", "sentence"),
     [
         (["+trainer.num_nodes=2"], "invalid value trainer.num_nodes=2: must be 1"),
+        (["regularizer=[l2,dropout]"], "regularizer=[...]: choose one option, and add the other's key"),
+        (["regularizer=dropout", "regularizer.dropout=1"], "dropout=1: must be a rate from 0 to below 1, or a list"),
+        (["regularizer=smoothing", "skip=0.1"], "skip=0.1: with regularizer.smoothing no example is learned so well"),
         (["+trainer.max_time=00:00:00:00"], "trainer: training ended before its first step, by max_time or a callback"),
         (["seed=${oc.env:HANDGRAD_SEED}"], 'invalid value seed="3": must be a valid integer, not a text'),
         (["~optimizer"], "optimizer is missing: give it a value or, a group, one of its options"),

@@ -20,7 +20,9 @@ from handgrad.training.build import assemble
 
 PROCESSES = 2
 BATCH = 64  # total over all processes
-WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")]
+WAYS: list[tuple[str, ...]] = [
+    ("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")
+]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
 # Every engine and optimizer twice, with different activations and penalties.
@@ -34,7 +36,7 @@ CASES += [
     ("tanh", "adversarial", BY_AUTOGRAD),
     ("tanh", "none", ("engine=manual", "optimizer=notebook_sgd", "skip=0.8")),
 ]
-HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves one process without any
+HELD_OUT = {"none": 11}  # else 63: the last batch has 53 images, or 1, which leaves one process without any
 
 
 class Replica(Callback):
@@ -87,7 +89,13 @@ def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """Results of every case: from a single process, then from each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     configs = [
-        composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT.get(penalty, 63)}", *way)
+        composed(
+            tiny_mnist,
+            f"activation={phi}",
+            f"regularizer={penalty}",
+            f"data.val_size={HELD_OUT.get(penalty, 63)}",
+            *way,
+        )
         for phi, penalty, way in CASES
     ]
     start_processes(  # type: ignore[no-untyped-call]
