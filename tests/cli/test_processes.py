@@ -23,6 +23,7 @@ BATCH = 64  # total over all processes
 WAYS = [("engine=manual", f"optimizer={name}") for name in ("notebook_sgd", "factored_sgd", "adam")]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
+DEFORMED = {"sigmoid": "none", "relu": "elastic", "tanh": "none"}
 # Every engine and optimizer twice, with different activations and penalties.
 CASES = [(("sigmoid", "relu", "tanh")[n % 3], PENALTIES[n % 2], WAYS[n % 5]) for n in range(10)]
 HELD_OUT = {"none": 11, "l2": 63}  # the last batch has 53 images, or 1, which leaves one process without any
@@ -78,7 +79,14 @@ def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """Results of every case: from a single process, then from each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     configs = [
-        composed(tiny_mnist, f"activation={phi}", f"regularizer={penalty}", f"data.val_size={HELD_OUT[penalty]}", *way)
+        composed(
+            tiny_mnist,
+            f"activation={phi}",
+            f"regularizer={penalty}",
+            f"data.val_size={HELD_OUT[penalty]}",
+            f"data/deform={DEFORMED[phi]}",
+            *way,
+        )
         for phi, penalty, way in CASES
     ]
     start_processes(  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Count, Data, Network, Positive, Regularizer
+from handgrad.config import MATMUL, Batches, Count, Data, Deform, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
 from handgrad.text import format_value, targets_in, texts_in
@@ -59,6 +59,12 @@ class FileArguments(Arguments):
     score_test: bool = True
 
 
+class ArrayArguments(FileArguments):
+    """Arguments of arrays."""
+
+    deform: Deform | None = None
+
+
 class TableArguments(FileArguments):
     """Arguments of a table."""
 
@@ -97,7 +103,7 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
     },
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
     "data": {
-        "handgrad.training.arrays.ArrayData": FileArguments,
+        "handgrad.training.arrays.ArrayData": ArrayArguments,
         "handgrad.training.mnist.MNISTDataModule": DataArguments,
         "handgrad.training.table.TableData": TableArguments,
     },
