@@ -57,11 +57,6 @@ class FileArguments(Arguments):
     batch_size: Positive = 64
     val_size: Count = 0
     score_test: bool = True
-
-
-class ArrayArguments(FileArguments):
-    """Arguments of arrays."""
-
     deform: Deform | None = None
 
 
@@ -103,7 +98,7 @@ ALLOWED: dict[str, dict[str, type[BaseModel]]] = {
     },
     "network": {"handgrad.nn.mlp.MLP": NetworkArguments},
     "data": {
-        "handgrad.training.arrays.ArrayData": ArrayArguments,
+        "handgrad.training.arrays.ArrayData": FileArguments,
         "handgrad.training.mnist.MNISTDataModule": DataArguments,
         "handgrad.training.table.TableData": TableArguments,
     },
