@@ -21,10 +21,11 @@ from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble
 from handgrad.training.data import Examples
-from handgrad.training.mnist import CLASSES, INPUTS
+from handgrad.training.mnist import INPUTS
 from handgrad.training.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
+CLASSES = 10
 
 
 def switched(precision: str, epoch: Callable[[], Any]) -> Callable[[], Any]:

@@ -14,12 +14,12 @@ import statistics
 from pathlib import Path
 
 import torch
-from contenders import ROOT, matrix_products, under_trainer
+from contenders import CLASSES, ROOT, matrix_products, under_trainer
 from matplotlib.figure import Figure
 from measuring import Terminal
 
 from handgrad.training.data import Examples
-from handgrad.training.mnist import CLASSES, INPUTS, MNISTDataModule
+from handgrad.training.mnist import INPUTS, MNISTDataModule
 
 STEPS = 200
 BATCHES = [16, 32, 64, 128, 256, 512, 1024]

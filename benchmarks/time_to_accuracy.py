@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import hydra
 import torch
-from contenders import ROOT
+from contenders import CLASSES, ROOT
 from lightning import seed_everything
 from measuring import Terminal
 from omegaconf import DictConfig
@@ -36,7 +36,7 @@ from handgrad.config import build
 from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble, data_of
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
-from handgrad.training.mnist import CLASSES, INPUTS, MNISTDataModule
+from handgrad.training.mnist import INPUTS, MNISTDataModule
 from handgrad.training.schedules import fill_total_steps
 
 sys.path.insert(0, str(ROOT / "studies" / "notebook"))

@@ -101,7 +101,7 @@ def drawn() -> None:
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Disable a run's figures, which take half of a small run's time."""
-    drawings = [f"handgrad.training.figures.{name}" for name in ("confusion", "curves", "predictions")]
+    drawings = [f"handgrad.training.figures.{name}" for name in ("confusion", "curves", "deformations", "predictions")]
     drawings += [f"handgrad.training.{module}.write_figure" for module in ("artifacts", "layer_stats")]
     for drawing in (*drawings, "torch.utils.tensorboard.SummaryWriter.add_figure"):
         patch.setattr(drawing, lambda *_, **__: None)

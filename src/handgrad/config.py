@@ -65,12 +65,27 @@ class Group(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
+Pixels = Annotated[float, Field(ge=0, le=1000)]
+
+
+class Deform(Group, extra="forbid"):
+    """`conf/data/deform/`: strengths of deformations, in pixels and degrees."""
+
+    elastic: Pixels = 0.0
+    sigma: Annotated[float, Field(ge=1, le=1000)] = 4.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    shift: Pixels = 0.0
+
+
 class Batched(Group):
     """Options of every data set."""
 
     batch_size: Positive
     val_size: Count
     score_test: bool
+    deform: Deform | None = None
 
 
 class Data(Batched):

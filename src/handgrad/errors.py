@@ -131,6 +131,12 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"unknown option {group}={option}: {choices(option, error.options)}"
+    if found := re.match(r"Could not override '((?!hydra/)\w+)/(\w+)'", str(error)):
+        group, inner = found.groups()
+        return (
+            f"{group}/{inner}=... is no option of the chosen {group}: leave it out "
+            f"(a YAML file of your own has it by the line defaults: [{inner}: none])"
+        )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):
         added = (

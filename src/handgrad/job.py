@@ -14,7 +14,7 @@ from handgrad.monitors import check_monitored
 from handgrad.process import import_from_here, is_ddp_worker
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
-from handgrad.sweep import run_config
+from handgrad.sweep import choices_of, run_config
 from handgrad.text import escape_control
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool =
     composed, cfg = cfg, OmegaConf.create(config)
     import_from_here()
     job = HydraConfig.get()
-    choices = {group: choice for group, choice in job.runtime.choices.items() if "/" not in group}
-    facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices, "config": config}
+    facts = {"name": str(cfg.name), "seed": cfg.seed, "choices": choices_of(job.runtime.choices), "config": config}
     if is_ddp_worker() or config["trainer"].get("fast_dev_run"):
         from handgrad.training import run as training  # imports torch: only if there is something to train
 

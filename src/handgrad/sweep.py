@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,15 @@ def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, A
     """
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(options))
     HydraConfig.instance().set_config(job)
-    choices = {group: choice for group, choice in job.hydra.runtime.choices.items() if "/" not in group}
+    choices = choices_of(job.hydra.runtime.choices)
     with open_dict(job):
         del job["hydra"]
     return run_config(to_dict(job)), choices
+
+
+def choices_of(runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's config-group choices, without Hydra's own groups."""
+    return {group: choice for group, choice in runtime.items() if not group.startswith("hydra/")}
 
 
 def run_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ WAYS: list[tuple[str, ...]] = [
 ]
 WAYS += [("engine=autograd", f"optimizer={name}") for name in ("adam", "sgd")]
 PENALTIES = ("none", "l2")
+DEFORMED = {"sigmoid": "none", "relu": "elastic", "tanh": "none"}
 # Every engine and optimizer twice, with different activations and penalties.
 CASES = [(("sigmoid", "relu", "tanh")[n % 3], PENALTIES[n % 2], WAYS[n % 5]) for n in range(10)]
 BY_HAND, BY_AUTOGRAD = ("engine=manual", "optimizer=factored_sgd"), ("engine=autograd", "optimizer=sgd")
@@ -94,6 +95,7 @@ def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
             f"activation={phi}",
             f"regularizer={penalty}",
             f"data.val_size={HELD_OUT.get(penalty, 63)}",
+            f"data/deform={DEFORMED[phi]}",
             *way,
         )
         for phi, penalty, way in CASES

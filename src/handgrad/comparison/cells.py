@@ -21,8 +21,14 @@ TOGETHER = 3  # most keys reported as jointly determining a setting; more could 
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's choices and its flattened configuration: {"engine": "manual", "optimizer.lr": 0.1, ...}."""
-    choices, config = record["choices"], flatten(normalize(record["config"]))
+    """Return a run's choices and its flattened configuration: {"engine": "manual", "optimizer.lr": 0.1, ...}.
+
+    The nested group `data/deform` is called deform; a run without it, e.g. an older one, has none.
+    """
+    choices, config = dict(record["choices"]), flatten(normalize(record["config"]))
+    choices["deform"] = choices.pop("data/deform", None) or "none"
+    config.pop("data.deform", None)
+    config = {key.removeprefix("data.") if key.startswith("data.deform.") else key: config[key] for key in config}
     settings = choices | {f"config.{key}" if key in choices else key: value for key, value in config.items()}
     if "activation" in choices:
         settings["activation"] = hidden_layers(choices["activation"], config.get("network._target_", MLP))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Count, Data, Network, Positive, Regularizer
+from handgrad.config import MATMUL, Batches, Count, Data, Deform, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
 from handgrad.text import format_value, targets_in, texts_in
@@ -57,6 +57,7 @@ class FileArguments(Arguments):
     batch_size: Positive = 64
     val_size: Count = 0
     score_test: bool = True
+    deform: Deform | None = None
 
 
 class TableArguments(FileArguments):

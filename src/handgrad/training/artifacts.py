@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from handgrad.runs.folder import write_confusion, write_figure, write_predictions
 from handgrad.text import format_value
 from handgrad.training import figures
+from handgrad.training.data import DeformedExamples
 from handgrad.training.modules import Classifier
 
 
@@ -46,6 +47,9 @@ def write_scores(
     drawn = {"curves": figures.curves(history)}
     if trainer.datamodule.image_shape:  # type: ignore[attr-defined]
         drawn["predictions"] = first_ten(trainer, module, final, class_names)
+    pictures = trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
+    if isinstance(pictures, DeformedExamples):
+        drawn["deformed"] = first_twenty(pictures)
     for name, figure in drawn.items():
         log_figure(trainer, name, figure)
         write_figure(folder, name, figure)
@@ -121,3 +125,10 @@ def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequ
         guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
     actual, predicted = ([class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
     return figures.predictions(x.view(-1, *trainer.datamodule.image_shape), actual, predicted)  # type: ignore[attr-defined]
+
+
+def first_twenty(pictures: DeformedExamples) -> Figure:
+    """Draw the first twenty training images as they are and as they were deformed in the first epoch."""
+    numbers = torch.arange(min(20, len(pictures)))
+    images, deformed = (x.view(-1, *pictures.shape) for x in (pictures.first(20)[0], pictures[numbers][0]))
+    return figures.deformations(images, deformed)

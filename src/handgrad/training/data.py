@@ -1,6 +1,6 @@
 """Data sets in memory with one-hot targets: batches, and `ClassificationData`, the base class of data modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from handgrad.errors import UserError
+from handgrad.training.deform import basis, coefficients, warp
 
 SCORING_BATCH_SIZE = 2000  # scoring needs no small batches
 
@@ -17,7 +18,12 @@ Batch = tuple[Tensor, Tensor]  # x: (B, I) float, y: (B, C) one-hot float
 
 
 # Purpose of random numbers: extra seed words; () keeps the order of older runs.
-PURPOSES = {"order": (), "network": (1,), "dropout": (2,)}
+PURPOSES = {"order": (), "network": (1,), "dropout": (2,), "deform": (3,)}
+
+
+def seed_sequence(seed: int, purpose: str, epoch: int) -> np.random.SeedSequence:
+    """Return the entropy of `make_generator`, for a generator of numpy."""
+    return np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]])
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
@@ -28,7 +34,7 @@ def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
         purpose: a key of `PURPOSES`.
         epoch: epoch or batch, from 0.
     """
-    mixed = np.random.SeedSequence([seed, epoch, *PURPOSES[purpose]]).generate_state(1, np.uint64)
+    mixed = seed_sequence(seed, purpose, epoch).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
@@ -96,6 +102,44 @@ class EpochBatches(SequentialSampler):
             yield whole.tensor_split(self.processes)[self.process]
 
 
+class DeformedExamples(Examples):
+    """Pictures that are deformed anew in every epoch.
+
+    A deformation is a function of (seed, epoch, number of the picture in the set), so that batch size, number of
+    processes and resuming do not change it.
+
+    Args:
+        pictures: the training set.
+        shape: (H, W) of the pictures.
+        sampler: the loader's, which Lightning tells the epoch.
+        seed: seed of the deformations.
+        sigma: deviation of the elastic fields' smoothing, in pixels.
+        strengths: elastic, rotation, scale, shear and shift, as for `deform.coefficients`.
+    """
+
+    def __init__(
+        self,
+        pictures: Examples,
+        shape: tuple[int, int],
+        sampler: EpochBatches,
+        seed: int,
+        sigma: float = 4.0,
+        **strengths: float,
+    ) -> None:
+        super().__init__(pictures.rows, pictures.targets)
+        self.shape, self.sampler, self.seed, self.strengths = shape, sampler, seed, strengths
+        self.basis = basis(shape, sigma if strengths.get("elastic") else None)
+        self.drawn_for = -1  # epoch of the coefficients
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        x, y = super().__getitem__(indices)
+        if self.drawn_for != self.sampler.epoch:
+            self.drawn_for = self.sampler.epoch
+            rng = np.random.Generator(np.random.SFC64(seed_sequence(self.seed, "deform", self.drawn_for)))
+            self.drawn = coefficients(rng, len(self), len(self.basis) - 3, **self.strengths)
+        return warp(x, self.drawn.index_select(0, indices), self.basis, self.shape), y
+
+
 def make_loader(
     examples: Examples, batch_size: int, seed: int | None = None, processes: int = 1, process: int = 0
 ) -> DataLoader[Batch]:
@@ -116,7 +160,9 @@ class ClassificationData(LightningDataModule):
         batch_size: examples per training batch and process.
         val_size: number of training examples held out for validation, stratified by class; 0 for none.
         score_test: whether to score the test set; false during model selection on the validation set.
-        seed: seed of the shuffling and the validation split.
+        seed: seed of the shuffling, the validation split and the deformations.
+        deform: strengths by which training pictures are deformed, as for `DeformedExamples`; None: not at all. Scoring
+            and `overfit_batches` use the pictures as they are.
 
     Raises:
         UserError: from `setup`: val_size leaves fewer examples than classes on one side of the split, or no set is left
@@ -128,12 +174,20 @@ class ClassificationData(LightningDataModule):
     class_names: list[str]
     image_shape: tuple[int, int] | None = None
 
-    def __init__(self, batch_size: int = 64, val_size: int = 0, seed: int = 0, score_test: bool = True) -> None:
+    def __init__(
+        self,
+        batch_size: int = 64,
+        val_size: int = 0,
+        seed: int = 0,
+        score_test: bool = True,
+        deform: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.val_size = val_size
         self.seed = seed
         self.score_test = score_test
+        self.deform = deform
         self.sets: dict[str, Examples] = {}
 
     def read(self, name: str) -> Examples:
@@ -189,9 +243,22 @@ class ClassificationData(LightningDataModule):
         return torch.from_numpy(kept), torch.from_numpy(held_out)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Make the shuffled training loader; with `overfit_batches`, the same batches in every epoch."""
+        """Make the training loader, shuffled and deformed; with `overfit_batches`, the same batches in every epoch.
+
+        Raises:
+            UserError: examples are to be deformed that are no pictures.
+        """
         overfit = getattr(self.trainer, "overfit_batches", 0)
-        return self._loader("train", self.batch_size, None if overfit else self.seed)
+        if overfit or not self.deform:
+            return self._loader("train", self.batch_size, None if overfit else self.seed)
+        if not self.image_shape:
+            raise UserError(
+                f"data.deform is for grey pictures, and the rows of {self.dataset} are none: leave out data/deform=..."
+            )
+        train = self.sets["train"]
+        sampler = EpochBatches(len(train), self.batch_size, self.seed, *self._processes())
+        pictures = DeformedExamples(train, self.image_shape, sampler, self.seed, **self.deform)
+        return DataLoader(pictures, batch_size=None, sampler=sampler, collate_fn=tuple)
 
     def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
         """Make the loader of the set scored after every epoch: "val" if one is held out, else "test"."""
@@ -209,5 +276,8 @@ class ClassificationData(LightningDataModule):
 
     def _loader(self, name: str, batch_size: int = SCORING_BATCH_SIZE, seed: int | None = None) -> DataLoader[Batch]:
         """Make a loader of a set, with this process's share in distributed training."""
-        together = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return make_loader(self.sets[name], batch_size, seed, *together)
+        return make_loader(self.sets[name], batch_size, seed, *self._processes())
+
+    def _processes(self) -> tuple[int, int]:
+        """Return the number of processes that train together, and this one's rank."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+ROW = 10  # pictures side by side
 FEW = 12  # classes whose counts fit into a confusion matrix of the usual size
 
 
@@ -36,6 +38,24 @@ def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str])
         axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(f"actual {truth}\npredicted {guess}", fontsize=9, color="black" if truth == guess else "red")
         axes.set_axis_off()
+    return figure
+
+
+def deformations(images: Tensor, deformed: Tensor) -> Figure:
+    """Draw pictures (N, H, W), ten in a row, and below each what it was deformed to (N, H, W)."""
+    pairs = list(zip(torch.split(images, ROW), torch.split(deformed, ROW), strict=True))
+    figure = Figure(figsize=(9.3, 2.1 * len(pairs)))
+    grid = figure.add_gridspec(3 * len(pairs) - 1, ROW, height_ratios=([1, 1, 0.15] * len(pairs))[:-1])
+    grid.update(left=0.03, right=0.99, bottom=0.02, top=0.98, wspace=0.06, hspace=0.06)
+    for number, pair in enumerate(pairs):
+        for line, name, some in zip((0, 1), ("image", "deformed"), pair, strict=True):
+            for column, picture in enumerate(some):
+                axes = figure.add_subplot(grid[3 * number + line, column])
+                axes.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1)
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_color("0.8")
+                if not column:
+                    axes.set_ylabel(name, fontsize=9)
     return figure
 
 
