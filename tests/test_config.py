@@ -136,7 +136,7 @@ def test_fashion_has_its_own_manual_recipe_and_can_be_overridden() -> None:
 
 def test_recipes_suggested_after_divergence_exist() -> None:
     named = re.findall(r"experiment=(\w+)", str(DivergedError("train/loss", math.nan, 0, 3)))
-    assert named == ["best", "fashion"]
+    assert named == ["plain", "fashion"]
     for name in named:
         compose(f"experiment={name}")
 

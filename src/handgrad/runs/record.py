@@ -40,7 +40,7 @@ class DivergedError(UserError):
         return (
             f"{self.name} was {self.loss} at epoch {self.epoch}, step {self.step}: "
             "try a smaller optimizer.lr, schedule=warmup, or another network.init; "
-            "recipes that learned with every seed tried: experiment=best, for Fashion-MNIST experiment=fashion"
+            "recipes that learned with every seed tried: experiment=plain, for Fashion-MNIST experiment=fashion"
         )
 
 
