@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from handgrad.config import build
+from handgrad.hydra_version import BASE
 from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble, data_of
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
@@ -91,7 +92,7 @@ def main() -> None:
         for name, course in contenders.items():
             times = []
             for seed in range(options.seeds):
-                with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
                     said = [f"experiment={experiment}", f"seed={seed}", f"matmul={options.matmul}", "logger=none"]
                     cfg = hydra.compose("train", [*said, "name=x", f"data.root={ROOT / 'data'}"])
                 with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):

@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 from conftest import ROOT
 from handgrad.config import RunConfig, build, check, to_dict
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE
 from handgrad.runs.record import DivergedError
 
 ROWS = list(csv.DictReader((ROOT / "studies" / "notebook" / "notebook.csv").read_text().splitlines()))
 
 
 def compose(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     check(to_dict(cfg), RunConfig)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import Tensor
 
 from handgrad.errors import UserError, describe_error
+from handgrad.hydra_version import BASE
 from handgrad.inspection.exercise import Verdict, all_cases, judge_function
 from handgrad.inspection.reopen import open_network, record_of
 from handgrad.job import find_or_train
@@ -242,7 +243,7 @@ def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
         users_own = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
         GlobalHydra.instance().clear()
         try:
-            with sentences(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            with sentences(), hydra.initialize_config_dir(str(CONF), **BASE):
                 yield hydra.compose(name, list(overrides), return_hydra_config=True)
         finally:
             GlobalHydra.instance().hydra, HydraConfig.instance().cfg = users_own

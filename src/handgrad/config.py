@@ -315,5 +315,6 @@ def build(node: DictConfig, **objects: Any) -> Any:
         objects["_execution_whitelist_"] = list(targets_in(OmegaConf.to_container(node, resolve=True)))
     try:
         return hydra.utils.instantiate(node, _convert_="all", **objects)
-    except InstantiationException as error:
-        raise UserError(f"{node._get_full_key(None)}: {error.__cause__ or error}") from error
+    except Exception as error:  # Hydra 1.3 wraps what the target raises, 1.4 does not
+        said = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        raise UserError(f"{node._get_full_key(None)}: {said}") from error
