@@ -14,7 +14,7 @@ ROOMS = {
     "console": set[str](),
     "hydra_version": set[str](),
     "resolvers": {"hydra_version", "errors"},
-    "config": {"resolvers", "errors", "text"},
+    "config": {"hydra_version", "resolvers", "errors"},
     "identity": {"config", "errors"},
     "monitors": {"resolvers", "errors"},
     "process": {"errors", "console"},

@@ -82,7 +82,7 @@ def assemble(
     data = data_of(cfg, read, sizes)
     sizes = sizes or sizes_of(cfg, data)
     lightning.seed_everything(cfg.seed, verbose=False)
-    options = copy.copy(cfg.trainer)
+    options = copy.deepcopy(cfg).trainer
     module = build_module(cfg, options, sizes, data.image_shape)
     with open_dict(options):
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
