@@ -1,6 +1,6 @@
 """Time to accuracy: seconds of training until a test accuracy is first reached, for the manual module and its peers.
 
-    python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the extra `bench`)
+    python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the group `bench`)
 
 Scoring after every epoch is not counted. All contenders share recipe, initial weights and data order, except the
 notebook's loops, reimplemented here, which draw their own. The test set may decide when to stop, since the result is a

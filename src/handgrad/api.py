@@ -31,7 +31,8 @@ from handgrad.runs.folder import HISTORY, LAYERS
 from handgrad.training.mnist import MNISTDataModule
 from handgrad.training.modules import Classifier, mlp_of
 
-CONF = Path(__file__).parents[2] / "conf"
+INSTALLED = Path(__file__).parent / "conf"  # in a wheel
+CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
         UserError: conf/ is missing, or an override is invalid.
     """
     if not CONF.is_dir():
-        raise UserError(f"{CONF} is missing: install from a clone, by pip install --editable .")
+        raise UserError(f"{CONF} is missing: install a wheel, or from a clone by pip install --editable .")
     with HYDRA:
         users_own = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
         GlobalHydra.instance().clear()
