@@ -164,6 +164,7 @@ def prepare_process(cfg: DictConfig) -> None:
         ".*smaller than the logging interval.*",  # small data: steps are counted over epochs
     ):
         warnings.filterwarnings("ignore", message, module="lightning")
+    warnings.filterwarnings("ignore", ".*epoch parameter in", module="torch")  # SequentialLR of torch 2.6 passes it
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     # Denormals (below 1e-38), to which a dead unit's weights decay, are ten times slower on an Intel CPU.
