@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-all lesson mutants bench dashboard
+.PHONY: train test test-all test-hydra14 floors lesson mutants bench dashboard
 
 train: $(INSTALLED)
 	$(BIN)/python src/train.py
@@ -15,6 +15,19 @@ test test-all: $(INSTALLED)
 	@$(BIN)/mypy & types=$$!; \
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(filter test,$@),-m "not slow"); tests=$$?; \
 	wait $$types && exit $$tests
+
+# Hydra 1.4, a release candidate, in a folder before the other one, with what depends on Hydra most.
+HYDRA14 := $(CURDIR)/$(VENV)/hydra14
+test-hydra14: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(HYDRA14) 'hydra-core>=1.4.0rc3,<1.5' \
+	  'omegaconf>=2.4.1rc1,<2.5' 'hydra-joblib-launcher>=1.4.0rc3,<1.5' 'hydra-optuna-sweeper>=1.4.0rc3,<1.5' 'optuna>=4.9,<6'
+	PYTHONPATH=$(HYDRA14) $(BIN)/pytest -n 2 --dist worksteal -m "not slow" tests/cli/test_search.py tests/cli/test_sweep.py \
+	  tests/test_api.py tests/test_config.py tests/inspection/test_allowlist.py
+
+# The lowest versions that pyproject.toml allows can be had together. CONTRIBUTING.md says how to test with them.
+floors: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra parallel --extra search --extra parquet \
+	  --extra export pyproject.toml > $(VENV)/floors.txt
 
 # Interactive page of the lesson's network, opened in the browser.
 lesson: $(INSTALLED)
@@ -32,5 +45,6 @@ dashboard: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --editable . --group dev --constraint constraints.txt
 	touch $@

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from handgrad.hydra_version import BASE
 from handgrad.nn import backprop
 from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import MLP
@@ -200,7 +201,7 @@ def under_trainer(
     Returns:
         a function that returns the measurement of the training loop alone, and the seconds of scoring after it.
     """
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         cfg = hydra.compose(
             "train",
             [

@@ -6,7 +6,7 @@
 Every round runs every contender once. Before and after each, it times a quarter of an epoch's matrix products in the
 fastest installed library: a machine's speed drifts within seconds, so only the ratio to these neighbours counts. Two
 contenders are compared by the ratio of their ratios. PyTorch contenders run with its default products and with oneDNN's
-(matmul=auto). scikit-learn's and JAX's lines need the extra `bench`.
+(matmul=auto). scikit-learn's and JAX's lines need the group `bench`.
 """
 
 import argparse

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from handgrad.config import to_dict
+from handgrad.hydra_version import BASE
 from handgrad.inspection.predict import predict
 from handgrad.inspection.reopen import open_network
 from handgrad.training.mnist import MNISTDataModule
@@ -224,7 +225,7 @@ def main(*words: str) -> None:
     """Print a row per scene, or per pair of scenes."""
     root = Path(__file__).parents[1]
     run = next((word for word in words if word.startswith("run=")), "run=null")
-    with hydra.initialize_config_dir(str(root / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(root / "conf"), **BASE):
         network = open_network(to_dict(hydra.compose("predict", [run])), images=False)
     data = MNISTDataModule(root=str(root / "data"))
     data.prepare_data()

@@ -1,6 +1,6 @@
 """Time to accuracy: seconds of training until a test accuracy is first reached, for the manual module and its peers.
 
-    python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the extra `bench`)
+    python benchmarks/time_to_accuracy.py                    (five seeds; JAX's lines need the group `bench`)
 
 Scoring after every epoch is not counted. All contenders share recipe, initial weights and data order, except the
 notebook's loops, reimplemented here, which draw their own. The test set may decide when to stop, since the result is a
@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from handgrad.config import build
+from handgrad.hydra_version import BASE
 from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble, data_of
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
@@ -91,7 +92,7 @@ def main() -> None:
         for name, course in contenders.items():
             times = []
             for seed in range(options.seeds):
-                with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
                     said = [*overrides, f"seed={seed}", f"matmul={options.matmul}", "logger=none"]
                     cfg = hydra.compose("train", [*said, "name=x", f"data.root={ROOT / 'data'}"])
                 with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from handgrad.config import CheckConfig, build, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
+from handgrad.hydra_version import BASE
 from handgrad.process import import_from_here, run
 from handgrad.runs.folder import CHECK, VERDICTS, write_json, write_rows
 from handgrad.text import escape_control
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SECRET = "secret"
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="check")
+@hydra.main(**BASE, config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
     """Check what the configuration names: a guess, a student's functions, or the gradients of a network."""
     config = to_dict(cfg)

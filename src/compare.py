@@ -17,13 +17,14 @@ from omegaconf import DictConfig
 from handgrad.comparison.again import for_hydra
 from handgrad.config import CompareConfig, check, to_dict
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE
 from handgrad.process import run
 
 LONGEST = 80  # most characters of a folder's name
 ASKED = ("metric", "margin", "where", "group", "baseline", "seed", "better", "unit")
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
+@hydra.main(**BASE, config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Compare once or, with `refresh_seconds`, repeatedly until the sweep has no job left."""
     config = to_dict(cfg)

@@ -5,13 +5,14 @@ from omegaconf import DictConfig
 
 from handgrad.config import OpenConfig, check, to_dict
 from handgrad.console import make_console, table_console
+from handgrad.hydra_version import BASE
 from handgrad.process import run
 from handgrad.text import escape_control
 
 DOUBTFUL = 0.5  # test accuracy of a file below which it is probably read wrongly
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@hydra.main(**BASE, config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Open a network, score every set, and compare with the recorded metrics."""
     config = to_dict(cfg)

@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 from handgrad.config import ExplainConfig, check, to_dict
 from handgrad.console import make_console
 from handgrad.errors import output_errors
+from handgrad.hydra_version import BASE
 from handgrad.process import run
 from handgrad.text import escape_control
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="explain")
+@hydra.main(**BASE, config_path="../conf", config_name="explain")
 def main(cfg: DictConfig) -> None:
     """Open a network, write its page, print the path; on request, show the page in the browser."""
     config = to_dict(cfg)

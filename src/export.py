@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 from handgrad.config import ExportConfig, check, to_dict
 from handgrad.console import make_console
 from handgrad.errors import output_errors
+from handgrad.hydra_version import BASE
 from handgrad.process import run
 from handgrad.text import escape_control
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+@hydra.main(**BASE, config_path="../conf", config_name="export")
 def main(cfg: DictConfig) -> None:
     """Open a network, export it, read it back, compare on the test set."""
     config = to_dict(cfg)

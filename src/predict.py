@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from handgrad.config import PredictConfig, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
+from handgrad.hydra_version import BASE
 from handgrad.process import run
 from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
 from handgrad.text import escape_control
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
+@hydra.main(**BASE, config_path="../conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     """Find the pictures, preprocess them as MNIST was, predict, write, print; name unusable files."""
     config = to_dict(cfg)

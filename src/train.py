@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE, TRUSTED
 from handgrad.job import find_or_train
 from handgrad.process import end_with_parent, install_handlers, run
 from handgrad.sweep import Sweep
@@ -17,7 +18,7 @@ from handgrad.sweep import Sweep
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@hydra.main(**BASE, **TRUSTED, config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Check the configuration, train, print; skip a run that is finished, resume one that was interrupted.
 

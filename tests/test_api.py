@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 import handgrad
 from conftest import ROOT, RunScript, record_of
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE
 from handgrad.inspection.reopen import open_network
 from handgrad.nn.activations import ReLU, Tanh
 from handgrad.training.build import assemble
@@ -157,8 +159,9 @@ def test_stop_button_leaves_a_run_that_goes_on(data: None) -> None:
     assert len(run.history) == epochs + 1
 
 
-def test_configuration_composed_by_hand_trains(data: None) -> None:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+def test_configuration_composed_by_hand_trains(data: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # Hydra 1.4 keeps that of the last command
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         with pytest.raises(UserError, match=r"HydraConfig was not set \(handgrad"):
             assemble(hydra.compose("train", list(SMALL)), Path("mine"))
         parts = assemble(hydra.compose("train", [*SMALL, "name=mine"]), Path("there/mine"))
@@ -205,7 +208,7 @@ def named_otherwise() -> None:
 
 
 def test_state_of_the_process_is_left_as_it_was(data: None) -> None:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         torch.manual_seed(1)
         expected = torch.rand(1)
         for seed in (torch.manual_seed, random.seed, np.random.seed):

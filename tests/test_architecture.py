@@ -12,8 +12,9 @@ ROOMS = {
     "text": set[str](),
     "errors": {"text"},
     "console": set[str](),
-    "resolvers": {"errors"},
-    "config": {"resolvers", "errors", "text"},
+    "hydra_version": set[str](),
+    "resolvers": {"hydra_version", "errors"},
+    "config": {"hydra_version", "resolvers", "errors"},
     "identity": {"config", "errors"},
     "monitors": {"resolvers", "errors"},
     "process": {"errors", "console"},
@@ -24,7 +25,7 @@ ROOMS = {
     "comparison": {"runs", "config", "resolvers", "identity", "console", "errors", "text"},
     "sweep": {"comparison", "runs", "config", "monitors", "identity", "errors", "text"},
     "job": {"training", "sweep", "runs", "process", "config", "monitors", "console", "errors", "text"},
-    "api": {"job", "inspection", "training", "nn", "runs", "process", "errors"},
+    "api": {"job", "inspection", "training", "nn", "runs", "process", "hydra_version", "errors"},
 }
 HEAVY = {
     "nn": {"hydra", "omegaconf", "lightning", "pydantic"},

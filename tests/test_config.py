@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 from conftest import ROOT
 from handgrad.config import RunConfig, build, check, to_dict
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE
 from handgrad.runs.record import DivergedError
 
 ROWS = list(csv.DictReader((ROOT / "studies" / "notebook" / "notebook.csv").read_text().splitlines()))
 
 
 def compose(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     check(to_dict(cfg), RunConfig)
@@ -139,18 +140,3 @@ def test_recipes_suggested_after_divergence_exist() -> None:
     assert named == ["plain", "fashion"]
     for name in named:
         compose(f"experiment={name}")
-
-
-def test_instantiate_gets_exactly_the_classes_of_the_node_as_allowlist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`instantiate` with the signature of Hydra 1.4, which warns if no list is given."""
-    allowed = []
-
-    def instantiate(node: Any, *, _execution_whitelist_: Any = None, **_: Any) -> None:
-        allowed.append(_execution_whitelist_)
-
-    monkeypatch.setattr(hydra.utils, "instantiate", instantiate)
-    cfg = compose("trainer.profiler={_target_: handgrad.training.callbacks.NoProfiler}")
-    build(cfg.trainer)
-    build(cfg.activation)
-    profiler = "handgrad.training.callbacks.NoProfiler"
-    assert allowed == [["lightning.Trainer", profiler], ["handgrad.nn.activations.ReLU"]]

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import Tensor
 
 from handgrad.errors import UserError, describe_error
+from handgrad.hydra_version import BASE
 from handgrad.inspection.exercise import Verdict, all_cases, judge_function
 from handgrad.inspection.reopen import open_network, record_of
 from handgrad.job import find_or_train
@@ -30,7 +31,8 @@ from handgrad.runs.folder import HISTORY, LAYERS
 from handgrad.training.mnist import MNISTDataModule
 from handgrad.training.modules import Classifier, mlp_of
 
-CONF = Path(__file__).parents[2] / "conf"
+INSTALLED = Path(__file__).parent / "conf"  # in a wheel
+CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 @dataclass(frozen=True)
@@ -237,12 +239,12 @@ def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
         UserError: conf/ is missing, or an override is invalid.
     """
     if not CONF.is_dir():
-        raise UserError(f"{CONF} is missing: install from a clone, by pip install --editable .")
+        raise UserError(f"{CONF} is missing: install a wheel, or from a clone by pip install --editable .")
     with HYDRA:
         users_own = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
         GlobalHydra.instance().clear()
         try:
-            with sentences(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            with sentences(), hydra.initialize_config_dir(str(CONF), **BASE):
                 yield hydra.compose(name, list(overrides), return_hydra_config=True)
         finally:
             GlobalHydra.instance().hydra, HydraConfig.instance().cfg = users_own

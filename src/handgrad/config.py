@@ -1,6 +1,5 @@
 """Configuration schemas, checked before any heavy import; instantiation of config groups."""
 
-import inspect
 import math
 from typing import Annotated, Any, Literal, cast
 
@@ -13,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from handgrad.errors import UserError, describe_invalid
+from handgrad.hydra_version import TRUSTED_NODE
 from handgrad.resolvers import best_is  # noqa: F401 - the import registers all resolvers
-from handgrad.text import targets_in
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
@@ -351,10 +350,8 @@ def build(node: DictConfig, **objects: Any) -> Any:
     Raises:
         UserError: the target rejects the group's values; says which group and why.
     """
-    # Hydra 1.4 instantiates only listed targets; those from files were checked against the allow list before.
-    if "_execution_whitelist_" in inspect.signature(hydra.utils.instantiate).parameters:
-        objects["_execution_whitelist_"] = list(targets_in(OmegaConf.to_container(node, resolve=True)))
     try:
-        return hydra.utils.instantiate(node, _convert_="all", **objects)
-    except InstantiationException as error:
-        raise UserError(f"{node._get_full_key(None)}: {error.__cause__ or error}") from error
+        return hydra.utils.instantiate(node, _convert_="all", **TRUSTED_NODE, **objects)
+    except Exception as error:  # Hydra 1.3 wraps what the target raises, 1.4 does not
+        said = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        raise UserError(f"{node._get_full_key(None)}: {said}") from error

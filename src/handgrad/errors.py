@@ -127,6 +127,8 @@ def describe_error(error: Exception) -> str | None:
         raised_in = raising_package(error)
         if raised_in == "optuna":
             return f"the search has no result ({error}): see above why its trials failed"
+        if raised_in == "sqlalchemy":
+            return f"cannot use the study in hydra.sweeper.storage: {str(error).splitlines()[0]}"
         return blame_null(error) if raised_in in ("hydra", "hydra_plugins", "omegaconf") else None
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")

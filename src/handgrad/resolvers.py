@@ -4,9 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from handgrad.errors import UserError, describe_os_error
+from handgrad.hydra_version import register_resolver, study_storage
 
 MLP = "handgrad.nn.mlp.MLP"
 NO_FILE = {  # what to say if no file was named
@@ -45,7 +44,8 @@ def hidden_layers(activation: str, network: object) -> str:
     return activation if network == MLP else str(network).rpartition(".")[2]
 
 
-OmegaConf.register_new_resolver("file_name", file_name, replace=True)
-OmegaConf.register_new_resolver("best_is", best_is, replace=True)
-OmegaConf.register_new_resolver("content_hash", content_hash, replace=True)
-OmegaConf.register_new_resolver("hidden_layers", hidden_layers, replace=True)
+register_resolver("file_name", file_name, replace=True)
+register_resolver("best_is", best_is, replace=True)
+register_resolver("content_hash", content_hash, replace=True)
+register_resolver("hidden_layers", hidden_layers, replace=True)
+register_resolver("study_storage", study_storage, replace=True)

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from conftest import ROOT, RunScript, ended_at_scoring, record_of
+from handgrad.hydra_version import BASE
 
 RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
 BY_ACCURACY = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"]
@@ -217,7 +218,7 @@ def every_key(node: Any, prefix: str = "") -> list[str]:
 
 @pytest.mark.slow
 def test_null_for_any_key_works_or_is_refused(run_script: RunScript) -> None:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         keys = every_key(hydra.compose("train"))
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
     of_hydra = ["hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.run.dir", "hydra.job", "hydra.runtime"]
@@ -481,7 +482,7 @@ def test_results_do_not_depend_on_the_logger(run_script: RunScript, logger: str,
 
 @pytest.mark.parametrize("debug", ["fast", "overfit", "limit", "profile"])
 def test_debug_runs_stay_out_of_the_results(debug: str) -> None:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         cfg = hydra.compose("train", [f"debug={debug}"], return_hydra_config=True)
     assert str(cfg.hydra.run._get_node("dir")).startswith("outputs/debug/")
     assert str(cfg.hydra.sweep._get_node("dir")).startswith("outputs/debug/")

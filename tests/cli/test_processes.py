@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from conftest import ROOT, RunScript, record_of, start, wait_for
+from handgrad.hydra_version import BASE
 from handgrad.training.build import assemble
 
 PROCESSES = 2
@@ -54,7 +55,7 @@ def composed(tiny_mnist: Path, *overrides: str) -> DictConfig:
     """Compose the real configuration: three epochs of 20 steps, the last batch of each smaller."""
     usual = [f"data.root={tiny_mnist}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
     usual += ["trainer.accelerator=cpu", "trainer.max_epochs=3", "name=x", "schedule=constant"]
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         return hydra.compose("train", [*usual, *overrides])
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from conftest import ROOT
+from handgrad.hydra_version import BASE
 from handgrad.training.build import assemble
 from handgrad.training.modules import mlp_of
 
 
 def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
     """Return a new run's first-layer weights and the targets of its first batch."""
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
     return mlp_of(module, "a test").weights[0].detach(), next(iter(data.train_dataloader()))[1]
@@ -41,8 +42,9 @@ def test_denormals_are_flushed_in_every_thread(tiny_mnist: Path, tmp_path: Path)
     """Runs in a new process: threads that exist already would not get the setting."""
     code = f"""
 import pathlib, hydra, torch
+from handgrad.hydra_version import BASE
 from handgrad.training.build import assemble
-with hydra.initialize_config_dir({str(ROOT / "conf")!r}, version_base="1.3"):
+with hydra.initialize_config_dir({str(ROOT / "conf")!r}, **BASE):
     cfg = hydra.compose("train", ["name=x", "logger=none", "threads=2", "data.root={tiny_mnist}"])
 assert float(torch.full((1,), 1e-30) * 1e-10)
 assemble(cfg, pathlib.Path(), show_progress=False)

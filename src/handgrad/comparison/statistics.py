@@ -90,8 +90,8 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
             cells[f"{name}.{end}"] = found[end].clip(*one.bounds).where(~(cells.mixed & one.of_learning))
     repeats = cells.groupby("label").cumcount()
     cells["label"] = cells.label.where(repeats == 0, cells.label + " (" + (repeats + 1).astype(str) + ")")
-    order = cells[metric.column] * metric.sign
-    return cells.iloc[(-order).argsort(kind="stable")].reset_index(drop=True)
+    order = (cells[metric.column] * metric.sign).to_numpy()
+    return cells.iloc[np.argsort(-order, kind="stable")].reset_index(drop=True)  # cells without a value last
 
 
 def reference_of(runs: pd.DataFrame) -> float:

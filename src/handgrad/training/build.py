@@ -82,7 +82,7 @@ def assemble(
     data = data_of(cfg, read, sizes)
     sizes = sizes or sizes_of(cfg, data)
     lightning.seed_everything(cfg.seed, verbose=False)
-    options = copy.copy(cfg.trainer)
+    options = copy.deepcopy(cfg).trainer
     module = build_module(cfg, options, sizes, data.image_shape)
     with open_dict(options):
         bar = options.pop("enable_progress_bar", True) and show_progress and terminal
@@ -168,6 +168,7 @@ def prepare_process(cfg: DictConfig) -> None:
         ".*smaller than the logging interval.*",  # small data: steps are counted over epochs
     ):
         warnings.filterwarnings("ignore", message, module="lightning")
+    warnings.filterwarnings("ignore", ".*epoch parameter in", module="torch")  # SequentialLR of torch 2.6 passes it
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     # Denormals (below 1e-38), to which a dead unit's weights decay, are ten times slower on an Intel CPU.

@@ -1,5 +1,7 @@
 """Float32 matmul precision: PyTorch's default, or a faster setting if it loses no precision."""
 
+from typing import Any
+
 import torch
 
 DEFAULT = "highest"  # PyTorch's name for it
@@ -27,7 +29,8 @@ def faster_is_exact() -> bool:
 
     It makes PyTorch use oneDNN instead of MKL: oneDNN uses AVX-512 on any CPU, MKL only on Intel's. On CPUs with
     bfloat16 matrix units (AMX, AVX512-BF16, ARM's) oneDNN rounds to bfloat16 instead (docs/scaling.md).
+    PyTorch before 2.14 does not name the CPU: not known to be exact.
     """
-    cpu = torch.cpu.get_capabilities()
+    cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     rounds = any(cpu.get(unit) for unit in ("amx_bf16", "amx_fp16", "avx512_bf16"))
     return cpu.get("architecture") == "x86_64" and "Intel" not in str(cpu.get("cpu_name")) and not rounds

@@ -204,7 +204,7 @@ def test_rows(column: pd.Series) -> np.ndarray:
         UserError: a cell is empty or another text, or one of the two sets has no rows.
     """
     if types.is_numeric_dtype(column):
-        marked = column.where(column.isna(), column != 0)
+        marked = column.map(lambda value: value != 0, na_action="ignore")
     else:
         marked = column.astype(str).str.strip().str.lower().map(TEST)
     if marked.isna().any():
