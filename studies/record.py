@@ -1,4 +1,4 @@
-"""Draw the test accuracy of the notebook, its seven rows repeated here and the recipes beyond it, from docs/findings.md.
+"""Draw the accuracy of the notebook, of its seven rows here and of the recipes beyond it, from docs/findings.md.
 
 python studies/record.py        writes docs/images/record.png
 """
