@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from handgrad.nn import activations as activations
     from handgrad.nn.backprop import backward as backward
     from handgrad.nn.backprop import forward as forward
+    from handgrad.nn.backprop import input_gradient as input_gradient
     from handgrad.nn.losses import cross_entropy as cross_entropy
     from handgrad.nn.losses import cross_entropy_delta as cross_entropy_delta
     from handgrad.nn.losses import log_softmax as log_softmax
@@ -26,6 +27,7 @@ HOMES = {  # name: its module
     "MLP": "handgrad.nn.mlp",
     "forward": "handgrad.nn.backprop",
     "backward": "handgrad.nn.backprop",
+    "input_gradient": "handgrad.nn.backprop",
     "log_softmax": "handgrad.nn.losses",
     "cross_entropy": "handgrad.nn.losses",
     "cross_entropy_delta": "handgrad.nn.losses",
