@@ -30,6 +30,8 @@ def main(cfg: DictConfig) -> None:
     """Check what the configuration names: a guess, a student's functions, or the gradients of a network."""
     config = to_dict(cfg)
     check(config, CheckConfig)
+    if config["data"].get("deform"):
+        raise UserError("data/deform=...: the gradients are checked on images as they are: leave it out")
     asked = [key for key in ("guess", "mine", "inject_bug") if config[key]]
     if len(asked) > 1 or (config["mine"] and config["run"]):
         others = asked if len(asked) > 1 else ["mine", "run"]
@@ -161,7 +163,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
-    """Open a run; return its network, activation, penalty (or the one that was typed) and images, and its folder.
+    """Open a run; return its network, activation, regularizer (or the one that was typed) and images, and its folder.
 
     Raises:
         UserError: a setting was typed that the run determines.
@@ -176,11 +178,11 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     wanted = {key: config[key] for key in ("run", "checkpoint", "trust")}
     wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
     (_, module, data, _), source, record = open_network(wanted)
-    penalty = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
+    regularizer = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
     network = mlp_of(module, "check")
-    check_regularizer(penalty, 0, network)
+    check_regularizer(regularizer, 0, network)
     return Objective(
-        network, module.activation, penalty, *first_examples(data, cfg.batch)
+        network, module.activation, regularizer, *first_examples(data, cfg.batch)
     ), source if record else new_folder()
 
 

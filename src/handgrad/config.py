@@ -1,14 +1,23 @@
 """Configuration schemas, checked before any heavy import; instantiation of config groups."""
 
 import math
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from handgrad.errors import UserError, describe_invalid
@@ -76,6 +85,13 @@ class Deform(Group, extra="forbid"):
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     shift: Pixels = 0.0
+
+    @model_validator(mode="after")
+    def check_sigma(self) -> Self:
+        """Validate that there is a field for sigma to smooth."""
+        if "sigma" in self.model_fields_set and "elastic" not in self.model_fields_set:
+            raise PydanticCustomError("sigma", "has a sigma, but no elastic field for it: data/deform=elastic")
+        return self
 
 
 class Batched(Group):
@@ -339,7 +355,7 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         lists = [word.partition("=[")[0].lstrip("+") for word in HydraConfig.get().overrides.task if "=[" in word]
         for group in lists:
             # Hydra merges the options: the last one's zeros win. Callbacks and loggers have names and go together.
-            if "_target_" in (config.get(group) or {}):
+            if "_target_" in (config.get(group) or {}) or group == "data/deform":
                 hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
                 raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
 

@@ -24,6 +24,10 @@ RENAMED = {  # former name: present key
     "objective": "optimized_metric",
     "watch": "refresh_seconds",
 }
+OPTIONS_WITH_KEYS = {  # groups whose option none has no keys
+    "regularizer": "regularizer=l2, dropout, smoothing or adversarial",
+    "data.deform": "data/deform=affine or elastic",
+}
 
 
 class UserError(CompactHydraException):
@@ -133,17 +137,18 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"unknown option {group}={option}: {choices(option, error.options)}"
-    if found := re.match(r"Could not override '((?!hydra/)\w+)/(\w+)'", str(error)):
+    if found := re.search(r"Could not override '((?!hydra/)\w+)/(\w+)'", str(error)):
         group, inner = found.groups()
         return (
-            f"{group}/{inner}=... is no option of the chosen {group}: leave it out "
+            f"{group}/{inner}=... is no option of the chosen {group}: leave it out, or the experiment that sets it "
             f"(a YAML file of your own has it by the line defaults: [{inner}: none])"
         )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):
-        added = (
-            f"; another argument of its class is added by +{cause.full_key}=..." if "." in str(cause.full_key) else ""
-        )
+        group = str(cause.full_key).rpartition(".")[0]
+        added = f"; another argument of its class is added by +{cause.full_key}=..." if group else ""
+        if group in OPTIONS_WITH_KEYS:
+            added = f"; choose {OPTIONS_WITH_KEYS[group]}, which have more"
         return f"unknown key {cause.full_key}: {choices(str(cause.key), known_keys(cause))}{added}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}: {str(cause).splitlines()[0]}"

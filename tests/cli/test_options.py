@@ -145,6 +145,14 @@ def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) ->
     [
         (["+trainer.num_nodes=2"], "invalid value trainer.num_nodes=2: must be 1"),
         (["regularizer=[l2,dropout]"], "regularizer=[...]: choose one option, and add the other's key"),
+        (["data/deform=[affine,elastic]"], "data/deform=[...]: choose one option"),
+        (
+            ["data/deform=affine", "+data.deform.sigma=6"],
+            "has a sigma, but no elastic field for it: data/deform=elastic",
+        ),
+        (["regularizer=adversarial", "trainer.precision=16-true"], "rounds small gradients of the inputs to zero"),
+        (["regularizer.dropout=0.2"], "unknown key regularizer.dropout: there is none; choose regularizer=l2, dropout"),
+        (["regularizer=dropout", "network.hidden_sizes=[]"], "regularizer: dropout drops nothing"),
         (["regularizer=dropout", "regularizer.dropout=1"], "dropout=1: must be a rate from 0 to below 1, or a list"),
         (["regularizer=smoothing", "skip=0.1"], "skip=0.1: with regularizer.smoothing no example is learned so well"),
         (["+trainer.max_time=00:00:00:00"], "trainer: training ended before its first step, by max_time or a callback"),

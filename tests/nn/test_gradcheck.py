@@ -206,6 +206,8 @@ def test_separate_checks_are_not_mixed(run_script: RunScript) -> None:
 def test_batch_larger_than_the_data_and_unknown_equations_are_refused(run_script: RunScript, tiny_mnist: Path) -> None:
     status, printed = run_script("batch=1281", f"data.root={tiny_mnist}", script="check.py")
     assert (status, "batch=1281 is more than the 1280 training examples" in printed) == (1, True)
+    status, printed = run_script("data/deform=elastic", script="check.py")
+    assert (status, "the gradients are checked on images as they are" in printed) == (1, True)
     status, printed = run_script("inject_bug=BP5", script="check.py")
     assert (status, "invalid value inject_bug=BP5: must be 'BP1', 'BP2'" in printed) == (1, True)
 

@@ -23,7 +23,11 @@ def test_gradient_of_the_inputs_and_the_move_along_it_by_hand() -> None:
     root = math.sqrt(5)
     expected = torch.tensor([[1, 2.5], [1 / root, -0.5 - 0.5 / root]], dtype=torch.float64)
     torch.testing.assert_close(moved, expected)
-    assert adversarial(x, torch.zeros_like(x), 0.5).equal(x)  # no direction, no NaN
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        few = x.to(dtype)
+        assert adversarial(few, torch.zeros_like(few), 0.5).equal(few)  # no direction, no NaN
+    tiny = adversarial(x.float(), 1e-20 * gradient.float(), 0.5)
+    torch.testing.assert_close(tiny, expected.float())  # the length does not depend on the gradient's, e.g. on 1/B
 
 
 def test_masked_pass_by_hand() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from conftest import ROOT, RunScript, ended_at_scoring, head_of, record_of
 from handgrad.config import RunConfig, check, to_dict
 from handgrad.errors import UserError
+from handgrad.hydra_version import BASE
 from handgrad.identity import normalize
 from handgrad.inspection.allowlist import check_part
 from handgrad.training.data import DeformedExamples, EpochBatches, Examples
@@ -265,7 +266,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(run_script: RunScript, option
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
         config = to_dict(hydra.compose("train", ["name=x", *overrides]))
     check(config, RunConfig)
     return config

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LinearLR, OneCycleLR, ReduceLROnPlateau
 
 from conftest import head_of
 from handgrad.errors import UserError
@@ -142,6 +142,17 @@ def test_momentum_by_hand_is_torchs(
     autograd = make(AutogradModule, optimizer=partial(SGD, **given), **changes)
     for module in (manual, autograd):
         fit(module, images_640, epochs=10, **by_hand(module, **stepping))
+    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-12)
+
+
+def test_schedule_changes_momentum_as_torchs(images_640: Examples) -> None:
+    """OneCycleLR cycles the momentum too."""
+    cycle = partial(OneCycleLR, max_lr=0.1, total_steps=100)
+    given: Any = {"lr": 0.05, "momentum": 0.9}
+    manual = make(ManualModule, optimizer=partial(FactoredSGD, **given), schedule=cycle)
+    autograd = make(AutogradModule, optimizer=partial(SGD, **given), schedule=cycle)
+    for module in (manual, autograd):
+        fit(module, images_640, epochs=10)
     torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-12)
 
 

@@ -30,7 +30,8 @@ SIGNS = {  # as a legend shows them
 USUAL = {  # values that keep their look whatever they are compared with
     "activation": ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"],
     "engine": ["manual", "autograd"],
-    "regularizer": ["none", "l2"],
+    "regularizer": ["none", "l2", "dropout", "smoothing", "adversarial"],
+    "deform": ["none", "affine", "elastic"],
 }
 TALLEST = 12  # most cells in a column of a legend
 SHORT = 24  # most characters of a value in a column of several

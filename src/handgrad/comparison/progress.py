@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 
 from handgrad.comparison.again import searches, start_of
 from handgrad.errors import UserError
+from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS, is_locked
 from handgrad.runs.record import newest_records, read_record
 from handgrad.text import flatten
@@ -22,7 +23,10 @@ from handgrad.text import flatten
 MOST_RECORDS = 300  # newest earlier runs, from which times are estimated
 ENGINE, EPOCHS = "engine", "trainer.max_epochs"
 # Settings that determine an epoch's duration, the most important first.
-LIKE = (ENGINE, "network.hidden_sizes", "data.batch_size", "optimizer._target_", "activation")
+LIKE = (
+    *(ENGINE, "network.hidden_sizes", "data.batch_size", "regularizer.adversarial", "optimizer._target_"),
+    *("data.deform.elastic", "activation"),
+)
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,8 @@ def seconds_of(
         choices: its config-group choices.
         known: records of completed runs.
     """
-    wanted = flatten(config) | dict(choices)
-    alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
+    wanted = flatten(normalize(config)) | dict(choices)
+    alike = [(record, flatten(normalize(record["config"])) | record["choices"]) for record in known]
     for many in range(len(LIKE), 0, -1):
         found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in LIKE[:many])]
         if found:

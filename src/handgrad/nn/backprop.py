@@ -118,7 +118,7 @@ def loss_and_gradients(
         examples: size of the whole batch if x is only a part of it; None for B.
         scale: loss scaling for float16, applied to the output delta; the returned gradients stay scaled.
         masks: dropout masks of the layers' inputs, see `forward`.
-        skip: examples with max |p - y| up to this are left out of the backward pass.
+        skip: examples with max |p - y| up to this are left out of the backward pass; of one network only.
 
     Returns:
         loss, forward pass and gradients.
@@ -137,15 +137,18 @@ def loss_and_gradients(
 
 
 def without_learned(passed: ForwardPass, delta: Tensor, least: float) -> tuple[ForwardPass, Tensor]:
-    """Leave out the examples whose output delta is nearly zero.   (31)
+    """Leave out the examples whose output delta is nearly zero: selective backpropagation.   (31)
 
     Args:
-        passed: forward pass of B examples.
+        passed: forward pass of B examples, of one network.
         delta: (B, C) dLoss/dz of the output layer.
         least: an example stays if an entry of its delta is larger than this in magnitude.
 
     Returns:
-        forward pass and deltas of the examples that stay.
+        forward pass, of the pre-activations only the logits, and deltas of the examples that stay.
+
+    Source: docs/derivation.md, eq. 31; by a percentile of the losses in Jiang et al., Accelerating Deep Learning by
+    Focusing on the Biggest Losers, 2019.
     """
     index = (delta.abs().amax(dim=-1) > least).nonzero().squeeze(1)
 
@@ -154,7 +157,7 @@ def without_learned(passed: ForwardPass, delta: Tensor, least: float) -> tuple[F
 
     x, *hidden = passed.inputs
     inputs = [x.index_select(0, index), *map(rows, hidden)]
-    return ForwardPass([*map(rows, passed.zs)], inputs, [*map(rows, passed.slopes)]), delta.index_select(0, index)
+    return ForwardPass([rows(passed.logits)], inputs, [*map(rows, passed.slopes)]), delta.index_select(0, index)
 
 
 def accumulate(batches: Sequence[Sequence[FactoredGradient]], divisor: int) -> list[FactoredGradient]:

@@ -46,7 +46,7 @@ class Objective(NamedTuple):
 
     network: L layers.
     phi: activation.
-    regularizer: penalty.
+    regularizer: penalty, dropout, smoothing, adversarial examples.
     x: (B, I) inputs.
     y: (B, C) targets, before smoothing.
     masks: dropout masks of the layers' inputs; None: no dropout.
@@ -237,8 +237,8 @@ def check(
 ) -> list[Row]:
     """Compare every parameter's gradient by hand with both references in both precisions.
 
-    Dropout masks are drawn once and adversarial examples moved once, by the network as it is; with these, the gradient
-    with respect to the inputs is compared, too.
+    Dropout masks are drawn once and adversarial examples moved once, by the network as it is; with adversarial examples
+    the gradient with respect to the inputs is compared, too.
 
     Args:
         network: network of any precision; not modified.

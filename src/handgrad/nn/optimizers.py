@@ -47,9 +47,13 @@ class FactoredSGD(Optimizer):
             {"name": "weights", "params": [pair for pair in named if pair[0].endswith("weight")]},
             {"name": "biases", "params": [pair for pair in named if pair[0].endswith("bias")]},
         ]
-        super().__init__(groups, {"lr": lr})
-        self.weight_reduction = weight_reduction
-        self.momentum, self.nesterov = momentum, nesterov
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
+        self.weight_reduction, self.nesterov = weight_reduction, nesterov
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("momentum", 0.0)  # checkpoints from before there was one
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -83,15 +87,21 @@ class FactoredSGD(Optimizer):
             delta, a = gradient
             if delta.dtype != weight.dtype or a.dtype != weight.dtype:  # lower with mixed precision
                 delta, a = delta.to(weight.dtype), a.to(weight.dtype)
-            if self.momentum:
-                self.move(weight, rate, share, (delta.T, a), decay)
-                self.move(bias, of_biases, share, gradient.bias())
+            if mu := self.param_groups[0]["momentum"]:  # a schedule may change it
+                self.move(weight, rate, mu, share, (delta.T, a), decay)
+                self.move(bias, of_biases, mu, share, gradient.bias())
             else:
                 weight.addmm_(delta.T, a, beta=1 - share * rate * decay, alpha=-share * rate)
                 bias.sub_(gradient.bias(), alpha=share * of_biases)
 
     def move(
-        self, parameter: Parameter, rate: float, share: float, g: Tensor | tuple[Tensor, Tensor], decay: float = 0.0
+        self,
+        parameter: Parameter,
+        rate: float,
+        mu: float,
+        share: float,
+        g: Tensor | tuple[Tensor, Tensor],
+        decay: float = 0.0,
     ) -> None:
         """Move one parameter with momentum.
 
@@ -103,6 +113,7 @@ class FactoredSGD(Optimizer):
         Args:
             parameter: W, changed in place.
             rate: learning rate r.
+            mu: momentum.
             share: factor of the gradient, below 1 if its norm is clipped.
             g: gradient, or its two factors.
             decay: factor c of the penalty's gradient c * W.
@@ -112,14 +123,14 @@ class FactoredSGD(Optimizer):
         buffer = self.state[parameter]["momentum_buffer"]
         penalized = share * decay * parameter if decay else None  # before W moves
         if self.nesterov:
-            parameter.add_(buffer, alpha=rate * self.momentum)
+            parameter.add_(buffer, alpha=rate * mu)
         if isinstance(g, tuple):
-            buffer.addmm_(*g, beta=self.momentum, alpha=share)
+            buffer.addmm_(*g, beta=mu, alpha=share)
         else:
-            buffer.mul_(self.momentum).add_(g, alpha=share)
+            buffer.mul_(mu).add_(g, alpha=share)
         if penalized is not None:
             buffer.add_(penalized)
-        parameter.sub_(buffer, alpha=rate * (1 + self.momentum if self.nesterov else 1))
+        parameter.sub_(buffer, alpha=rate * (1 + mu if self.nesterov else 1))
 
 
 def step_sizes(optimizer: Optimizer, examples: int) -> tuple[float, float]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handgrad.nn.losses import at_least_float32
+
 
 @dataclass(frozen=True)
 class Regularizer:
@@ -98,4 +100,6 @@ def adversarial(x: Tensor, gradient: Tensor, length: float) -> Tensor:
     Source: Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015, there by the sign of g; the
     Euclidean length as in Miyato et al., Distributional Smoothing with Virtual Adversarial Training, 2016.
     """
-    return x + length * torch.nn.functional.normalize(gradient, dim=-1)
+    # Scaled by a power of two, which rounds nothing, because normalize leaves rows below 1e-12 too short.
+    scaled = at_least_float32(gradient) * 2**40
+    return x + (length * torch.nn.functional.normalize(scaled, dim=-1)).to(x.dtype)

@@ -47,9 +47,10 @@ def write_scores(
     drawn = {"curves": figures.curves(history)}
     if trainer.datamodule.image_shape:  # type: ignore[attr-defined]
         drawn["predictions"] = first_ten(trainer, module, final, class_names)
-    pictures = trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
-    if isinstance(pictures, DeformedExamples):
-        drawn["deformed"] = first_twenty(pictures)
+    if trainer.datamodule.deform:  # type: ignore[attr-defined]
+        pictures = trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
+        if isinstance(pictures, DeformedExamples):  # not with overfit_batches
+            drawn["deformed"] = first_twenty(pictures)
     for name, figure in drawn.items():
         log_figure(trainer, name, figure)
         write_figure(folder, name, figure)

@@ -179,7 +179,7 @@ def check_options(module: MineModule, optimizer: Optimizer) -> None:
     plain = type(optimizer) is SGD and not any(
         group["momentum"] or group["weight_decay"] or group["maximize"] for group in optimizer.param_groups
     )
-    if not plain and (not isinstance(optimizer, FactoredSGD) or optimizer.momentum):
+    if not plain and (not isinstance(optimizer, FactoredSGD) or optimizer.param_groups[0]["momentum"]):
         raise UserError(
             "engine=mine updates by your function, with the learning rate alone: "
             "optimizer=notebook_sgd, factored_sgd, grouped_sgd or sgd, without momentum and weight_decay"

@@ -111,8 +111,13 @@ class Classifier(LightningModule):
         """Make optimizer and schedule.
 
         Raises:
-            UserError: one of them cannot be made or stepped, or its gradient cannot be clipped.
+            UserError: one of them cannot be made or stepped, its gradient cannot be clipped, or precision is too low.
         """
+        if self.regularizer.adversarial and str(self.trainer.precision).startswith("16"):
+            raise UserError(
+                f"regularizer.adversarial: trainer.precision={self.trainer.precision} rounds small gradients of the "
+                "inputs to zero, and these examples would not be moved: use 32-true or bf16-mixed"
+            )
         check_optimizer(self.make_optimizer, self.make_schedule)
         optimizer = self.make_optimizer(self.network.named_parameters())
         mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
@@ -199,7 +204,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.mean_train_loss(), sync_dist=True)
-        self.log_dict(self.skipped_share())
+        self.log_dict(self.skipped_share(), sync_dist=True)
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             if "val" not in self.val_sets:
@@ -320,8 +325,10 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
         UserError: they do not.
     """
     if skip and (regularizer.smoothing or regularizer.adversarial):
-        what = "smoothing" if regularizer.smoothing else "adversarial"
-        raise UserError(f"skip={skip}: with regularizer.{what} no example is learned so well: use skip=0")
+        reason = (
+            "smoothing no example is learned so well" if regularizer.smoothing else "adversarial every example is moved"
+        )
+        raise UserError(f"skip={skip}: with regularizer.{reason}: use skip=0")
     if not regularizer.dropout:
         return
     if not isinstance(network, MLP):
@@ -329,7 +336,8 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
             f"regularizer.dropout is that of an MLP: give {type(network).__name__} torch.nn.Dropout layers of its own"
         )
     with as_user_error("regularizer", ValueError):
-        regularizer.dropout_rates(len(network.weights))
+        if not any(regularizer.dropout_rates(len(network.weights))):
+            raise ValueError("dropout drops nothing: this network has no hidden layer, or every rate is 0")
 
 
 def weights_of(network: nn.Module) -> list[Tensor]:
