@@ -12,37 +12,36 @@ DOCS = Path(__file__).parents[1] / "docs"
 ROW = re.compile(
     r"^\| (\w+) \| (\w+) \| (\w+) \| 5 \| .* \| ([\d.]+) ± ([\d.]+) \| .* \| ([\d.]+) \(\d+ epochs\) \|$", re.M
 )
-RECORD = re.compile(r"^\| `experiment=(.*?)` \| (.*?) \| (\d+) \| \d+ \| \**([\d.]+) ± ([\d.]+)\** \|", re.M)
+RECORD = re.compile(r"^\| `experiment=(\w+).*?` \| .*? \| (\d+) \| 5 \| \**([\d.]+) ± ([\d.]+)\** \|", re.M)
 
 
 def main() -> None:
-    """Draw both tables on one axis."""
+    """Draw the two tables on one axis."""
     text = (DOCS / "findings.md").read_text(encoding="utf-8")
-    rows = [
-        (f"{phi}, {engine}, {penalty}", *map(float, numbers)) for phi, engine, penalty, *numbers in ROW.findall(text)
-    ]
     records = [
-        (f"{what}, {epochs} epochs", float(mean), float(half)) for _, what, epochs, mean, half in RECORD.findall(text)
+        (f"{name}, {epochs} epochs", float(mean), float(half)) for name, epochs, mean, half in RECORD.findall(text)
     ]
-    names = [row[0] for row in rows] + [record[0] for record in records]
-    figure = Figure(figsize=(9, 0.34 * len(names) + 0.9), layout="constrained")
+    rows = [(f"{phi}, {engine}, {penalty}", *map(float, rest)) for phi, engine, penalty, *rest in ROW.findall(text)[:7]]
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot([row[3] for row in rows], range(len(rows)), "o", mfc="none", color="0.4", label="the notebook, one run")
-    for place, (_, mean, half) in enumerate([row[:3] for row in rows] + records):
-        colour = "tab:blue" if place < len(rows) else "tab:orange"
-        axes.errorbar(mean, place, xerr=half, fmt="o", capsize=3, color=colour)
-        axes.annotate(f"{mean:.2f}", (mean + half, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.errorbar([], [], [], fmt="o", capsize=3, color="tab:blue", label="the notebook's recipes here, five seeds")
-    axes.errorbar([], [], [], fmt="o", capsize=3, color="tab:orange", label="recipes beyond it, five seeds")
-    axes.set(
-        yticks=range(len(names)),
-        yticklabels=names,
-        xlabel="test accuracy in %, mean with 95 % interval",
-        xlim=(94.5, 99.9),
-    )
+    for label, colour, first, group in (
+        ("recipes beyond the notebook, five seeds", "tab:orange", 0, records),
+        ("the notebook's recipes here, five seeds", "tab:blue", len(records), [row[:3] for row in rows]),
+    ):
+        _, means, halves = zip(*group, strict=True)
+        places = range(first, first + len(group))
+        axes.errorbar(means, places, xerr=halves, fmt="o", capsize=3, color=colour, label=label)
+        for place, mean, half in zip(places, means, halves, strict=True):
+            axes.annotate(
+                f"{mean:.2f}", (mean + half, place), (5, 0), textcoords="offset points", va="center", fontsize=8
+            )
+    notebook = range(len(records), len(records) + len(rows))
+    axes.plot([row[3] for row in rows], notebook, "o", mfc="none", color="0.4", label="the notebook itself, one run")
+    axes.set(xlim=(94.5, 100), xlabel="test accuracy in %, mean with 95 % interval")
+    axes.set_yticks(range(len(records) + len(rows)), [each[0] for each in (*records, *rows)])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left", fontsize=8)
+    axes.legend(loc="upper left", fontsize=8)
     figure.savefig(DOCS / "images" / "record.png", dpi=150)
 
 
