@@ -22,7 +22,7 @@ FACTORS = {
         "optimizer=sgd optimizer.fused=false optimizer.lr=0.05 +optimizer.momentum=0.9 +optimizer.nesterov=true",
         "optimizer=adam optimizer._target_=torch.optim.AdamW optimizer.fused=false optimizer.lr=0.001",
         "optimizer=adam optimizer._target_=torch.optim.RMSprop ~optimizer.fused optimizer.lr=0.0003",
-        "optimizer=factored_sgd optimizer.lr=0.05 +optimizer.momentum=0.9",
+        "optimizer=factored_sgd optimizer.lr=0.05 optimizer.momentum=0.9",
     ],
     "schedule": [
         "schedule=constant",
@@ -57,6 +57,7 @@ def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[
         optimizer = case["optimizer"]
         if engine == "autograd":  # autograd has no factored form of these steps
             optimizer = optimizer.replace("factored_sgd", "sgd optimizer.fused=false")
+            optimizer = optimizer.replace(" optimizer.momentum", " +optimizer.momentum")
         status, printed = run_script(f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
         assert status == 0, printed
         found.append(everything(Path(engine)))

@@ -185,8 +185,8 @@ def test_ray_gives_the_numbers_of_a_plain_run(command: RunCommand, tmp_path: Pat
         # rejected by a library, after the imports
         (["trainer.accelerator=tpu"], "trainer: "),
         (
-            ["+optimizer.momentum=0.9"],
-            "optimizer: FactoredSGD.__init__() got an unexpected keyword argument 'momentum'",
+            ["+optimizer.dampening=0.9"],
+            "optimizer: FactoredSGD.__init__() got an unexpected keyword argument 'dampening'",
         ),
         (["engine=autograd", "optimizer=notebook_sgd"], "with autograd use optimizer=sgd"),
         (["data.val_size=1275"], "data.val_size must be 0 or between 10 and 1270"),
@@ -330,7 +330,7 @@ def test_later_default_and_integer_do_not_change_the_configuration(run_script: R
     recorded({key: value for key, value in data.items() if key != "score_test"})
     status, printed = run_script(*typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
     assert status == 1
-    assert "it has data.score_test (missing, not true)" in printed  # which has no default
+    assert "data.score_test (missing, not true)" in printed  # which has no default
 
     older = {key: value for key, value in data.items() if key != "dataset"} | {"block": None}
     recorded(older)
