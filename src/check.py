@@ -73,7 +73,11 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
     if wrong != gradcheck.affected(objective, broken):
         raise UserError(f"{count} are wrong, which are not those with {told} broken")
     if not any(wrong):
-        raise UserError(f"no gradient is wrong although {told} is broken: with this configuration it does not show")
+        needed = {"dropout": "dropout", "smoothing": "smoothing", "input": "adversarial"}.get(str(told))
+        hint = f" (it needs regularizer={needed})" if needed else ""
+        raise UserError(
+            f"no gradient is wrong although {told} is broken: with this configuration it does not show{hint}"
+        )
     which = "a term broken: which? guess=BP1, ..." if told == SECRET else f"{told} broken"
     table_console().print(f"{count} are wrong, as they should be with {which}", soft_wrap=True)
 

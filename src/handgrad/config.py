@@ -1,6 +1,8 @@
 """Configuration schemas, checked before any heavy import; instantiation of config groups."""
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 import hydra
@@ -94,13 +96,20 @@ class Deform(Group, extra="forbid"):
         return self
 
 
+def no_name(value: Any) -> Any:
+    """Validate that an option was not given as a value."""
+    if isinstance(value, str):
+        raise PydanticCustomError("name", f"must be chosen with a slash: data/deform={value}")
+    return value
+
+
 class Batched(Group):
     """Options of every data set."""
 
     batch_size: Positive
     val_size: Count
     score_test: bool
-    deform: Deform | None = None
+    deform: Annotated[Deform | None, BeforeValidator(no_name)] = None
 
 
 class Data(Batched):
@@ -352,12 +361,31 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
     if HydraConfig.initialized():
-        lists = [word.partition("=[")[0].lstrip("+") for word in HydraConfig.get().overrides.task if "=[" in word]
-        for group in lists:
-            # Hydra merges the options: the last one's zeros win. Callbacks and loggers have names and go together.
-            if "_target_" in (config.get(group) or {}) or group == "data/deform":
-                hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
-                raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
+        check_options(config, HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
+
+
+def check_options(config: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Check that each group has one option, and that the option none sets nothing.
+
+    Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
+    go together.
+
+    Raises:
+        UserError: several options were chosen, or a key that an experiment sets outlives the option none.
+    """
+    several = [word.partition("=")[0].lstrip("+") for word in overrides if re.match(r"\+[\w/]+=\w|[\w/]+=\[", word)]
+    for group in several:
+        if group == "data/deform" or "_target_" in (config.get(group) or {}):
+            hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
+            raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
+    for group, values in (
+        ("regularizer", config.get("regularizer")),
+        ("data/deform", (config.get("data") or {}).get("deform")),
+    ):
+        left = [key for key, value in (values or {}).items() if key != "_target_" and value]
+        if choices.get(group) == "none" and left:
+            key = f"{group.replace('/', '.')}.{left[0]}"
+            raise UserError(f"{group}=none, but an experiment or a + sets {key}: add {key}=0, or choose another option")
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

@@ -140,14 +140,14 @@ def describe_error(error: Exception) -> str | None:
     if found := re.search(r"Could not override '((?!hydra/)\w+)/(\w+)'", str(error)):
         group, inner = found.groups()
         return (
-            f"{group}/{inner}=... is no option of the chosen {group}: leave it out, or the experiment that sets it "
-            f"(a YAML file of your own has it by the line defaults: [{inner}: none])"
+            f"{group}/{inner}=...: this command, or the chosen {group}, has no such option: leave it out, or the "
+            f"experiment that sets it (a YAML file of your own has it by the line defaults: [{inner}: none])"
         )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):
         group = str(cause.full_key).rpartition(".")[0]
         added = f"; another argument of its class is added by +{cause.full_key}=..." if group else ""
-        if group in OPTIONS_WITH_KEYS:
+        if group in OPTIONS_WITH_KEYS and not known_keys(cause):
             added = f"; choose {OPTIONS_WITH_KEYS[group]}, which have more"
         return f"unknown key {cause.full_key}: {choices(str(cause.key), known_keys(cause))}{added}"
     if isinstance(cause, OmegaConfBaseException):

@@ -118,6 +118,12 @@ def test_plateau_schedule_follows_the_training_loss(run_script: RunScript, engin
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
+def test_option_typed_replaces_an_experiments_deformation(run_script: RunScript) -> None:
+    well(run_script, *RUN, "experiment=fast", "data/deform=none", "schedule.warmup_steps=2")
+    assert record_of(Path("run"))["config"]["data"]["deform"] is None
+    assert not Path("run", "deformed.png").exists()
+
+
 def test_lists_of_callbacks_and_loggers_go_together(run_script: RunScript) -> None:
     well(
         run_script,
@@ -145,6 +151,13 @@ def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) ->
     [
         (["+trainer.num_nodes=2"], "invalid value trainer.num_nodes=2: must be 1"),
         (["regularizer=[l2,dropout]"], "regularizer=[...]: choose one option, and add the other's key"),
+        (["regularizer=dropout", "+regularizer=smoothing"], "regularizer=[...]: choose one option"),
+        (
+            ["experiment=fast", "regularizer=none"],
+            "regularizer=none, but an experiment or a + sets",
+        ),
+        (["+data.deform.rotation=5"], "data/deform=none, but an experiment or a + sets data.deform.rotation"),
+        (["data.deform=elastic"], "must be chosen with a slash: data/deform=elastic"),
         (["data/deform=[affine,elastic]"], "data/deform=[...]: choose one option"),
         (
             ["data/deform=affine", "+data.deform.sigma=6"],

@@ -251,7 +251,7 @@ def test_digits_of_an_archive_are_deformed(run_script: RunScript) -> None:
     [
         (
             ["data=table", "data.path=my.csv", "data.target=y", "data/deform=elastic"],
-            "data/deform=... is no option of the chosen data: leave it out",
+            "data/deform=...: this command, or the chosen data, has no such option: leave it out",
         ),
         (["data/deform=elastc"], "unknown option data/deform=elastc: did you mean elastic?"),
         (["data/deform=elastic", "data.deform.sigma=0.5"], "invalid value data.deform.sigma=0.5: must be >= 1"),
