@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad.config import CheckConfig, build, check, to_dict
+from handgrad.config import CheckConfig, build, check, check_options, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.hydra_version import BASE
@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
     """Check what the configuration names: a guess, a student's functions, or the gradients of a network."""
     config = to_dict(cfg)
     check(config, CheckConfig)
+    check_options(config)
     if config["data"].get("deform"):
         raise UserError("data/deform=...: the gradients are checked on images as they are: leave it out")
     asked = [key for key in ("guess", "mine", "inject_bug") if config[key]]

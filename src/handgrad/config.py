@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 import hydra
@@ -354,18 +353,16 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     """Check the types and ranges of a configuration's values.
 
     Raises:
-        UserError: names each invalid value and says what it must be; or several options of a group were chosen.
+        UserError: names each invalid value and says what it must be.
     """
     try:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
-    if HydraConfig.initialized():
-        check_options(config, HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
 
 
-def check_options(config: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
-    """Check that each group has one option, and that the option none sets nothing.
+def check_options(config: dict[str, Any]) -> None:
+    """Check that each group has one option, and that the option none sets nothing; `HydraConfig` is the command's.
 
     Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
     go together.
@@ -373,9 +370,12 @@ def check_options(config: dict[str, Any], overrides: Sequence[str], choices: Map
     Raises:
         UserError: several options were chosen, or a key that an experiment sets outlives the option none.
     """
+    job = HydraConfig.get()
+    overrides = cast(list[str], OmegaConf.to_container(job.overrides.task))
     several = [word.partition("=")[0].lstrip("+") for word in overrides if re.match(r"\+[\w/]+=\w|[\w/]+=\[", word)]
     for group in several:
-        if group == "data/deform" or "_target_" in (config.get(group) or {}):
+        chosen = config.get(group)
+        if group == "data/deform" or (isinstance(chosen, dict) and "_target_" in chosen):
             hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
             raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
     for group, values in (
@@ -383,7 +383,7 @@ def check_options(config: dict[str, Any], overrides: Sequence[str], choices: Map
         ("data/deform", (config.get("data") or {}).get("deform")),
     ):
         left = [key for key, value in (values or {}).items() if key != "_target_" and value]
-        if choices.get(group) == "none" and left:
+        if job.runtime.choices.get(group) == "none" and left:
             key = f"{group.replace('/', '.')}.{left[0]}"
             raise UserError(f"{group}=none, but an experiment or a + sets {key}: add {key}=0, or choose another option")
 

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from handgrad.config import to_dict
+from handgrad.config import check_options, to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
 from handgrad.monitors import check_monitored
@@ -36,6 +36,7 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool =
         UserError: the configuration is invalid; the run diverged, now or before; or it could not be finished.
     """
     config = run_config(to_dict(cfg))
+    check_options(config)
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true only works with -m")

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import TrainConfig, check, to_dict
+from handgrad.config import TrainConfig, check, check_options, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
 from handgrad.monitors import check_direction
@@ -123,7 +123,9 @@ def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, A
     choices = choices_of(job.hydra.runtime.choices)
     with open_dict(job):
         del job["hydra"]
-    return run_config(to_dict(job)), choices
+    settings = run_config(to_dict(job))
+    check_options(settings)
+    return settings, choices
 
 
 def choices_of(runtime: Mapping[str, Any]) -> dict[str, Any]:
