@@ -74,8 +74,7 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
     if wrong != gradcheck.affected(objective, broken):
         raise UserError(f"{count} are wrong, which are not those with {told} broken")
     if not any(wrong):
-        needed = {"dropout": "dropout", "smoothing": "smoothing", "input": "adversarial"}.get(str(told))
-        hint = f" (it needs regularizer={needed})" if needed else ""
+        hint = f" (it needs regularizer={gradcheck.NEEDS[broken]})" if told in gradcheck.NEEDS else ""
         raise UserError(
             f"no gradient is wrong although {told} is broken: with this configuration it does not show{hint}"
         )

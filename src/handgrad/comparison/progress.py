@@ -106,10 +106,10 @@ def seconds_of(
     Args:
         config: the run's checked configuration.
         choices: its config-group choices.
-        known: records of completed runs.
+        known: records of completed runs, from `earlier_runs`.
     """
     wanted = flatten(normalize(config)) | dict(choices)
-    alike = [(record, flatten(normalize(record["config"])) | record["choices"]) for record in known]
+    alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
     for many in range(len(LIKE), 0, -1):
         found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in LIKE[:many])]
         if found:
@@ -135,9 +135,10 @@ def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
 
 
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
-    """Read the records of the newest completed runs below a folder that have times."""
+    """Read the records of the newest completed runs below a folder that have times; their configurations normalized."""
     newest = newest_records(outputs)[:MOST_RECORDS]
     records = [record for record in map(readable, newest) if record and record["status"] == "completed"]
-    return [
+    timed = [
         record for record in records if all(record.get(name) for name in ("seconds", "epochs", "seconds_per_epoch"))
     ]
+    return [record | {"config": normalize(record["config"])} for record in timed]

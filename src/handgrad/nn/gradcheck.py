@@ -39,6 +39,11 @@ BROKEN = {
     "smoothing": "delta_L = p - y with the targets before smoothing",
     "input": "dLoss/dx with a factor phi'(x), as if the inputs were a hidden layer",
 }
+NEEDS = {
+    "dropout": "dropout",
+    "smoothing": "smoothing",
+    "input": "adversarial",
+}  # bug: its regularizer
 
 
 class Objective(NamedTuple):

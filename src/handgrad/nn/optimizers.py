@@ -83,11 +83,12 @@ class FactoredSGD(Optimizer):
             squares = torch.stack([gradient.squared_norm(weight, decay) for weight, _, gradient in layers])
             share = min(1.0, max_norm / (float(squares.sum().sqrt()) + 1e-6))
         rate, of_biases = step_sizes(self, len(gradients[0].delta) if examples is None else examples)
+        mu = self.param_groups[0]["momentum"]  # a schedule may change it
         for weight, bias, gradient in layers:
             delta, a = gradient
             if delta.dtype != weight.dtype or a.dtype != weight.dtype:  # lower with mixed precision
                 delta, a = delta.to(weight.dtype), a.to(weight.dtype)
-            if mu := self.param_groups[0]["momentum"]:  # a schedule may change it
+            if mu:
                 self.move(weight, rate, mu, share, (delta.T, a), decay)
                 self.move(bias, of_biases, mu, share, gradient.bias())
             else:
