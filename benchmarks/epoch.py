@@ -2,22 +2,25 @@
 
     python benchmarks/epoch.py                      (or: make bench)
     python benchmarks/epoch.py --threads 1 --batch-size 256 --rounds 3
+    python benchmarks/epoch.py --document           (also writes docs/epoch.csv and its table in docs/scaling.md)
 
 Every round runs every contender once. Before and after each, it times a quarter of an epoch's matrix products in the
 fastest installed library: a machine's speed drifts within seconds, so only the ratio to these neighbours counts. Two
 contenders are compared by the ratio of their ratios. PyTorch contenders run with its default products and with oneDNN's
-(matmul=auto). scikit-learn's and JAX's lines need the group `bench`.
+(matmul=auto). scikit-learn's and JAX's lines need the group `bench`. A busy machine is refused; every number is written
+to a CSV file.
 """
 
 import argparse
-import csv
-import platform
+import datetime
+import re
 import statistics
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from contenders import (
     CLASSES,
@@ -32,7 +35,7 @@ from contenders import (
     switched,
     under_trainer,
 )
-from measuring import Epoch, Measured, measure
+from measuring import Epoch, Measured, machine, measure, refuse_busy
 from rich.console import Console
 from rich.table import Table
 
@@ -49,17 +52,48 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--csv", type=Path, help="also write every measured number here")
+    parser.add_argument("--csv", type=Path, default=ROOT / "outputs" / "bench.csv", help="file of every number")
+    parser.add_argument("--document", action="store_true", help="write docs/epoch.csv and its table in docs/scaling.md")
+    parser.add_argument("--busy", action="store_true", help="measure on a busy machine, too")
     options = parser.parse_args()
+    if not options.busy:
+        refuse_busy()
     torch.set_num_threads(options.threads)
+    print(machine())
 
     rows = measure(*contenders(options), options.rounds)
     show(rows, options)
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["contender", "round", "seconds", "bound_seconds"])
-            writer.writerows((name, i, *value) for name, values in rows.items() for i, value in enumerate(values))
+    table = as_table(rows, f"{machine()}, {options.threads} threads, {datetime.date.today()}")
+    options.csv.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.csv, index=False)
+    print(f"written: {options.csv}")
+    if options.document:
+        table.to_csv(DOCUMENTED, index=False)
+        page = ROOT / "docs" / "scaling.md"
+        page.write_text(document(page.read_text(), table))
+
+
+DOCUMENTED = ROOT / "docs" / "epoch.csv"
+
+
+def as_table(rows: dict[str, list[Measured]], where: str) -> pd.DataFrame:
+    """Return a row per contender and round: seconds, those of the products, and where and when it was measured."""
+    return pd.DataFrame(
+        {"contender": name, "round": number, "seconds": each.seconds, "products": each.bound, "measured": where}
+        for name, values in rows.items()
+        for number, each in enumerate(values)
+    )
+
+
+def document(page: str, table: pd.DataFrame) -> str:
+    """Replace the part of docs/scaling.md that is made from docs/epoch.csv."""
+    table = table.assign(ratio=table.seconds / table.products)
+    lines = [f"{table.measured[0]}:", "", "| | median, s | x the products | from | to |", "|---|---|---|---|---|"]
+    for name, rows in table.groupby("contender", sort=False):
+        numbers = (rows.seconds.median(), rows.ratio.median(), rows.ratio.min(), rows.ratio.max())
+        lines.append(f"| {name} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
+    made = "\n".join(lines)
+    return re.sub(r"(<!-- epoch.csv -->\n).*(\n<!-- end -->)", rf"\g<1>{made}\g<2>", page, flags=re.DOTALL)
 
 
 def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], Epoch]:
@@ -165,7 +199,7 @@ def show(rows: dict[str, list[Measured]], options: argparse.Namespace) -> None:
     console = Console(width=120)
     table = Table(
         title=f"seconds per epoch of {60_000} images, batch {options.batch_size}, hidden {options.hidden_sizes}, "
-        f"{options.threads} thread(s), {options.device}, {platform.processor() or platform.machine()}; "
+        f"{options.threads} thread(s), {options.device}; "
         f"{options.rounds} rounds",
         title_justify="left",
     )

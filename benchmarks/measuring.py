@@ -1,7 +1,9 @@
-"""Timing of an epoch, relative to the matrix products just before and after it."""
+"""Timing of an epoch, relative to the matrix products just before and after it, on a machine that is idle."""
 
 import contextlib
 import io
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,7 +11,29 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback
 
+BUSY = 0.5  # load average of the last minute above which figures are noise
+
 Epoch = Callable[[], float]  # trains one epoch, returns its seconds
+
+
+def machine() -> str:
+    """Describe the machine: CPU, number of cores, PyTorch's version."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.14
+    cpu = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    return f"{cpu}, {os.cpu_count()} cores, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+def refuse_busy() -> None:
+    """Refuse to measure on a machine that does other work.
+
+    Raises:
+        SystemExit: the load average of the last minute is too high.
+    """
+    if (load := os.getloadavg()[0]) > BUSY:
+        raise SystemExit(
+            f"the machine is busy (load {load:.2f}): figures would be noise. Wait until it is below {BUSY}, or measure "
+            "nevertheless with --busy"
+        )
 
 
 class Measured(NamedTuple):
