@@ -32,6 +32,11 @@ OPTIONS = "sweep metric margin baseline where group refresh_seconds output refer
 USUAL = dict.fromkeys(OPTIONS.split())
 
 
+def command_for(*folders: Path, here: Path = ROOT, remarks: list[str] | None = None) -> str:
+    """Return the command that gives sweeps five seeds."""
+    return again.command_for_more_seeds(folders, here, [] if remarks is None else remarks, 5)
+
+
 def interval_of(values: list[float]) -> tuple[float, float, float]:
     """Return mean and interval of a single cell."""
     mean = [Contrast("mean", "a", "", (0,), ())]
@@ -219,9 +224,9 @@ def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> Non
 
 def test_nothing_to_compare_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no sweep in"):
-        sources.matching([], tmp_path)
+        sources.matching([], tmp_path, tmp_path)
     with pytest.raises(UserError, match="no folder matches sweep="):
-        sources.matching([str(tmp_path / "x*")], tmp_path)
+        sources.matching(["x*"], tmp_path, tmp_path)
     with pytest.raises(UserError, match="there is no run to compare in"):
         load.load_runs([tmp_path])
     leave_run(tmp_path / "0", 0.9, status="running")
@@ -297,17 +302,17 @@ def test_p_value_below_a_thousandth_is_not_called_zero() -> None:
 
 
 def test_command_for_more_seeds_keeps_the_launcher(tmp_path: Path) -> None:
-    assert again.command_for_more_seeds([tmp_path]).endswith("-m <the options of these runs> seed=0,1,2,3,4")
+    assert command_for(tmp_path).endswith("-m <the options of these runs> seed=0,1,2,3,4")
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("[activation=tanh, seed=3]")
-    single = again.command_for_more_seeds([tmp_path / "run"])
+    single = command_for(tmp_path / "run")
     assert single == "python src/train.py -m activation=tanh seed=0,1,2,3,4"
     overrides = {
         "task": ["seed=3", "experiment=glob(notebook_*)"],
         "hydra": ["hydra/launcher=parallel", "hydra.mode=MULTIRUN"],
     }
     (tmp_path / "multirun.yaml").write_text(json.dumps({"hydra": {"overrides": overrides}}))
-    assert again.command_for_more_seeds([tmp_path]) == (
+    assert command_for(tmp_path) == (
         "python src/train.py -m hydra/launcher=parallel 'experiment=glob(notebook_*)' seed=0,1,2,3,4 "
         f"hydra.sweep.dir={tmp_path}"
     )
@@ -660,13 +665,13 @@ def test_newest_sweep_is_the_newest_by_time_not_by_name(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "0_x" / "metrics.json", (time, time))
     (tmp_path / "zz_empty").mkdir()
     (tmp_path / "zz_file").write_text("")
-    assert sources.matching([], tmp_path) == [tmp_path / "2026-01-01"]
+    assert sources.matching([], tmp_path, tmp_path) == [tmp_path / "2026-01-01"]
     (tmp_path / "baseline" / "multirun.yaml").write_text("")
     os.utime(tmp_path / "baseline" / "multirun.yaml", (4000, 4000))
-    assert sources.matching([], tmp_path) == [tmp_path / "baseline"]
+    assert sources.matching([], tmp_path, tmp_path) == [tmp_path / "baseline"]
     for name in ("2026-01-02", "2026-01-03"):
         os.utime(tmp_path / name / "0_x" / "metrics.json", (5000, 5000))
-    assert sources.matching([], tmp_path) == [tmp_path / "2026-01-03"]
+    assert sources.matching([], tmp_path, tmp_path) == [tmp_path / "2026-01-03"]
 
 
 def test_existing_folder_wins_over_the_pattern(tmp_path: Path) -> None:
@@ -759,7 +764,7 @@ def test_environment_variables_in_an_untrusted_folder_are_not_resolved(
     monkeypatch.setenv("SECRET", "hunter2")
     account = {"hydra": {"overrides": {"hydra": [], "task": ["data.root=${oc.env:SECRET}"]}}}
     (tmp_path / "multirun.yaml").write_text(json.dumps(account))
-    found = again.command_for_more_seeds([tmp_path])
+    found = command_for(tmp_path)
     assert "hunter2" not in found
     assert "'data.root=${oc.env:SECRET}'" in found
 
@@ -770,9 +775,7 @@ def test_environment_variables_in_an_untrusted_folder_are_not_resolved(
 def test_damaged_multirun_file_is_left_out_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "multirun.yaml").write_bytes(content)
     remarks: list[str] = []
-    assert again.command_for_more_seeds([tmp_path], remarks=remarks).endswith(
-        "<the options of these runs> seed=0,1,2,3,4"
-    )
+    assert command_for(tmp_path, remarks=remarks).endswith("<the options of these runs> seed=0,1,2,3,4")
     assert remarks[0].startswith(f"Left out: {tmp_path / 'multirun.yaml'} is damaged (")
 
 
@@ -794,7 +797,7 @@ def test_command_for_more_seeds_keeps_all_but_mode_folder_and_seed(tmp_path: Pat
     task = ["seed=1", "+seed=2", "++seed=3", "data.seed=4", "+optimizer.momentum=0.9,0.5"]
     sources = [{"provider": "hydra", "path": "pkg://x"}, {"provider": "command-line", "path": "/my conf"}]
     leave_multirun_file(tmp_path, task, options, config_sources=sources, choices={"hydra/sweeper": "basic"})
-    assert again.command_for_more_seeds([tmp_path], start=tmp_path.parent) == (
+    assert command_for(tmp_path, here=tmp_path.parent) == (
         "python src/train.py -m --config-dir '/my conf' +hydra.job.env_set.A=1 hydra/launcher=p data.seed=4 "
         f"+optimizer.momentum=0.9,0.5 seed=0,1,2,3,4 hydra.sweep.dir={tmp_path.name}"
     )
@@ -811,14 +814,14 @@ def test_command_that_may_run_foreign_code_gets_a_remark(tmp_path: Path) -> None
     ]:
         leave_multirun_file(tmp_path, task, options)
         remarks: list[str] = []
-        again.command_for_more_seeds([tmp_path], remarks=remarks)
+        command_for(tmp_path, remarks=remarks)
         assert (own in "".join(remarks)) if own else not remarks
 
 
 def test_each_of_several_sweeps_gets_its_command(tmp_path: Path) -> None:
     for name in ("a", "b"):
         leave_multirun_file(tmp_path / name, [f"activation={name}"], [])
-    assert again.command_for_more_seeds([tmp_path / "a", tmp_path / "b"], start=tmp_path) == (
+    assert command_for(tmp_path / "a", tmp_path / "b", here=tmp_path) == (
         "python src/train.py -m activation=a seed=0,1,2,3,4 hydra.sweep.dir=a\n"
         "python src/train.py -m activation=b seed=0,1,2,3,4 hydra.sweep.dir=b"
     )
@@ -827,8 +830,8 @@ def test_each_of_several_sweeps_gets_its_command(tmp_path: Path) -> None:
 def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
     leave_multirun_file(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
     leave_multirun_file(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
-    assert again.command_for_more_seeds([tmp_path / "a"]) == ""
-    assert again.command_for_more_seeds([tmp_path / "b"]) == ""
+    assert command_for(tmp_path / "a") == ""
+    assert command_for(tmp_path / "b") == ""
 
 
 def test_jobs_are_merged_into_the_fewest_commands() -> None:

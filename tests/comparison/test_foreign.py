@@ -32,7 +32,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from conftest import ROOT
-from handgrad.comparison.foreign import ForeignRuns, read_folders, read_table, table_of_runs
+from handgrad.comparison.foreign import read_folders, read_table
+from handgrad.comparison.own import Runs
 from handgrad.errors import UserError
 
 REAL = Path(__file__).parent / "foreign"
@@ -43,9 +44,9 @@ ROWS: list[dict[str, Any]] = [  # settings that repeat, seeds, a metric that doe
 ]
 
 
-def of_rows(rows: Sequence[dict[str, Any]], **asked: Any) -> ForeignRuns:
+def of_rows(rows: Sequence[dict[str, Any]], **asked: Any) -> Runs:
     """Read rows as a data frame."""
-    return table_of_runs(pd.DataFrame(rows), **asked)
+    return read_table(pd.DataFrame(rows), **asked)
 
 
 def with_column(name: str, values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ def with_column(name: str, values: Sequence[Any]) -> list[dict[str, Any]]:
     return [row | {name: value} for row, value in zip(ROWS, values, strict=True)]
 
 
-def of_text(folder: Path, text: str, **asked: Any) -> ForeignRuns:
+def of_text(folder: Path, text: str, **asked: Any) -> Runs:
     """Read a text as a CSV file."""
     (folder / "runs.csv").write_text(text, encoding="utf-8")
     return read_table(folder / "runs.csv", **asked)
@@ -68,19 +69,19 @@ def leave_hydra_run(folder: Path, files: dict[str, str] | None = None, **config:
     return folder
 
 
-def settings(runs: ForeignRuns) -> list[dict[str, Any]]:
+def settings(runs: Runs) -> list[dict[str, Any]]:
     """Return every run's settings."""
     return [record["settings"] for record in runs.records]
 
 
-def metrics(runs: ForeignRuns) -> list[dict[str, float]]:
+def metrics(runs: Runs) -> list[dict[str, float]]:
     """Return every run's metrics."""
     return [record["metrics"] for record in runs.records]
 
 
 def test_a_hydra_sweep_of_lightning_runs_is_read_as_its_overrides_say() -> None:
     runs = read_folders([REAL / "hydra_lightning"])
-    assert [record["name"] for record in runs.records] == [str(number) for number in range(12)]
+    assert [record["folder"].name for record in runs.records] == [str(number) for number in range(12)]
     for record, swept in zip(runs.records, SWEEP, strict=True):
         overrides = yaml.safe_load((record["folder"] / ".hydra/overrides.yaml").read_text())
         assert overrides == [f"{name}={value}" for name, value in swept.items()]
@@ -140,8 +141,8 @@ def test_prefixes_of_mlflow_tell_settings_from_metrics() -> None:
     runs = read_table(REAL / "mlflow_runs.csv")
     failed, newest = runs.records[:2]
     assert newest == {
-        "name": "marvelous-eel-747",
-        "folder": None,
+        "folder": Path("marvelous-eel-747"),
+        "choices": {},
         "seed": 1,
         "settings": {"model": "mlp", "optimizer.weight_decay": 0.001, "lr": 0.01},
         "metrics": {"train_loss": 0.19106709150239054, "val/accuracy": 0.907},
@@ -159,14 +160,14 @@ def test_order_of_columns_tells_settings_from_metrics_in_an_export_of_wandb() ->
     runs = read_table(REAL / "wandb_export.csv")
     running, last = runs.records[:2]
     assert last == {
-        "name": "icy-pond-12",
-        "folder": None,
+        "folder": Path("icy-pond-12"),
+        "choices": {},
         "seed": 2,
         "settings": {
             "architecture": "mlp",
             "augment": False,
             "dropout": None,
-            "epochs": 10,
+            "config.epochs": 10,
             "learning_rate": 0.001,
             "optimizer.name": "adam",
         },
@@ -175,7 +176,7 @@ def test_order_of_columns_tells_settings_from_metrics_in_an_export_of_wandb() ->
         "seconds": 76.0,
     }
     assert (running["status"], running["seconds"], running["metrics"]) == ("running", 12.0, {"val_accuracy": 0.1135})
-    crashed = next(record for record in runs.records if record["name"] == "vivid-sky-8")
+    crashed = next(record for record in runs.records if record["folder"].name == "vivid-sky-8")
     assert (crashed["status"], crashed["metrics"]) == ("failed", {})
     assert runs.remarks == [
         "Left out: 10 of 22 columns, no setting and no metric: Notes, User, Tags, Created, Sweep and 5 more.",
@@ -186,16 +187,15 @@ def test_order_of_columns_tells_settings_from_metrics_in_an_export_of_wandb() ->
 def test_a_random_search_in_wandb_keeps_its_unique_learning_rates_as_settings() -> None:
     own = {"Name": ["x", "y", "z"], "State": ["finished"] * 3, "Created": ["2026-01-01T00:00:00.000Z"] * 3}
     config = {"dropout": [0.11, 0.23, 0.31], "lr": [0.013, 0.2, 0.07]}
-    runs = table_of_runs(
-        pd.DataFrame(own | config | {"best": [8, 8, 9], "note": ["p", "q", "r"], "val": [0.1, 0.2, 0.4]})
-    )
+    more = {"best": [8, 8, 9], "note": ["p", "q", "r"], "val": [0.1, 0.2, 0.4]}
+    runs = read_table(pd.DataFrame(own | config | more))
     assert settings(runs)[1] == {"dropout": 0.23, "lr": 0.2}
     assert metrics(runs)[2] == {"best": 9.0, "val": 0.4}
     for moved in (
         {"val_loss": [0.1, 0.2, 0.4]} | config,
         {"z": [0.1, 0.2, 0.4], "lr": [0.3, 0.1, 0.2], "decay": [1, 1, 2]},
     ):
-        assert "By name and repetition, settings are none" in table_of_runs(pd.DataFrame(own | moved)).remarks[0]
+        assert "By name and repetition, settings are none" in read_table(pd.DataFrame(own | moved)).remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -301,16 +301,12 @@ def test_keys_asked_for_are_the_settings() -> None:
     assert settings(read_table(REAL / "mlflow_runs.csv", keys=["lr"]))[1] == {"lr": 0.01}
 
 
-def test_names_of_runs_are_unique(tmp_path: Path) -> None:
+def test_names_of_runs_are_unique() -> None:
     named = of_rows(with_column("name", ["x", "x", "y", "z"]))
-    assert [record["name"] for record in named.records] == ["x", "x (2)", "y", "z"]
+    assert [record["folder"].name for record in named.records] == ["x", "x (2)", "y", "z"]
     assert settings(named)[0] == {"model": "a", "lr": 0.1}
-    assert [record["name"] for record in of_rows(ROWS).records] == ["run 1", "run 2", "run 3", "run 4"]
+    assert [record["folder"].name for record in of_rows(ROWS).records] == ["run 1", "run 2", "run 3", "run 4"]
     assert settings(of_rows(with_column("name", ["x", "x", "y", "y"])))[0]["name"] == "x"  # repeats: a setting
-    for sweep in ("first", "second"):
-        leave_hydra_run(tmp_path / sweep / "0", lr=1)
-    leave_hydra_run(tmp_path / "second" / "1", lr=1)
-    assert [record["name"] for record in read_folders([tmp_path]).records] == ["first/0", "second/0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -492,14 +488,17 @@ def test_metrics_csv_counts_before_json_and_json_before_event_files(tmp_path: Pa
 def test_a_record_of_this_project_is_skipped_silently(tmp_path: Path) -> None:
     record = {"status": "completed", "choices": {}, "config": {}, "metrics": {"test/accuracy": 0.9}}
     leave_hydra_run(tmp_path / "own", {"metrics.json": json.dumps(record)}, seed=0)
-    assert read_folders([tmp_path]) == ForeignRuns([], [], False)
+    assert read_folders([tmp_path]) == Runs([], [], own=False, paired=False)
 
 
 def test_files_of_a_run_inside_another_are_its_own(tmp_path: Path) -> None:
     leave_hydra_run(tmp_path / "outer", lr=1)
     leave_hydra_run(tmp_path / "outer" / "inner", {"metrics.csv": "loss\n1\n"}, lr=2)
     runs = read_folders([tmp_path])
-    assert [(record["name"], record["metrics"]) for record in runs.records] == [("outer", {}), ("inner", {"loss": 1.0})]
+    assert [(record["folder"].name, record["metrics"]) for record in runs.records] == [
+        ("outer", {}),
+        ("inner", {"loss": 1.0}),
+    ]
 
 
 def test_damaged_files_are_skipped_and_named(tmp_path: Path) -> None:
@@ -509,7 +508,7 @@ def test_damaged_files_are_skipped_and_named(tmp_path: Path) -> None:
     leave_hydra_run(tmp_path / "3", {".hydra/config.yaml": "!!python/object/apply:os.getcwd []\n"})
     leave_hydra_run(tmp_path / "4", {".hydra/config.yaml": "- 1\n"})
     runs = read_folders([tmp_path])
-    assert [(record["name"], record["metrics"]) for record in runs.records] == [("1", {"loss": 3.0}), ("2", {})]
+    assert [(record["folder"].name, record["metrics"]) for record in runs.records] == [("1", {"loss": 3.0}), ("2", {})]
     for name, reason in [
         ("0/.hydra/config.yaml", "while parsing a flow sequence"),
         ("1/metrics.csv", "its last line is cut short"),
@@ -565,7 +564,7 @@ def test_a_seed_of_folders_can_be_named_and_must_be_there(tmp_path: Path) -> Non
 def test_folders_are_in_natural_order(tmp_path: Path) -> None:
     for number in (10, 9, 2):
         leave_hydra_run(tmp_path / f"run-{number}", lr=1)
-    assert [record["name"] for record in read_folders([tmp_path]).records] == ["run-2", "run-9", "run-10"]
+    assert [record["folder"].name for record in read_folders([tmp_path]).records] == ["run-2", "run-9", "run-10"]
 
 
 @pytest.mark.slow

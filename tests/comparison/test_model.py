@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from handgrad.comparison import contrasts, planning, statistics
+from handgrad.comparison import contrasts, planning
 from handgrad.comparison.model import Contrast, Model, spread_of
 from made_runs import NOISE, everything, leave_run, written
 
@@ -261,4 +261,3 @@ def test_accuracies_are_never_shown_above_100_percent(tmp_path: Path) -> None:
 def test_pairs_of_more_cells_are_those_with_the_first() -> None:
     assert contrasts.chosen_pairs("abc", 3) == list(combinations("abc", 2))
     assert contrasts.chosen_pairs("abcd", 3) == [("a", "b"), ("a", "c"), ("a", "d")]
-    assert statistics.number_of_pairs(12) == 66

@@ -100,11 +100,7 @@ def compare(
 
 
 def folders_of(runs: Any) -> list[Path]:
-    """Return the paths of runs: one or several `handgrad.Run`s or names.
-
-    Raises:
-        UserError: one is neither, or is not there.
-    """
+    """Return the paths of runs: one or several `handgrad.Run`s or names."""
     several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
     folders = [getattr(run, "folder", run) for run in several]
     for folder in folders:
@@ -156,12 +152,7 @@ def about(comparison: Comparison) -> dict[str, str]:
 
 
 def write_and_print(report: page.Report, folder: Path, every: int | None = None) -> None:
-    """Write a report; print its table, its sentences and its path.
-
-    Args:
-        report: the report.
-        folder: output folder.
-        every: seconds after which the open page reloads itself; None: never.
+    """Write a report and print it; the open page reloads itself `every` seconds, if given.
 
     Raises:
         UserError: the report cannot be written.

@@ -1,6 +1,6 @@
 """Comparison of runs: the options, a table with one row per run, and the cells that the runs form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,11 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         length = next(unlike, None)
         names[key] = escape_control(".".join(mine[-length:]) if length else key)
     return names
+
+
+def called(name: str, short: Mapping[str, str]) -> list[str]:
+    """Return the keys with that full or short name, by their short names."""
+    return [key for key, other in short.items() if name in (key, other)]
 
 
 def is_number(value: Any) -> bool:
