@@ -239,7 +239,7 @@ def test_digits_show_the_spread(scale: float) -> None:
 def test_values_without_a_number_do_not_count_as_runs() -> None:
     frame = table_of_losses()
     frame.loc[0, "test_loss"] = np.nan
-    lines = handgrad.compare(frame.assign(other=1.5 + np.arange(18) / 7), "test_loss").lines()
+    lines = handgrad.compare(frame.assign(other=1.5 + np.arange(18) / 7), "test_loss").lines
     (line,) = (line for line in lines if line[:2] == ["0.1", "sgd"])
     assert line[2] == "2"
     assert line[-1] == "1 without value"

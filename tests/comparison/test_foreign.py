@@ -125,7 +125,7 @@ def test_splits_of_a_grid_search_are_seeds_and_average_to_its_mean_test_score() 
             assert mean == pytest.approx(float(candidate[f"mean_{name}"]), abs=1e-15)
     assert metrics(runs)[7] == {"test_score": 0.9333333333333333, "train_score": 0.9916666666666667}
     assert {name for row in metrics(runs) for name in row} == {"test_score", "train_score"}
-    assert runs.records[7]["name"] == "candidate 1 split 2"
+    assert runs.records[7]["folder"] == Path("candidate 1 split 2")
     assert (runs.paired, len(runs.remarks)) == (True, 1)
     assert "Each split of the cross-validation counts as a seed" in runs.remarks[0]
 

@@ -23,13 +23,9 @@ MOST_PLANS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Further seeds that would probably settle a comparison.
+    """Further runs that give `seeds` seeds to each of some `cells`, which would probably settle `what`.
 
-    what: what would be settled, "A against B".
-    cells: the cells that need further seeds, as rows of the cells' table.
-    seeds: total number of seeds of each.
-    runs: number of further runs.
-    seconds: their estimated duration; None if unknown.
+    `seconds` is their estimated duration, None if unknown.
     """
 
     what: str

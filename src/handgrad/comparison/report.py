@@ -167,13 +167,8 @@ def show(report: page.Report, folder: Path | None) -> None:
     console = table_console()
     for sentence in report.sentences:
         console.print(f"- {sentence}")
-    lines = report.lines(page.MOST)
-    keys = len(report.keys)
-    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
-    folded = {number for number in range(keys) if widest >= 60}  # if space is short: wide keys and remarks, not numbers
-    folded |= {number for number, heading in enumerate(report.headings) if number >= keys and heading == "remarks"}
     console.print(report.places, style="bold", soft_wrap=True)
-    console.print(fitting(report, lines, folded, console.width))
+    console.print(table_of_cells(report, console.width))
     if (more := len(report.cells) - page.MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")
     console.print(report.legend, style="dim")
@@ -197,18 +192,18 @@ def show(report: page.Report, folder: Path | None) -> None:
         console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
 
 
-def fitting(report: page.Report, lines: Sequence[Sequence[str]], folded: Collection[int], width: int) -> Table:
-    """Return the table of cells without the metrics that were not asked for, from the last on, as far as needed."""
-    columns = list(zip(report.headings, *lines, strict=True))
-    first = len(report.keys) + 3  # keys, runs, the metric and its range
-    others = list(range(first, first + len(report.columns) - 1))
+def table_of_cells(report: page.Report, width: int) -> Table:
+    """Return the table of the best cells; if space is short, without the last of the metrics not asked for."""
+    columns = [(heading, texts[: page.MOST]) for heading, texts in report.columns]
+    keys, wide = len(report.keys), [max(map(len, [heading, *texts])) for heading, texts in columns]
+    widest = sum(max(map(len, texts)) for _, texts in columns[:keys])
     kept = list(range(len(columns)))
-    while others and sum(max(map(len, columns[place])) + 3 for place in kept if place not in folded) + 20 > width:
+    others = kept[keys + 3 :][: len(report.metrics) - 1]  # after keys, runs, the metric asked for and its range
+    folded = {place for place in kept if (place < keys and widest >= 60) or columns[place][0] == "remarks"}
+    while others and sum(wide[place] + 3 for place in kept if place not in folded) + 20 > width:
         kept.remove(others.pop())
-    shown = [[line[place] for place in kept] for line in lines]
-    return table_of(
-        [report.headings[place] for place in kept], shown, {n for n, place in enumerate(kept) if place in folded}
-    )
+    lines = zip(*(columns[place][1] for place in kept), strict=True)
+    return table_of([columns[place][0] for place in kept], list(lines), {kept.index(place) for place in folded})
 
 
 def table_of(headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:
