@@ -56,10 +56,19 @@ class Metric:
         """The word for the best value."""
         return "highest" if self.higher_is_better else "lowest"
 
+    @property
+    def label(self) -> str:
+        """Name and unit, for an axis or a column."""
+        return f"{self.name} ({self.of_value.strip()})"
+
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
         number = float(self.scale * value)  # NumPy's own numbers round otherwise
         return f"{number:.4g}" if self.digits is None else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
+
+    def value(self, value: float) -> str:
+        """Format a value with its unit."""
+        return f"{self.number(value)}{self.of_value}"
 
     def difference(self, value: float) -> str:
         """Format a difference with its unit."""

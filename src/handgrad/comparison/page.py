@@ -22,7 +22,7 @@ from handgrad.comparison.load import STATUSES
 from handgrad.comparison.metrics import Metric, find_metric
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
-from handgrad.comparison.sentences import margin, p_value, with_interval
+from handgrad.comparison.sentences import p_value, with_interval, within
 from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
@@ -43,10 +43,11 @@ class Report:
     """Contents of a comparison report.
 
     sources: the compared folders or files.
-    tests: the table from `statistics.compare`.
+    cells, tests: the tables from `statistics.summarize_cells` and `statistics.compare`.
     plans: how to settle what is undecided: sentences, each with commands in lines of their own; empty if nothing is.
     about: facts about the comparison, by name: date, command, versions, data, machine, seeds.
     progress: a sentence on the progress of a running sweep; otherwise empty.
+    figures: name, caption and figure of each.
     """
 
     sources: Sequence[Path]
@@ -101,7 +102,7 @@ class Report:
         if any(remarks := [self.remark(row) for row in rows]):
             columns.append(("remarks", remarks))
         if self.cells.reference.notna().any():
-            heading = f"{self.comparison.reference_name} {asked.name} ({asked.of_value.strip()})"
+            heading = f"{self.comparison.reference_name} {asked.label}"
             columns.append((heading, [number(row, "reference", asked) for row in rows]))
         return columns
 
@@ -142,20 +143,12 @@ class Report:
     def line(self, row: Any, a: str, b: str) -> list[str]:
         """Return a comparison as texts: who, against whom, difference, interval, corrected p, verdict."""
         number = self.comparison.metric.number
-        return [
-            a,
-            b,
-            f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
-            "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
-            "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
-            self.verdicts[row.verdict] if pd.notna(row.p) or row.verdict == "identical" else "",
-        ]
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """Display text of each verdict."""
-        same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
-        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "undecided": "undecided"}
+        by = f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference)
+        ends = "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}"
+        p = "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= ")
+        words = {"equal": f"equal{within(self.comparison)}", "identical": "equal, seed by seed"}
+        verdict = words.get(row.verdict, row.verdict) if pd.notna(row.p) or row.verdict == "identical" else ""
+        return [a, b, by, ends, p, verdict]
 
     @property
     def heading_of_pairs(self) -> str:

@@ -79,11 +79,10 @@ def compare(
     """
     if isinstance(options.get("group"), str):
         options["group"] = [options["group"]]
-    known = dict.fromkeys(CompareConfig.model_fields)
     names = [field.name for field in fields(CompareOptions)]
     if strange := options.keys() - set(names):
         raise UserError(f"compare() has no option {min(strange)}: it has {', '.join(names)}")
-    check(known | options | {"metric": metric}, CompareConfig)
+    check(dict.fromkeys(CompareConfig.model_fields) | options | {"metric": metric}, CompareConfig)
     if options.get("reference") is not None:
         options["reference"] = Path(options["reference"])
     table: pd.DataFrame | Path | None = runs if isinstance(runs, pd.DataFrame) else None
@@ -91,11 +90,12 @@ def compare(
     if len(sources) == 1 and not sources[0].is_dir():
         table, sources = sources[0], []
     report = build_report(sources, CompareOptions(metric=metric, table=table, **options), Path.cwd())
-    if output is not None:
-        with output_errors(Path(output)):
-            page.write(report, Path(output))
+    folder = None if output is None else Path(output)
+    if folder is not None:
+        with output_errors(folder):
+            page.write(report, folder)
     if make_console().is_jupyter:
-        show(report, None if output is None else Path(output))
+        show(report, folder)
     return report
 
 
@@ -105,9 +105,8 @@ def folders_of(runs: Any) -> list[Path]:
     folders = [getattr(run, "folder", run) for run in several]
     for folder in folders:
         if not isinstance(folder, str | Path):
-            raise UserError(
-                f"compare takes a data frame, a file, or runs or their folders, not {type(folder).__name__}"
-            )
+            kind = type(folder).__name__
+            raise UserError(f"compare takes a data frame, a file, or runs or their folders, not {kind}")
         if not Path(folder).exists():
             raise UserError(f"{folder} is not there")
     return list(map(Path, folders))
@@ -134,17 +133,14 @@ def plans(
 def about(comparison: Comparison) -> dict[str, str]:
     """Return the facts that a reader of the report needs: when, how, with what, and of what."""
     table = comparison.table
-    versions = {
-        name.removeprefix("version/"): joined(sorted(set(table[name].dropna())))
-        for name in table
-        if name.startswith("version/")
-    }
+    names = [name for name in table if name.startswith("version/")]
+    versions = [f"{name.removeprefix('version/')} {joined(sorted(set(table[name].dropna())))}" for name in names]
     facts = {
         "compared": f"{datetime.now():%d %B %Y, %H:%M}",
         "command": shlex.join(["python", *sys.argv]),
         "data": joined(sorted(set(table.dataset.dropna()) - {"null"})),
         "seeds": joined(sorted(set(table.seed), key=str), most=10),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(versions),
         "margin": "" if comparison.margin is None else f"{sentences.margin(comparison)} count as equal",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
