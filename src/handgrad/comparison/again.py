@@ -52,16 +52,10 @@ class SweepCommand(BaseModel):
 
 
 def command_for_more_seeds(sources: Sequence[Path], here: Path, remarks: list[str], seeds: int) -> str:
-    """Return the command that repeats a sweep with `seeds` seeds; for several sweeps, one command each.
+    """Return the command, to be typed `here`, that repeats a sweep with `seeds` seeds; for several sweeps, a line each.
 
-    Args:
-        sources: the compared folders.
-        here: the directory in which the command will be typed.
-        remarks: gets a sentence for each damaged Hydra file and for each command that may run foreign code.
-        seeds: number of seeds, counted from 0; finished ones are skipped.
-
-    Returns:
-        one line per command; empty for a search, which more seeds would change, or if a path cannot be typed.
+    Empty for a search, which more seeds would change, or if a path cannot be typed. `remarks` gets a sentence for each
+    damaged Hydra file and for each command that may run foreign code.
     """
     commands, known = [], False
     for source in sources:

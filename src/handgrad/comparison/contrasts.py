@@ -1,7 +1,6 @@
-"""Contrasts of a sweep's cells: pairs of cells, values of a key, interactions of two keys, and effects within values.
+"""Contrasts of a factorial design: values of a key, interactions of two keys, and effects within values.
 
-Contrasts are those of a factorial design: two values of a key are compared by their means over the combinations of all
-other keys that both have.
+Two values of a key are compared by their means over the combinations of all other keys that both have.
 """
 
 from collections.abc import Mapping, Sequence

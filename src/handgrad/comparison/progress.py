@@ -37,11 +37,7 @@ def in_time(seconds: float) -> str:
 
 
 def jobs_of(options: Sequence[str]) -> list[list[str]]:
-    """Expand the overrides of a sweep into those of each job, by Hydra's own sweeper.
-
-    Raises:
-        HydraException: the overrides are invalid.
-    """
+    """Expand the overrides of a sweep into those of each job, by Hydra's own sweeper; HydraException if invalid."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(options)), max_batch_size=None)
     return jobs
@@ -83,13 +79,7 @@ def workers_of(launcher: str) -> int:
 def seconds_of(
     config: Mapping[str, Any], choices: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Estimate a run's seconds from the most similar earlier runs; None if none used its engine.
-
-    Args:
-        config: the run's checked configuration.
-        choices: its config-group choices.
-        known: records of completed runs, from `earlier_runs`.
-    """
+    """Estimate a run's seconds from the most similar of `earlier_runs`; None if none used its engine."""
     wanted = flatten(normalize(config)) | dict(choices)
     alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
     for many in range(len(LIKE), 0, -1):

@@ -26,13 +26,9 @@ MOST_EFFECTS = 12  # most comparisons of values in the terminal
 
 
 def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, progress: str = "") -> page.Report:
-    """Build a report: load runs, pool them into cells, test, plot.
+    """Build a report of the runs in or below folders: load, pool into cells, test, plan, plot.
 
-    Args:
-        sources: folders with runs in or below them.
-        asked: the options.
-        start: the directory in which commands are typed.
-        progress: a sentence on the progress of a running sweep.
+    Commands are typed in `start`. `progress` is a sentence on a running sweep.
 
     Raises:
         UserError: there is no run, or the options do not fit the runs.

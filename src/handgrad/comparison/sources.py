@@ -8,12 +8,7 @@ from handgrad.runs.folder import METRICS
 
 
 def matching(patterns: Sequence[str], sweeps: Path, start: Path) -> list[Path]:
-    """Find the folders that patterns match; without a pattern, the newest sweep.
-
-    Args:
-        patterns: each a folder, or a glob pattern of folders.
-        sweeps: the folder of all sweeps.
-        start: base of relative paths.
+    """Find the folders that patterns name or match; without a pattern, the newest sweep. All are relative to `start`.
 
     Raises:
         UserError: a pattern matches no folder, or there is no sweep.
