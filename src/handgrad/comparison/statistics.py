@@ -27,11 +27,9 @@ from handgrad.comparison.table import Comparison, called
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 
-NAMES = ["kind", "key", "a", "b", "other", "u", "v", "cells"]
-FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "df", "test", "n", "n_a", "n_b", "identical"]
-COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
-RANGE = ["least", "least_in", "most", "most_in"]
-COLUMNS = [*NAMES, *FOUND, *COUNTS, *RANGE]
+COLUMNS = ["kind", "key", "a", "b", "other", "u", "v", "cells", "difference", "low", "high", "p", "p_equal", "spread"]
+COLUMNS += ["df", "test", "n", "n_a", "n_b", "identical", "only_a", "only_b", "learned_a", "learned_b"]
+COLUMNS += ["least", "least_in", "most", "most_in"]
 
 
 def model_of(samples: Sequence[pd.Series], paired: bool = True) -> Model:
@@ -124,9 +122,8 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
         found += effects + contrasts.interactions(comparison, places, keys)
     table = with_images(comparison, done.iloc[used], tested(comparison, model, found, done.iloc[used]))
     learned = shares(comparison, done, places_of_pairs(range(len(done)), first))
-    table = with_verdicts(
-        pd.concat([each for each in (table, learned) if len(each)] or [table], ignore_index=True), further
-    )
+    made = [each for each in (table, learned) if len(each)] or [table]
+    table = with_verdicts(pd.concat(made, ignore_index=True), further)
     parts = [each for row in interacting(comparison, table) for each in parts_of(comparison, places, keys, row)]
     parts = list({(part.key, frozenset((part.a, part.b)), part.other, part.u): part for part in parts}.values())
     inside = with_verdicts(tested(comparison, model, parts, done.iloc[used]), further + len(table))
@@ -154,12 +151,11 @@ def tested(comparison: Comparison, model: Model, found: Sequence[Contrast], cell
     if not found:
         return pd.DataFrame(columns=COLUMNS)
     found = [model.usable(contrast) for contrast in found]
-    table = pd.DataFrame([contrast.row() for contrast in found])
+    results = model.test(found, comparison.margin).to_dict("records")
     seeds = (~np.isnan(model.values)).sum(axis=0)
     rows = []
-    for row, contrast in zip(
-        pd.concat([table, model.test(found, comparison.margin)], axis=1).to_dict("records"), found, strict=True
-    ):
+    for contrast, result in zip(found, results, strict=True):
+        row = contrast.row() | result
         row |= {"n_a": seeds[list(contrast.plus)].min(), "n_b": seeds[list(contrast.minus)].min()}
         for end in ("least", "most") if contrast.kind in ("values", "within") else ():
             cell = cells.iloc[contrast.plus[int(row[f"{end}_at"])]]
@@ -178,10 +174,9 @@ def interacting(comparison: Comparison, table: pd.DataFrame) -> list[Any]:
 
 def parts_of(comparison: Comparison, cells: contrasts.Cells, keys: dict[str, list[str]], row: Any) -> list[Contrast]:
     """Return the effects of each of two interacting keys within every value of the other."""
-    effects = [
-        contrasts.effect(comparison, cells, row.key, row.a, row.b, other=row.other, u=u) for u in keys[row.other]
-    ]
-    effects += [contrasts.effect(comparison, cells, row.other, row.u, row.v, other=row.key, u=u) for u in keys[row.key]]
+    both = ((row.key, row.a, row.b, row.other), (row.other, row.u, row.v, row.key))
+    given = [(key, a, b, other, u) for key, a, b, other in both for u in keys[other]]
+    effects = [contrasts.effect(comparison, cells, key, a, b, other=other, u=u) for key, a, b, other, u in given]
     return [effect for effect in effects if effect is not None]
 
 
