@@ -138,7 +138,7 @@ def test_far_cell_is_at_the_edge_of_its_row_with_its_number(tmp_path: Path) -> N
     low, high = axes.get_xlim()
     assert 87 < low < 88.25
     assert 90.76 < high < 92
-    *others, last = (mark for mark in marks(axes) if mark.get_label() != "paper")
+    *others, last = marks(axes)
     assert (last.get_xdata()[0], last.get_ydata()[0]) == (low, 11)
     (text,) = axes.texts
     assert (text.get_text(), *text.xy) == ("◂ 22.90 (paper 22.87)", low, 11)
