@@ -304,8 +304,8 @@ def test_setting_named_like_a_column_is_a_setting(tmp_path: Path) -> None:
 
 EPOCHS, COUNTS, GUESSES = "epoch,train/loss,test/loss\n", "1,2,3,4,5,6,7,8,9,10\n", "true,predicted,probability\n"
 LOST_ROWS = ("0,0.5,0.4\n1,0.3,0.3", "0,much,0.4\n", "0,nan,0.4\n", "0,inf,0.4\n", "0,-1,0.4\n", "0,1,0.4,7\n", "")
-LOST_GUESSES = ("3,3,0.9\n3,3,0.", "", "x,3,0.9\n", "nan,3,0.9\n", "3,11,0.9\n", "3.5,3,0.9\n", "3,3,1.9\n")
-LOST_GUESSES += ("3,3,0.9,1\n", "3,3,0.9\n3,3\n", "3,3,0.9\n\n3,3,0.9\n")
+LOST_GUESSES = ["3,3,0.9\n3,3,0.", "", "x,3,0.9\n", "nan,3,0.9\n", "3,11,0.9\n", "3.5,3,0.9\n", "3,3,1.9\n"]
+LOST_GUESSES += ["3,3,0.9,1\n", "3,3,0.9\n3,3\n", "3,3,0.9\n\n3,3,0.9\n"]
 DAMAGES = {  # by file: cut short, other words, impossible numbers, rows or columns too many or too few
     "history.csv": [EPOCHS + rows for rows in LOST_ROWS]
     + ["train/loss,test/loss\n1,1\n", "epoch,train/loss\n0,1\n0,1\n", "epoch,test/accuracy\n0,97\n"],

@@ -30,9 +30,7 @@ def leave_history(folder: Path, accuracies: list[float]) -> None:
 def test_difference_is_over_shared_seeds_even_if_the_means_disagree(tmp_path: Path) -> None:
     steady = [0.97 + noise / 1e4 for noise in TEN]
     leave_cell(tmp_path, "relu", [value + 0.005 for value in steady[:5]])
-    leave_cell(
-        tmp_path, "tanh", [*(value + (0.0001 if n % 2 else 0) for n, value in enumerate(steady[:5])), *[0.99] * 5]
-    )
+    leave_cell(tmp_path, "tanh", [value + 0.0001 * (n % 2) for n, value in enumerate(steady[:5])] + [0.99] * 5)
     _, cells, pairs, said = everything(tmp_path)
     assert cells.label.tolist() == ["tanh", "relu"]  # ordered by the mean over all seeds
     row = pairs.iloc[0]
@@ -77,9 +75,8 @@ def test_cell_scored_on_another_set_gets_a_remark_and_no_number(tmp_path: Path) 
     leave_cell(tmp_path, "tanh", [0.97, 0.98], metrics={"train/accuracy": 0.9, "val/accuracy": 0.9, "val/loss": 0.3})
     comparison, *_, said = everything(tmp_path)
     assert "nan" not in said
-    assert [remark[-64:] for remark in comparison.remarks][:2] == [
-        "metrics.json is of a completed run but has no test/accuracy, test/loss."[-64:]
-    ] * 2
+    for remark in comparison.remarks[:2]:
+        assert remark.endswith("metrics.json is of a completed run but has no test/accuracy, test/loss.")
 
 
 def test_welchs_test_reports_both_numbers_of_seeds(tmp_path: Path) -> None:
@@ -249,19 +246,13 @@ def test_group_pools_the_other_keys_by_seed(tmp_path: Path) -> None:
     assert cells.label.tolist() == ["relu", "tanh"]
     assert (cells.completed.tolist(), pairs.n[0]) == ([6, 6], 3)
     assert pairs.difference[0] == pytest.approx(0.0115)
-    assert cells["test/accuracy.high"][0] - cells["test/accuracy"][0] == pytest.approx(
-        4.302653 * np.std(NOISE, ddof=1) / 3**0.5, rel=1e-5
-    )
+    half = 4.302653 * np.std(NOISE, ddof=1) / 3**0.5
+    assert cells["test/accuracy.high"][0] - cells["test/accuracy"][0] == pytest.approx(half, rel=1e-5)
     assert "Pooled over optimizer.lr: of a cell's runs with one seed, the mean counts." in comparison.remarks
     assert everything(tmp_path, group=["lr", "activation"])[1].label.tolist()[0] == "lr=0.2 relu"
     with pytest.raises(UserError, match=r"^invalid value group=nonsense: what differs here is activation, engine"):
         everything(tmp_path, group=["nonsense"])
-
-
-def test_unknown_metric_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    leave_cell(tmp_path, "relu", [0.97])
-    answer = r"^invalid value metric=val/loss: these runs have gap, seconds_per_epoch, train/accuracy"
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=r"^invalid value metric=val/loss: these runs have gap, seconds_per_epoch, tr"):
         everything(tmp_path, metric="val/loss")
 
 

@@ -126,14 +126,13 @@ def natural(path: Path) -> list[Any]:
 
 def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
     """Read the other files of every completed run; return remarks on damaged ones as well."""
-    tables, remarks = [], []
-    for record in records:
-        found, said = RunTables(), list[str]()
-        if record["status"] == "completed":
-            found, said = read_run_tables(record["folder"], scored, record.get("epochs"), record.get("classes", 10))
-        tables.append(found)
-        remarks += said
-    return tables, remarks
+    read = [
+        read_run_tables(record["folder"], scored, record.get("epochs"), record.get("classes", 10))
+        if record["status"] == "completed"
+        else (RunTables(), [])
+        for record in records
+    ]
+    return [tables for tables, _ in read], [remark for _, said in read for remark in said]
 
 
 def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:

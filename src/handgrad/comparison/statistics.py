@@ -246,9 +246,9 @@ def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
     Source: scipy.stats.fisher_exact.
     """
     table = [[learned, finished - learned] for learned, finished in (a, b)]
-    found = {"difference": a[0] / a[1] - b[0] / b[1], "low": np.nan, "high": np.nan, "n": min(a[1], b[1])}
-    found |= {"p": float(stats.fisher_exact(table).pvalue), "test": "Fisher"}
-    return found | {"n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+    found = {"difference": a[0] / a[1] - b[0] / b[1], "p": float(stats.fisher_exact(table).pvalue)}
+    counts = {"n": min(a[1], b[1]), "n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+    return {"test": "Fisher", "low": np.nan, "high": np.nan} | found | counts
 
 
 def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
