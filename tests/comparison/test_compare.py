@@ -211,11 +211,10 @@ def test_newest_sweep_is_compared_on_one_page(command: RunCommand, tmp_path: Pat
     assert "98.29" in done.out
     assert "relu beats tanh by 1.00 points" in done.out
     folder = newest / "comparison_reference=paper.csv"
-    figure_files = {
-        f"{name}.{kind}" for name in ("accuracy", "curves", "gap", "confusion", "time") for kind in ("png", "svg")
-    }
-    tables = {"table.csv", "summary.csv", "summary.tex", "pairs.csv", "summary.md", "report.html"}
-    assert {path.name for path in (folder).iterdir()} == figure_files | tables
+    names = ("accuracy", "curves", "gap", "confusion", "time")
+    files = {"table.csv", "summary.csv", "summary.tex", "pairs.csv", "summary.md", "report.html"}
+    files |= {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert {path.name for path in folder.iterdir()} == files
     html = (folder / "report.html").read_text()
     assert "relu beats tanh by 1.00 points" in html
     assert not [word for word in ("http:", "https:", "<script src", "stylesheet") if word in html]  # needs no network
@@ -644,20 +643,16 @@ def test_command_that_may_run_foreign_code_gets_a_remark(tmp_path: Path) -> None
         assert (own in "".join(remarks)) if own else not remarks
 
 
-def test_each_of_several_sweeps_gets_its_command(tmp_path: Path) -> None:
+def test_each_of_several_sweeps_gets_its_command_but_a_search_none(tmp_path: Path) -> None:
     for name in ("a", "b"):
         leave_multirun_file(tmp_path / name, [f"activation={name}"], [])
-    assert command_for(tmp_path / "a", tmp_path / "b", here=tmp_path) == (
+    leave_multirun_file(tmp_path / "c", ["activation=relu"], ["hydra/sweeper=search"])
+    leave_multirun_file(tmp_path / "d", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
+    assert command_for(*(tmp_path / name for name in "abcd"), here=tmp_path) == (
         "python src/train.py -m activation=a seed=0,1,2,3,4 hydra.sweep.dir=a\n"
         "python src/train.py -m activation=b seed=0,1,2,3,4 hydra.sweep.dir=b"
     )
-
-
-def test_no_command_is_suggested_for_a_search(tmp_path: Path) -> None:
-    leave_multirun_file(tmp_path / "a", ["activation=relu"], ["hydra/sweeper=search"])
-    leave_multirun_file(tmp_path / "b", ["activation=relu"], [], choices={"hydra/sweeper": "optuna"})
-    assert command_for(tmp_path / "a") == ""
-    assert command_for(tmp_path / "b") == ""
+    assert command_for(tmp_path / "c") == command_for(tmp_path / "d") == ""
 
 
 def test_jobs_are_merged_into_the_fewest_commands() -> None:
@@ -691,9 +686,8 @@ def test_suggested_command_adds_its_runs_to_the_same_folder(
     folder, own = tmp_path / "a b,c [1]=x", tmp_path / "my conf"
     (own / "activation").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "activation" / "relu.yaml", own / "activation" / "mine.yaml")
-    status, printed = run_script(
-        "-m", "--config-dir", "my conf", "activation=mine", *options, "hydra.sweep.dir='a b,c [1]=x'"
-    )
+    arguments = ["--config-dir", "my conf", "activation=mine", *options, "hydra.sweep.dir='a b,c [1]=x'"]
+    status, printed = run_script("-m", *arguments)
     assert status == 0, printed
     done = command("compare.py", "sweep='a b,c [1]=x'")
     assert done.status == 0, done.err
@@ -755,10 +749,8 @@ def test_each_file_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_reference_stands_beside_a_cell_only_if_it_is_that_of_all_its_runs(tmp_path: Path) -> None:
     for number, (activation, lr) in enumerate([("relu", 0.1), ("relu", 0.2), ("tanh", 0.1), ("tanh", 0.3)]):
         leave_run(tmp_path / str(number), 0.9 + number / 100, number % 2, activation, lr=lr)
-    path = tmp_path / "paper.csv"
-    path.write_text(
-        "activation,optimizer.lr,test/accuracy\nrelu,0.1,0.95\nrelu,0.2,0.96\ntanh,0.1,0.97\ntanh,0.3,0.97\n"
-    )
+    path, rows = tmp_path / "paper.csv", "relu,0.1,0.95\nrelu,0.2,0.96\ntanh,0.1,0.97\ntanh,0.3,0.97\n"
+    path.write_text(f"activation,optimizer.lr,test/accuracy\n{rows}")
     _, cells, *_ = everything(tmp_path, reference=path, group=["activation"])
     shown = cells.set_index("activation").reference
     assert np.isnan(shown["relu"])
