@@ -164,7 +164,9 @@ def test_two_seeds_show_what_any_eye_sees(tmp_path: Path) -> None:
     low = ["sigmoid manual none", "sigmoid manual l2"]
     others = [label for label in cells.label if label not in low]
     assert {frozenset((one, other)) for one in low for other in others} <= apart
-    assert set(tests.n_comparisons[tests.kind != "within"]) == {66 + 5 + 7}  # pairs of cells, of values, interactions
+    inside, rest = tests[tests.kind == "within"], tests[tests.kind != "within"]
+    assert set(rest.n_comparisons) == {66 + 5 + 7}  # pairs of cells, of values, interactions
+    assert set(inside.n_comparisons) == {66 + 5 + 7 + len(inside)}
     averaged = tests[(tests.kind == "values") & (tests.key == "engine")].iloc[0]
     assert f"manual by {comparison.metric.number(averaged.difference)}" not in said  # the average is not told
 
