@@ -245,6 +245,7 @@ def test_command_for_more_seeds_of_a_single_run(tmp_path: Path) -> None:
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("[activation=tanh, seed=3]")
     single = command_for(tmp_path / "run")
     assert single == "python src/train.py -m activation=tanh seed=0,1,2,3,4"
+    assert again.option(6) == "seed=range(0,6)"
 
 
 @pytest.mark.parametrize(
@@ -709,9 +710,8 @@ def test_with_many_cells_only_the_best_is_compared_with_the_others(tmp_path: Pat
     assert set(pairs.a) == {cells.label[0]} == {"lr=0.01"}
     assert len(pairs) == 39
     last = pairs.set_index("b").loc["lr=0.4"]
-    assert last.p == pytest.approx(
-        2 * 0.5 ** (5 * 39), abs=0
-    )  # only the first is right on 195 images, the second on none
+    # Only the first is right on 195 images, the second on none.
+    assert last.p == pytest.approx(2 * 0.5 ** (5 * 39), abs=0)
     assert last.p_corrected == pytest.approx(40 * 39 / 2 * last.p, abs=0)  # Holm: the smallest of all pairs' p
     assert "Of 40 cells only the best is compared with each other one; p is corrected for all pairs." in said
     for _, caption, figure in figures.every(comparison, cells):
