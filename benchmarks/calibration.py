@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from handgrad.comparison.metrics import Metric
+from handgrad.comparison.metrics import find_metric
 from handgrad.comparison.statistics import compare, summarize_cells
 from handgrad.comparison.table import CompareOptions, Comparison
 from handgrad.runs.tables import RunTables
@@ -79,7 +79,7 @@ def comparison_of(values: np.ndarray) -> Comparison:
     return Comparison(
         table=table,
         asked=CompareOptions(),
-        metric=Metric("test/accuracy", "test accuracy", "points", " %", 100, higher_is_better=True, margin=0.2),
+        metric=find_metric("test/accuracy", "test", ["test/accuracy"]),
         keys=list(KEYS),
         values={key: {text: text for text in texts} for key, texts in KEYS.items()},
         choices=frozenset(KEYS),

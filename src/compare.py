@@ -47,12 +47,12 @@ def compared(config: dict[str, Any], start: Path) -> bool:
         raise UserError("table= and sweep= cannot both be given: compare one, then the other")
     patterns = [str(name) for name in named if name is not None]
     folders = [] if table else sources.matching(patterns, Path("outputs/sweeps"), start)
-    state = progress.of_sweep(folders[0]) if len(folders) == 1 else None
+    state = progress.of_sweep(folders[0]) if len(folders) == 1 else ""
     asked = CompareOptions(**{name: config[name] for name in ASKED}, reference=reference, table=table)
-    report = build_report(folders, asked, start, str(state) if state else "")
+    report = build_report(folders, asked, start, state)
     folder = start / config["output"] if config["output"] else destination(config, folders, table, start)
     write_and_print(report, folder, config["refresh_seconds"] if state else None)
-    return state is not None
+    return state != ""
 
 
 def destination(config: dict[str, Any], sources: list[Path], table: Path | None, start: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,13 @@ def leave_run(
     config = {"seed": seed, "name": "x", "threads": None, "network": {"hidden_sizes": [500, 250]}}
     config["optimizer"] = {"_target_": optimizer, "lr": changes.pop("lr", 0.01)}
     metrics = {"train/accuracy": accuracy + 0.01, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
+    choices = {"activation": activation, "engine": engine, "regularizer": "none", "data": "mnist"}
     record = {
         "status": status,
         "reason": None,
         "name": f"{activation}-{engine}",
         "seed": seed,
-        "choices": {
-            "activation": activation,
-            "engine": engine,
-            "regularizer": "none",
-            "data": "mnist",
-            "optimizer": optimizer,
-            "experiment": None,
-        },
+        "choices": choices | {"optimizer": optimizer, "experiment": None},
         "config": config,
         "metrics": metrics if status == "completed" else {},
         "seconds_per_epoch": 2.0,
@@ -55,6 +50,17 @@ def leave_run(
     if right is not None:
         rows = "".join(f"3,{3 if was_right else 5},0.9\n" for was_right in right)
         (folder / "predictions.csv").write_text("true,predicted,probability\n" + rows)
+
+
+def leave_cell(folder: Path, activation: str, accuracies: Sequence[float], seeds: Any = None, **changes: Any) -> None:
+    """Write one run per accuracy, with seeds from 0 on unless given."""
+    for seed, accuracy in zip(seeds or range(len(accuracies)), accuracies, strict=True):
+        leave_run(folder / f"{activation}{seed}{len(list(folder.glob('*')))}", accuracy, seed, activation, **changes)
+
+
+def around(accuracy: float, noise: float = 1) -> list[float]:
+    """Return accuracies of seeds 0, 1, 2."""
+    return [accuracy + noise * each for each in NOISE]
 
 
 def everything(folder: Path, **asked: Any) -> tuple[Comparison, pd.DataFrame, pd.DataFrame, str]:

@@ -32,19 +32,15 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir).absolute()
         Sweep.wanted = bool(config.get("report")) and not config.get("dry_run")
-        if config.get("dry_run"):
-            try:
+        try:
+            if config.get("dry_run"):
                 print(dry_run_summary(config))
-            except Exception as error:  # Hydra would only warn, and start the sweep
-                print(f"dry_run=true: {error}", file=sys.stderr)
-                raise SystemExit(1) from None
-            raise SystemExit(0)
-        if direction := config.hydra.sweeper.get("direction"):
-            try:
+                raise SystemExit(0)
+            if direction := config.hydra.sweeper.get("direction"):
                 check_direction("hydra.sweeper.direction", direction, config.get("optimized_metric"))
-            except UserError as error:
-                print(error, file=sys.stderr)
-                raise SystemExit(1) from None
+        except Exception as error:  # Hydra would only warn, and start the sweep
+            print(f"dry_run=true: {error}" if config.get("dry_run") else error, file=sys.stderr)
+            raise SystemExit(1) from None
         Sweep.folder.mkdir(parents=True, exist_ok=True)  # a search creates its study there before its first job
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -68,9 +64,6 @@ class Sweep(Callback):
 
 def dry_run_summary(config: DictConfig) -> str:
     """Describe what a sweep would do: its cells and runs, which are done already, and how long the others take.
-
-    Args:
-        config: the sweep's configuration, with Hydra's own node.
 
     Raises:
         UserError: a job's configuration is invalid, or the sweep is a search.
@@ -108,16 +101,7 @@ def dry_run_summary(config: DictConfig) -> str:
 
 
 def compose_job(config: DictConfig, options: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compose a job's settings and its config-group choices.
-
-    Args:
-        config: the sweep's configuration, with Hydra's own node.
-        options: the job's overrides.
-
-    Raises:
-        UserError: a setting is invalid.
-        HydraException: an override cannot be parsed.
-    """
+    """Compose a job's settings and its config-group choices, of a sweep's configuration with Hydra's own node."""
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(options))
     HydraConfig.instance().set_config(job)
     choices = choices_of(job.hydra.runtime.choices)

@@ -17,7 +17,7 @@ from handgrad.comparison import load, report
 from handgrad.comparison.metrics import higher_is_better
 from handgrad.comparison.table import CompareOptions
 from handgrad.errors import UserError
-from made_runs import NOISE, everything, leave_run, written
+from made_runs import around, everything, leave_cell, leave_run, written
 
 FOREIGN = ROOT / "tests" / "comparison" / "foreign"
 
@@ -118,10 +118,12 @@ def test_metric_named_like_a_column_is_a_metric() -> None:
     assert comparison.table["metric.seconds"].tolist() == pytest.approx(frame.seconds.tolist())
 
 
-def test_repeats_without_seed_are_not_paired() -> None:
+@pytest.mark.parametrize("seeds", [None, range(18)], ids=["none", "one each"])
+def test_runs_without_common_seeds_are_not_paired(seeds: range | None) -> None:
     frame = table_of_losses().drop(columns="seed")
-    tests = handgrad.compare(frame, "test_loss").tests
-    assert set(tests[tests.kind == "cells"].test) == {"Welch t"}
+    found = handgrad.compare(frame if seeds is None else frame.assign(seed=seeds), "test_loss")
+    assert set(found.tests[found.tests.kind == "cells"].test) == {"Welch t"}
+    assert not any("nan" in sentence for sentence in found.sentences)
 
 
 def test_foreign_records_among_own_ones_are_counted_once(tmp_path: Path) -> None:
@@ -134,8 +136,7 @@ def test_foreign_records_among_own_ones_are_counted_once(tmp_path: Path) -> None
 
 
 def test_times_of_parallel_runs_are_left_out(tmp_path: Path) -> None:
-    for seed, noise in enumerate(NOISE):
-        leave_run(tmp_path / f"{seed}_x", 0.97 + noise, seed)
+    leave_cell(tmp_path, "relu", around(0.97))
     start = {"hydra": {"overrides": {"task": []}, "runtime": {"choices": {"hydra/launcher": "parallel"}}}}
     (tmp_path / "multirun.yaml").write_text(json.dumps(start))
     comparison = load.load_runs([tmp_path])
@@ -148,17 +149,15 @@ def test_times_of_parallel_runs_are_left_out(tmp_path: Path) -> None:
 
 
 def test_report_says_when_how_and_of_what(tmp_path: Path) -> None:
-    for seed, noise in enumerate(NOISE):
-        leave_run(tmp_path / f"{seed}_x", 0.97 + noise, seed)
+    leave_cell(tmp_path, "relu", around(0.97))
     about = report.build_report([tmp_path], CompareOptions(), tmp_path).about
     assert (about["data"], about["seeds"], about["versions"]) == ("mnist", "0, 1, 2", "torch 2.14")
     assert {"compared", "command", "machine"} <= set(about)
 
 
 def test_second_question_keeps_the_first_answer(command: RunCommand, tmp_path: Path) -> None:
-    for seed, noise in enumerate(NOISE):
-        leave_run(tmp_path / "s" / f"{seed}_x", 0.97 + noise, seed)
-        leave_run(tmp_path / "s" / f"{seed}_y", 0.96 - noise, seed, "tanh")
+    leave_cell(tmp_path / "s", "relu", around(0.97))
+    leave_cell(tmp_path / "s", "tanh", around(0.96, -1))
     for question in ([], ["metric=loss"], ["where=seed < 2"], ["where=seed > 2 or seed < 2"]):
         assert command("compare.py", "sweep=s", *question).status == 0
     names = sorted(path.name for path in (tmp_path / "s").iterdir() if path.name.startswith("comparison"))
@@ -175,23 +174,15 @@ def test_cells_without_any_value_are_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "higher"),
+    ("names", "higher"),
     [
-        ("test_neg_log_loss", True),
-        ("neg_mean_squared_error", True),
-        ("brier_score", False),
-        ("test_score", True),
-        ("valAccuracy", True),
-        ("val/acc_top1", True),
-        ("accidents", None),
-        ("uptime", None),
-        ("sentiment", None),
-        ("accuracy_loss", None),
-        ("RMSE", False),
+        ("test_neg_log_loss neg_mean_squared_error test_score valAccuracy val/acc_top1", True),
+        ("brier_score RMSE", False),
+        ("accidents uptime sentiment accuracy_loss", None),
     ],
 )
-def test_direction_of_a_metric_is_told_by_whole_words(name: str, higher: bool | None) -> None:
-    assert higher_is_better(name) is higher
+def test_direction_of_a_metric_is_told_by_whole_words(names: str, higher: bool | None) -> None:
+    assert {higher_is_better(name) for name in names.split()} == {higher}
 
 
 @pytest.mark.parametrize(
@@ -221,13 +212,6 @@ def test_runs_that_a_left_out_column_tells_apart_are_not_averaged_silently() -> 
     assert any("2 of 4 runs have settings and seed of another one" in remark for remark in remarks)
 
 
-def test_own_seeds_for_every_run_are_compared_across() -> None:
-    frame = table_of_losses().assign(seed=range(18))
-    found = handgrad.compare(frame, "test_loss")
-    assert not any("nan" in sentence for sentence in found.sentences)
-    assert set(found.tests.test[found.tests.kind == "cells"]) == {"Welch t"}
-
-
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_digits_show_the_spread(scale: float) -> None:
     frame = table_of_losses().assign(test_loss=lambda runs: runs.test_loss * scale)
@@ -239,7 +223,7 @@ def test_digits_show_the_spread(scale: float) -> None:
 def test_values_without_a_number_do_not_count_as_runs() -> None:
     frame = table_of_losses()
     frame.loc[0, "test_loss"] = np.nan
-    lines = handgrad.compare(frame.assign(other=1.5 + np.arange(18) / 7), "test_loss").lines()
+    lines = handgrad.compare(frame.assign(other=1.5 + np.arange(18) / 7), "test_loss").lines
     (line,) = (line for line in lines if line[:2] == ["0.1", "sgd"])
     assert line[2] == "2"
     assert line[-1] == "1 without value"

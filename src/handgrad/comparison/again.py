@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from handgrad.errors import UserError, describe_invalid
 from handgrad.text import escape_control, shortened
@@ -24,78 +24,58 @@ OWN_CODE = re.compile(
 SEED = re.compile(r"\+{0,2}(seed|report|dry_run)=")
 
 
-class Overrides(BaseModel):
-    """Command-line overrides: Hydra's own, and the project's."""
-
-    hydra: list[str] = []
-    task: list[str]
-
-
-class Source(BaseModel):
-    """Entry of Hydra's config search path."""
-
-    provider: str
-    path: str
-
-
-class Runtime(BaseModel):
-    """Config-group choices and config sources, from `hydra.runtime`."""
-
-    choices: dict[str, Any] = {}
-    config_sources: list[Source] = []
-
-
-class Job(BaseModel):
-    """Name of the primary configuration, from `hydra.job`."""
-
-    config_name: str | None = None
-
-
 class SweepCommand(BaseModel):
-    """Parts of Hydra's saved configuration that are needed to repeat a command."""
+    """Parts of Hydra's saved configuration that are needed to repeat a command.
 
-    overrides: Overrides
-    job: Job = Job()
-    runtime: Runtime = Runtime()
+    hydra, task: command-line overrides, Hydra's own and the project's.
+    config: name of the primary configuration.
+    choices: options of the config groups.
+    sources: Hydra's config search path.
+    """
+
+    hydra: list[str] = Field([], validation_alias=AliasPath("overrides", "hydra"))
+    task: list[str] = Field(validation_alias=AliasPath("overrides", "task"))
+    config: str | None = Field(None, validation_alias=AliasPath("job", "config_name"))
+    choices: dict[str, Any] = Field({}, validation_alias=AliasPath("runtime", "choices"))
+    sources: list[dict[str, Any]] = Field([], validation_alias=AliasPath("runtime", "config_sources"))
+
+    @property
+    def launcher(self) -> str:
+        """The launcher; "basic" runs one job after the other."""
+        return str(self.choices.get("hydra/launcher", "basic"))
+
+    @property
+    def searches(self) -> bool:
+        """Whether a search chose the values of the sweep; more seeds would change its course."""
+        sweepers = [word.split("=", 1)[1] for word in self.hydra if re.match(r"\+{0,2}hydra/sweeper=", word)]
+        return str([*sweepers, self.choices.get("hydra/sweeper", "basic")][0]) != "basic"
 
 
-def command_for_more_seeds(
-    sources: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None, seeds: int = FEW
-) -> str:
-    """Return the command that repeats a sweep with `seeds` seeds; for several sweeps, one command each.
+def command_for_more_seeds(sources: Sequence[Path], here: Path, remarks: list[str], seeds: int) -> str:
+    """Return the command, to be typed `here`, that repeats a sweep with `seeds` seeds; for several sweeps, a line each.
 
-    Args:
-        sources: the compared folders.
-        start: the directory in which the command will be typed; the working directory if None.
-        remarks: gets a sentence for each damaged Hydra file and for each command that may run foreign code.
-        seeds: number of seeds, counted from 0.
-
-    Returns:
-        one line per command; empty for a search, which more seeds would change, or if a path cannot be typed.
+    Empty for a search, which more seeds would change, or if a path cannot be typed. `remarks` gets a sentence for each
+    damaged Hydra file and for each command that may run foreign code.
     """
     commands, known = [], False
     for source in sources:
-        try:
-            begun = start_of(source, alone=len(sources) == 1)
+        try:  # one of several single runs does not represent the others
+            begun = start_of(source) if len(sources) == 1 or (source / "multirun.yaml").exists() else None
         except UserError as error:
-            if remarks is not None:
-                remarks.append(f"Left out: {error}.")
+            remarks.append(f"Left out: {error}.")
             continue
-        if begun is not None:
-            known = True
-            if searches(begun):
-                continue
-            commands.append(typed(begun, source, start or Path.cwd(), seeds, remarks))
+        known |= begun is not None
+        if begun and not begun.searches:
+            commands.append(typed(begun, source, here, seeds, remarks))
     if not known:
         return f"{COMMAND} <the options of these runs> {shlex.quote(option(seeds))}"
-    typable = [command for command in commands if command == escape_control(command)]
-    return "\n".join(typable)
+    return "\n".join(command for command in commands if command == escape_control(command))
 
 
-def typed(start: SweepCommand, source: Path, here: Path, seeds: int, remarks: list[str] | None) -> str:
+def typed(start: SweepCommand, source: Path, here: Path, seeds: int, remarks: list[str]) -> str:
     """Return the command for a shell; add a remark if it may run code from outside the project."""
     arguments = words(start, source, here, seeds)
-    if remarks is not None and (own := list(filter(OWN_CODE.match, arguments))):
+    if own := list(filter(OWN_CODE.match, arguments)):
         remarks.append(
             f"The command for more seeds, from {source.name}, may run code that is not handgrad's, by "
             f"{', '.join(map(shortened, own))}: look at it before you type it."
@@ -103,30 +83,23 @@ def typed(start: SweepCommand, source: Path, here: Path, seeds: int, remarks: li
     return " ".join([COMMAND, *map(shlex.quote, arguments)])
 
 
-def commands_for_cells(
-    runs: Sequence[Path], start: Path | None = None, remarks: list[str] | None = None, seeds: int = FEW
-) -> str:
+def commands_for_cells(runs: Sequence[Path], here: Path, remarks: list[str], seeds: int) -> str:
     """Return the commands that give some cells `seeds` seeds, as few as possible; empty if they are not known.
 
-    Args:
-        runs: the folder of one run of each cell.
-        start: the directory in which the command will be typed; the working directory if None.
-        remarks: as of `command_for_more_seeds`.
-        seeds: number of seeds, counted from 0; finished ones are skipped.
+    `runs` are the folders of one run of each cell; the rest is as in `command_for_more_seeds`.
     """
-    commands, here = [], start or Path.cwd()
+    commands = []
     for sweep in dict.fromkeys(run.parent for run in runs):
         try:
-            begun = start_of(sweep, alone=True)
-            jobs = [start_of(run, alone=True) for run in runs if run.parent == sweep]
+            begun = start_of(sweep)
+            jobs = [start_of(run) for run in runs if run.parent == sweep]
         except UserError:
             return ""
-        if begun is None or searches(begun) or None in jobs:
+        if begun is None or begun.searches or None in jobs:
             return ""
-        tasks = [[word for word in job.overrides.task if not SEED.match(word)] for job in jobs if job]
-        for options in merge(tasks):
-            task = begun.overrides.model_copy(update={"task": options})
-            commands.append(typed(begun.model_copy(update={"overrides": task}), sweep, here, seeds, remarks))
+        tasks = [[word for word in job.task if not SEED.match(word)] for job in jobs if job]
+        starts = [begun.model_copy(update={"task": task}) for task in merge(tasks)]
+        commands += [typed(start, sweep, here, seeds, remarks) for start in starts]
     return "\n".join(commands) if all(command == escape_control(command) for command in commands) else ""
 
 
@@ -136,9 +109,8 @@ def merge(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     for key in dict.fromkeys(key for job in left for key in job):
         groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
         for job in left:
-            groups.setdefault(tuple(word for name, word in job.items() if name != key or "=" not in word), []).append(
-                job
-            )
+            rest = tuple(word for name, word in job.items() if name != key or "=" not in word)
+            groups.setdefault(rest, []).append(job)
         left = []
         for alike in groups.values():
             values = dict.fromkeys(job[key].partition("=")[2] for job in alike if key in job)
@@ -147,39 +119,27 @@ def merge(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     return [list(job.values()) for job in left]
 
 
-def start_of(source: Path, alone: bool) -> SweepCommand | None:
-    """Read how the runs of a folder were started; None if Hydra saved no configuration there.
+def start_of(source: Path) -> SweepCommand | None:
+    """Read how the runs of a folder, a sweep or a single run, were started; None if Hydra saved no configuration there.
 
     Interpolations stay unresolved: the file may come from a stranger and refer to environment variables.
-
-    Args:
-        source: the folder of a sweep or of a single run.
-        alone: whether it is the only source; one of several single runs does not represent the others.
 
     Raises:
         UserError: Hydra's file is damaged.
     """
-    sweep, single, overrides = (
-        source / name for name in ("multirun.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
-    )
-    path = next((path for path in (sweep, single, overrides) if path.exists()), None)
-    if path is None or not (alone or path == sweep):
+    names = ("multirun.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
+    path = next((source / name for name in names if (source / name).exists()), None)
+    if path is None:
         return None
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        account = {"overrides": {"task": content}} if path == overrides else dict(content)["hydra"]
+        account = {"overrides": {"task": content}} if path.name == "overrides.yaml" else dict(content)["hydra"]
         return SweepCommand.model_validate(account)
     except ValidationError as error:
         damage = describe_invalid(error)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         damage = type(error).__name__
     raise UserError(f"{path} is damaged ({damage})")
-
-
-def searches(start: SweepCommand) -> bool:
-    """Tell whether a search chose the values of a sweep; more seeds would change its course."""
-    sweepers = [word.split("=", 1)[1] for word in start.overrides.hydra if re.match(r"\+{0,2}hydra/sweeper=", word)]
-    return str([*sweepers, start.runtime.choices.get("hydra/sweeper", "basic")][0]) != "basic"
 
 
 def option(seeds: int) -> str:
@@ -189,14 +149,15 @@ def option(seeds: int) -> str:
 
 def words(start: SweepCommand, source: Path, here: Path, seeds: int) -> list[str]:
     """Return the command's arguments. A sweep goes to its own folder again, where finished seeds are skipped."""
-    flags = [("--config-dir", found.path) for found in start.runtime.config_sources if found.provider == "command-line"]
-    if start.job.config_name not in (None, "train"):
-        flags.append(("--config-name", str(start.job.config_name)))
-    options = [word for word in start.overrides.hydra if not re.match(r"[+~]*hydra\.(mode|(sweep|run)\.dir)\b", word)]
-    task = [word for word in start.overrides.task if not SEED.match(word)]
+    own = [found for found in start.sources if found.get("provider") == "command-line"]
+    flags = [word for found in own for word in ("--config-dir", str(found.get("path")))]
+    if start.config not in (None, "train"):
+        flags += ["--config-name", str(start.config)]
+    options = [word for word in start.hydra if not re.match(r"[+~]*hydra\.(mode|(sweep|run)\.dir)\b", word)]
+    task = [word for word in start.task if not SEED.match(word)]
     folder = source.relative_to(here) if source.is_relative_to(here) else source
     into = [f"hydra.sweep.dir={for_hydra(str(folder))}"] if (source / "multirun.yaml").exists() else []
-    return [*(word for flag in flags for word in flag), *options, *task, option(seeds), *into]
+    return [*flags, *options, *task, option(seeds), *into]
 
 
 def for_hydra(text: str) -> str:

@@ -22,12 +22,8 @@ def span(*parts: np.ndarray) -> float:
 def fitted(metric: Metric, drawn: Sequence[np.ndarray]) -> Limits:
     """Return axis limits that fit the cells that belong together, within the metric's bounds.
 
-    Args:
-        metric: what the axis shows.
-        drawn: all that is drawn of each cell, its mean first.
-
-    Returns:
-        the limits; a far cell is outside if its mean would at least triple the span.
+    `drawn` is all that is drawn of each cell, its mean first. A far cell is outside if its mean would at least triple
+    the span.
     """
     means = np.array([values[0] for values in drawn])
     if not np.isfinite(means).any():

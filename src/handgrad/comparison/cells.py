@@ -16,7 +16,7 @@ UNSET = "unset"  # placeholder for a setting that a run lacks; null is a value
 TAKEN = {"run", "folder", "status", "reason", "seed", "outcome", "epochs", "seconds_per_epoch", "seconds", "gap"}
 TAKEN |= {"peak_memory_mb", "dataset", "commit", "label", "runs", "reference"}
 TAKEN |= {"number", "done", "seeds", "learned", "mixed", "completed", "diverged", "failed", "running"}
-SUFFIXES = (".low", ".high", ".median", ".least", ".most")
+ENDS = ("low", "high", "median", "least", "most")  # of a metric's columns in the table of cells: "test/loss.low"
 TOGETHER = 3  # most keys reported as jointly determining a setting; more could not be interpreted
 
 
@@ -42,8 +42,9 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
 def column_for(key: str) -> str:
     """Return a setting's column name, distinct from all columns of measurements."""
     key = escape_control(key)
-    name = next((key.removesuffix(end) for end in SUFFIXES if key.endswith(end)), key)
-    return f"config.{key}" if name in TAKEN or "/" in key else key
+    name, _, end = key.rpartition(".")
+    taken = (name if end in ENDS else key) in TAKEN
+    return f"config.{key}" if taken or "/" in key else key
 
 
 def columns_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = ALWAYS) -> dict[str, list[str]]:
@@ -76,16 +77,11 @@ def find_factors(
         a group that is listed there are left out.
     """
     keys = list(always)
-    decided_later = []
     for name, values in columns.items():
-        if name in always:
-            continue
-        if decided(values, [columns[key] for key in keys]):
-            decided_later.append(name)
-        else:
+        if name not in always and not decided(values, [columns[key] for key in keys]):
             keys.append(name)
     follows: dict[tuple[str, ...], list[str]] = {}
-    for name in decided_later:
+    for name in [name for name in columns if name not in keys]:
         by = deciding(name, keys, columns)
         if by and name.split(".")[0] not in follows.get(by, ()):
             follows.setdefault(by, []).append(name)
@@ -105,9 +101,4 @@ def deciding(name: str, keys: Sequence[str], columns: Mapping[str, Sequence[str]
 
 def decided(values: Sequence[str], by: Sequence[Sequence[str]]) -> bool:
     """Tell whether values are a function of other columns."""
-    if not by:
-        return len(set(values)) < 2
-    seen: dict[tuple[str, ...], str] = {}
-    return all(
-        seen.setdefault(others, value) == value for others, value in zip(zip(*by, strict=True), values, strict=True)
-    )
+    return len(set(zip(*by, values, strict=True))) <= max(len(set(zip(*by, strict=True))), 1)

@@ -1,7 +1,6 @@
-"""Contrasts of a sweep's cells: pairs of cells, values of a key, interactions of two keys, and effects within values.
+"""Contrasts of a factorial design: values of a key, interactions of two keys, and effects within values.
 
-Contrasts are those of a factorial design: two values of a key are compared by their means over the combinations of all
-other keys that both have.
+Two values of a key are compared by their means over the combinations of all other keys that both have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,10 @@ MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
 Cells = Mapping[tuple[str, ...], int]  # places of the cells by the values of the varying keys
 
 
-def pairs(labels: Sequence[str], places: Sequence[tuple[int, int]]) -> list[Contrast]:
-    """Return the contrasts of pairs of cells, given by their places."""
-    return [Contrast("cells", labels[a], labels[b], (a,), (b,)) for a, b in places]
-
-
 def main_effects(comparison: Comparison, cells: Cells, best_first: Mapping[str, Sequence[str]]) -> list[Contrast]:
     """Return the contrasts of the values of every key, averaged over all other keys.
 
-    Args:
-        comparison: the runs.
-        cells: places of the cells that have runs.
-        best_first: the values of every key; beyond MOST_VALUES only the first is compared with the others.
+    Beyond MOST_VALUES values of a key only the first, the best, is compared with the others.
     """
     pairs = [(key, *pair) for key, values in best_first.items() for pair in chosen_pairs(values, MOST_VALUES)]
     return [each for key, a, b in pairs if (each := effect(comparison, cells, key, a, b))]
@@ -36,13 +27,7 @@ def main_effects(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
 def effect(comparison: Comparison, cells: Cells, key: str, a: str, b: str, **given: str) -> Contrast | None:
     """Return the contrast of two values of a key, averaged over the cells that both have; None if they share none.
 
-    Args:
-        comparison: the runs.
-        cells: places of the cells that have runs.
-        key: the key.
-        a: its first value.
-        b: its second value.
-        given: `other` and `u`: another key and its value, to which the average is restricted.
+    `other` and `u`, if given, are another key and its value, to which the average is restricted.
     """
     fixed = {given["other"]: given["u"]} if given else {}
     both = shared(comparison, cells, {key: a} | fixed, {key: b} | fixed)
@@ -63,8 +48,7 @@ def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
             continue
         for (a, b), (u, v) in product(combinations(best_first[key], 2), combinations(best_first[other], 2)):
             fixed = [{key: one, other: two} for one, two in ((a, u), (b, u), (a, v), (b, v))]
-            four = shared(comparison, cells, *fixed)
-            if four:
+            if four := shared(comparison, cells, *fixed):
                 au, bu, av, bv = zip(*four, strict=True)
                 found.append(Contrast("interaction", a, b, au + bv, bu + av, len(four), key, other, u, v))
     return found

@@ -44,15 +44,7 @@ CONFUSED = (
 
 
 def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
-    """Draw every figure that the runs have data for, of at most the MOST best cells.
-
-    Args:
-        comparison: the runs.
-        cells: the table from `summarize_cells`.
-
-    Yields:
-        name, caption, figure.
-    """
+    """Draw every figure that the runs have data for, of at most the MOST best cells; yield name, caption, figure."""
     cells = cells[cells.completed > 0].reset_index(drop=True)
     if cells.empty:
         return
@@ -66,12 +58,13 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
             yield captioned(name, caption, measured(comparison, best, look, metric))
         if curves := curves_of(comparison, best):
             yield "curves", f"{CURVES} solid: train, dotted: {scored}.{only}", losses(curves, look)
-        if name != "gap" and has(comparison.completed, "gap") and has(cells, "gap"):
-            by_heart = find_metric("gap", scored, comparison.completed)
+        gap, accuracy, loss = (
+            usual(comparison, cells, name) for name in ("gap", f"{scored}/accuracy", f"{scored}/loss")
+        )
+        if name != "gap" and gap:
             caption = f"How much is learned by heart? Train minus {scored} accuracy.{only}"
-            yield captioned("gap", caption, measured(comparison, best, look, by_heart))
+            yield captioned("gap", caption, measured(comparison, best, look, gap))
         yield from confusions(comparison, cells)
-        accuracy, loss = (usual(comparison, cells, name) for name in ("accuracy", "loss"))
         gain = accuracy or metric
         if has(cells, gain.column) and has(cells, "seconds_per_epoch") and gain.column != "seconds_per_epoch":
             what = "accuracy" if accuracy else gain.name
@@ -98,9 +91,9 @@ def has(table: pd.DataFrame, column: str) -> bool:
 
 
 def usual(comparison: Comparison, cells: pd.DataFrame, name: str) -> Metric | None:
-    """Return the scored set's accuracy or loss if the cells have it."""
-    column = f"{comparison.scored}/{name}"
-    return find_metric(column, comparison.scored, comparison.completed) if has(cells, column) else None
+    """Return a metric if the cells have it."""
+    known = has(cells, name) and has(comparison.completed, name)
+    return find_metric(name, comparison.scored, comparison.completed) if known else None
 
 
 def drawn_of(comparison: Comparison, row: Row, metric: Metric) -> np.ndarray:
@@ -121,7 +114,7 @@ def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Me
     limits = fitted(metric, [np.append(*pair) for pair in zip(drawn, others, strict=True)])
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * max(len(rows), 2)), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric.name} ({metric.of_value.strip()})")
+    axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6), xlabel=metric.label)
     for y, (row, values) in enumerate(zip(rows, drawn, strict=True)):
         (mean, ends, runs), signs = np.split(values, [1, 3]), look(row)
         far = beyond(mean[0], limits, metric, "◂▸")
@@ -189,7 +182,7 @@ def losses(curves: Curves, look: Look) -> Figure:
 
 def confusions(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
     """Draw the confusion matrices of the best and the worst of several cells, if both have any."""
-    first, last = cells.iloc[0], cells.iloc[-1]
+    (_, first), (_, last) = cells.iloc[[0, -1]].iterrows()
     best, worst = (mean_confusion(comparison, row) for row in (first, last))
     if len(cells) > 1 and best is not None and worst is not None and best.shape == worst.shape:
         yield "confusion", CONFUSED, confusion(best, worst, first.label, last.label)
@@ -212,21 +205,18 @@ def confusion(best: np.ndarray, worst: np.ndarray, best_label: str, worst_label:
     figure = Figure(figsize=(WIDTH, 9), layout="constrained")
     errors = [matrix * (1 - np.eye(len(matrix))) for matrix in (best, worst)]
     most = max(1.0, *(matrix.max() for matrix in errors))
-    shown = [
-        (errors[0], in_lines(f"best: {best_label}", 40), "Blues", 0.0),
-        (errors[1], in_lines(f"worst: {worst_label}", 40), "Blues", 0.0),
-        (errors[1] - errors[0], "worst minus best", "PuOr_r", -most),
-    ]
+    titles = [in_lines(f"best: {best_label}", 40), in_lines(f"worst: {worst_label}", 40)]
+    shown = [(matrix, title, "Blues", 0.0) for matrix, title in zip(errors, titles, strict=True)]
+    shown.append((errors[1] - errors[0], "worst minus best", "PuOr_r", -most))
     panels = figure.subplot_mosaic("AABB;.CC.").values()
     for axes, (matrix, title, colours, low) in zip(panels, shown, strict=True):
         axes.imshow(matrix, cmap=colours, vmin=low, vmax=most)
         for row, column in np.argwhere(np.rint(matrix)):
             colour = "white" if abs(matrix[row, column]) > 0.6 * most else "black"
             axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
-        axes.set_xticks(range(len(matrix)))
-        axes.set_yticks(range(len(matrix)))
         axes.set_title(title, fontsize=10)
-        axes.set(xlabel="predicted class", ylabel="true class")
+        classes = range(len(matrix))
+        axes.set(xlabel="predicted class", ylabel="true class", xticks=classes, yticks=classes)
         axes.spines[:].set_visible(False)
     return figure
 
@@ -240,8 +230,7 @@ def time(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric
     across, up = (0.0, fitted(seconds, [np.append(x, 0) for x in xs])[1]), fitted(metric, ys)
     figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
     axes = figure.subplots()
-    unit = metric.of_value.strip()
-    axes.set(xlim=across, ylim=up, xlabel="training time (seconds per epoch)", ylabel=f"{metric.name} ({unit})")
+    axes.set(xlim=across, ylim=up, xlabel="training time (seconds per epoch)", ylabel=metric.label)
     for row, x, y in zip(rows, xs, ys, strict=True):
         place, signs = (np.clip(x[0], *across), np.clip(y[0], *up)), look(row)
         axes.plot([place[0]] * 2, y[1:], color=signs["color"], alpha=0.7)
@@ -283,7 +272,7 @@ def option(comparison: Comparison, groups: Groups, swept: str, look: Look, metri
     for axes, metric in zip(panels, metrics, strict=True):
         drawn = [[drawn_of(comparison, row, metric) for row in line] for line in lines]
         limits = fitted(metric, list(chain(*drawn)))
-        axes.set(ylim=limits, ylabel=f"{metric.name} ({metric.of_value.strip()})")
+        axes.set(ylim=limits, ylabel=metric.label)
         axes.grid(alpha=0.3)
         for line, values, signs in zip(lines, drawn, looks, strict=True):
             plot_line(axes, [number[row[swept]] for row in line], values, signs, limits)

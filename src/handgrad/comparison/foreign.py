@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -15,47 +14,28 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
-from handgrad.comparison.foreign_table import (
-    SEED,
-    STATUS,
-    drop_run_names,
-    is_numeric,
-    read_rows,
-    records_of,
-    typed,
-    whole,
-)
+from handgrad.comparison import foreign_table
+from handgrad.comparison.cells import TAKEN, column_for, decided
+from handgrad.comparison.own import FIELDS, Runs, fields_in, natural
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS
-from handgrad.text import canonical, flatten, join_names
+from handgrad.text import canonical, escape_control, flatten, join_names
 
 CONFIG = ".hydra/config.yaml"
 SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
 NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add
 
 
-@dataclass(frozen=True)
-class ForeignRuns:
-    """Runs of another project.
-
-    records: a mapping per run: name (unique text), folder (path or None), seed (int or text), settings (flattened
-        hyperparameters), metrics (floats), status ("completed", "failed" or "running"), seconds (float or None).
-    remarks: sentences on what was left out or assumed.
-    paired: whether equal seeds mean equal randomness; False if repeats were only numbered.
-    """
-
-    records: list[dict[str, Any]]
-    remarks: list[str]
-    paired: bool
-
-
 def read_table(
-    path: Path, seed: str | None = None, metric: str | None = None, keys: Sequence[str] | None = None
-) -> ForeignRuns:
-    """Read a CSV file with a row per run.
+    table: Path | pd.DataFrame,
+    seed: str | None = None,
+    metric: str | None = None,
+    keys: Sequence[str] | None = None,
+) -> Runs:
+    """Read a table with a row per run: a data frame or a CSV file.
 
     Args:
-        path: the file, separated by commas or, if its header has none, by semicolons, tabs or bars: an export of
+        table: a file is separated by commas or, if its header has none, by semicolons, tabs or bars: an export of
             Weights & Biases, MLflow's `search_runs`, scikit-learn's `cv_results_`, or a table of your own.
         seed: column of the seed; None: found by name, and without any, equal settings are repeats.
         metric: a column that is a metric in any case.
@@ -64,44 +44,34 @@ def read_table(
     Raises:
         UserError: the file cannot be read, has no metric, or has no such column.
     """
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
-        raise UserError(f"table={path} is no CSV file: save it as CSV, a row per run")
+    if isinstance(table, pd.DataFrame):
+        return complete(*foreign_table.records_of(table, "table", seed, metric, keys))
+    if table.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
+        raise UserError(f"table={table} is no CSV file: save it as CSV, a row per run")
     try:
-        rows = read_rows(path)
+        rows = foreign_table.read_rows(table)
     except UnicodeDecodeError:
-        raise UserError(f"table={path} is no text in UTF-8: save it as CSV in UTF-8") from None
-    except OSError as error:
-        raise UserError(f"table={path} cannot be read ({error.strerror}): give a CSV file, a row per run") from None
-    except ValueError as error:
-        raise UserError(f"table={path} cannot be read ({one_line(error)}): give a CSV file, a row per run") from None
-    return complete(*records_of(rows, f"table={path}", seed, metric, keys))
+        raise UserError(f"table={table} is no text in UTF-8: save it as CSV in UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise UserError(f"table={table} cannot be read ({reason}): give a CSV file, a row per run") from None
+    return complete(*foreign_table.records_of(rows, f"table={table}", seed, metric, keys))
 
 
-def table_of_runs(
-    frame: pd.DataFrame, seed: str | None = None, metric: str | None = None, keys: Sequence[str] | None = None
-) -> ForeignRuns:
-    """Read a data frame with a row per run, as `read_table` reads a file."""
-    return complete(*records_of(frame, "table", seed, metric, keys))
-
-
-def read_folders(folders: Sequence[Path], seed: str | None = None) -> ForeignRuns:
+def read_folders(folders: Sequence[Path], seed: str | None = None) -> Runs:
     """Read another Hydra project's runs in or below the folders; runs with a record of this project are skipped.
 
     Settings are those of `.hydra/config.yaml`, interpolations unresolved. Metrics are the last values in the newest
     `metrics.csv` (Lightning's CSVLogger), or else in a JSON file of numbers, or else in TensorBoard's event files.
-
-    Args:
-        folders: folders with runs in or below them.
-        seed: setting that is the seed; None: found by name, and without any, equal settings are repeats.
+    The seed is the setting of that name; if None, it is found by name, and without any, equal settings are repeats.
 
     Raises:
         UserError: the runs have no such setting.
     """
     runs = {file.parents[1] for folder in folders for file in folder.rglob(CONFIG)}
-    names = Counter(folder.name for folder in runs)
     records, remarks = [], []
     for folder in sorted(runs, key=natural):
-        if has_own_record(folder):
+        if (fields_in(folder) or set()) >= FIELDS:
             continue
         try:
             settings = settings_in(folder)
@@ -111,42 +81,41 @@ def read_folders(folders: Sequence[Path], seed: str | None = None) -> ForeignRun
         files = [file for file in folder.rglob("*") if next(each for each in file.parents if each in runs) == folder]
         metrics, damaged = metrics_in(folder, files)
         remarks += damaged
-        name = folder.name if names[folder.name] == 1 else f"{folder.parent.name}/{folder.name}"
-        records.append({"name": name, "folder": folder, "settings": settings, "metrics": metrics})
-    return complete(records, [*remarks, *drop_run_names(records)], seed)
+        records.append({"folder": folder, "settings": settings, "metrics": metrics})
+    return complete(records, [*remarks, *foreign_table.drop_run_names(records)], seed)
 
 
-def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None) -> ForeignRuns:
-    """Complete the records by seeds, statuses and unique names, without metrics that are not finite."""
+def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None) -> Runs:
+    """Complete the records to this project's form: seed, status, unique folder, finite metrics, names of columns."""
     paired, said = take_seeds(records, seed)
     lost: Counter[str] = Counter()
     taken: set[str] = set()
     for row, record in enumerate(records):
-        metrics = {name: float(value) for name, value in record["metrics"].items()}
-        record["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        lost.update(metrics.keys() - record["metrics"].keys())
-        ended = "completed" if record["metrics"] else "failed"
-        record["status"] = STATUS.get(str(record.get("status")).lower(), ended)
+        values = {escape_control(name): float(value) for name, value in record["metrics"].items()}
+        metrics = {name: value for name, value in values.items() if math.isfinite(value)}
+        lost.update(values.keys() - metrics.keys())
+        metrics = {f"metric.{name}" if name in TAKEN else name: value for name, value in metrics.items()}
+        settings = {column_for(name): value for name, value in record["settings"].items()}
+        record["settings"] = {f"config.{key}" if key in metrics else key: value for key, value in settings.items()}
+        status = foreign_table.STATUS.get(str(record.get("status")).lower(), "completed" if metrics else "failed")
+        record |= {"metrics": metrics, "status": status, "choices": {}}
         record["seconds"] = seconds_in(record.get("seconds"))
-        name = f"run {row + 1}" if record.get("name") is None else str(record["name"])
-        names = chain([name], (f"{name} ({number})" for number in count(2)))
-        record["name"] = next(name for name in names if name not in taken)
-        taken.add(record["name"])
+        name = record.pop("name", None)
+        if record["folder"] is None:
+            name = f"run {row + 1}" if name is None else str(name)
+            names = chain([name], (f"{name} ({number})" for number in count(2)))
+            record["folder"] = Path(next(name for name in names if name not in taken))
+            taken.add(str(record["folder"]))
     if lost:
         said.append(f"Left out: {lost.total()} values that are NaN or infinite, of {join_names(sorted(lost))}.")
-    return ForeignRuns(records, [*remarks, *said], paired)
+    return Runs(records, [*remarks, *said], own=False, paired=paired)
 
 
 def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bool, list[str]]:
     """Move the seed from the settings to the record; without any, number the runs of equal settings.
 
-    Of several seeds, one that varies and is least nested counts; those that follow from it are dropped.
-
-    Returns:
-        whether equal seeds mean equal randomness; remarks.
-
-    Raises:
-        UserError: no run has the seed asked for.
+    Of several seeds, one that varies and is least nested counts; those that follow from it are dropped. Return whether
+    equal seeds mean equal randomness, and remarks.
     """
     if not records:
         return False, []
@@ -154,7 +123,7 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
     names = dict.fromkeys(name for row in rows for name in row)
     if asked is not None and asked not in names:
         raise UserError(f"seed={asked} is no setting of these runs: choose from {join_names([*names], 20)}")
-    found = [name for name in names if name == asked or SEED.fullmatch(name)]
+    found = [name for name in names if name == asked or foreign_table.SEED.fullmatch(name)]
     seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
     known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]
     if not known:
@@ -165,8 +134,7 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
         return False, ["There is no seed: runs with equal settings are numbered as repeats, and form no pairs."]
     depths = {name: (name != asked, len(set(seeds[name])) == 1, len(re.split(r"[./]|__", name))) for name in known}
     seed = min(known, key=depths.__getitem__)
-    several = len(set(seeds[seed]))
-    follows = {name for name in known if len(set(zip(seeds[name], seeds[seed], strict=True))) == several}
+    follows = {name for name in known if decided(seeds[name], [seeds[seed]])}
     missing = 0
     for record, row in zip(records, rows, strict=True):
         value = row.get(seed)
@@ -185,17 +153,13 @@ def seconds_in(value: Any) -> float | None:
 
 
 def settings_in(folder: Path) -> dict[str, Any]:
-    """Read the flattened configuration of a run.
-
-    Raises:
-        OSError, ValueError, TypeError, RecursionError, yaml.YAMLError: it is damaged.
-    """
+    """Read the flattened configuration of a run."""
     config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ValueError("it is no mapping")
     config.pop("hydra", None)
     plain = json.loads(json.dumps(config, default=str))  # dates, and keys that are numbers, as texts
-    return {name: whole(value) for name, value in flatten(plain).items()}
+    return {name: foreign_table.whole(value) for name, value in flatten(plain).items()}
 
 
 def metrics_in(folder: Path, files: Sequence[Path]) -> tuple[dict[str, float], list[str]]:
@@ -228,28 +192,16 @@ def newest(paths: Iterable[Path]) -> list[Path]:
 
 
 def last_row(path: Path) -> dict[str, float]:
-    """Read the last value of every column of numbers; Lightning leaves a row's other columns empty.
-
-    Raises:
-        OSError, ValueError: the file is damaged.
-    """
+    """Read the last value of every column of numbers; Lightning leaves a row's other columns empty."""
     if not path.read_bytes().endswith(b"\n"):
         raise ValueError("its last line is cut short")
-    rows = read_rows(path)
-    columns = {str(name): typed(column) for name, column in rows.items()}
-    return {
-        name: [value for value in values if value is not None][-1]
-        for name, values in columns.items()
-        if is_numeric(values)
-    }
+    columns = {str(name): foreign_table.typed(column) for name, column in foreign_table.read_rows(path).items()}
+    given = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    return {name: values[-1] for name, values in given.items() if foreign_table.is_numeric(values)}
 
 
 def numbers_in(path: Path) -> dict[str, float]:
-    """Read the numbers of a JSON object; nested names are joined by slashes, and private ones ("_step") left out.
-
-    Raises:
-        OSError, ValueError, ArithmeticError, RecursionError: the file is damaged.
-    """
+    """Read the numbers of a JSON object; nested names are joined by slashes, and private ones ("_step") left out."""
 
     def walk(value: Any, name: str) -> Iterator[tuple[str, float]]:
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -270,20 +222,6 @@ def last_scalars(folder: Path) -> dict[str, float]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 1})  # of a tag, keeps the last value
     events.Reload()
     return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
-
-
-def has_own_record(folder: Path) -> bool:
-    """Tell whether a run has a record of this project."""
-    try:
-        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and record.keys() >= {"status", "choices", "config", "metrics"}
-
-
-def natural(path: Path) -> list[Any]:
-    """Return a sort key that puts folder 2 before folder 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from handgrad.comparison.table import called
 from handgrad.errors import UserError
 from handgrad.text import canonical, join_names
 
@@ -47,12 +48,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read a CSV file, every value as text.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is not a CSV file.
-    """
+    """Read a CSV file, every value as text."""
     text = path.read_text(encoding="utf-8-sig")
     separator = next((mark for mark in ",;\t|" if mark in text.partition("\n")[0]), ",")
     rows = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
@@ -66,9 +62,6 @@ def records_of(
 
     Returns:
         the records; remarks; the setting that is the seed, if one was asked for.
-
-    Raises:
-        UserError: there is no row, no metric, no such column, or there are several of one name.
     """
     columns, seed, remarks = columns_of(frame, table, seed)
     short = short_names(columns)
@@ -79,34 +72,30 @@ def records_of(
     if seed is not None:
         seed = full_name("seed", seed, short, table)
         roles[seed] = "seed"
-    if metric is not None and metric in (*short.values(), *columns) and metric not in (*numeric, *numeric.values()):
-        name = full_name("metric", metric, short, table)
-        text = next(value for value in columns[name] if not isinstance(value, int | float))
-        raise UserError(f"metric={metric} of {table} is no column of numbers: {text!r} is not a number like 0.31")
     if metric is not None:
+        if called(metric, short) and not called(metric, numeric):
+            text = next(value for value in columns[called(metric, short)[0]] if not isinstance(value, int | float))
+            raise UserError(f"metric={metric} of {table} is no column of numbers: {text!r} is not a number like 0.31")
         roles[full_name("metric", metric, numeric, f"numbers in {table}")] = "metric"
     metrics = [name for name in columns if roles[name] == "metric"]
     settings = [name for name in columns if roles[name] in ("setting", "seed")]
     if not metrics:
         hint = f"name one with metric=..., of {join_names([*numeric.values()], 20)}" if numeric else "it has no numbers"
         raise UserError(f"{table} has no column that looks like a metric: {hint}")
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     records = [
         {"folder": None}
-        | {fact: columns[name][row] for fact, name in facts.items()}
-        | {"settings": {short[name]: columns[name][row] for name in settings}}
-        | {"metrics": {short[name]: value for name in metrics if (value := columns[name][row]) is not None}}
-        for row in range(len(columns[metrics[0]]))
+        | {fact: row[name] for fact, name in facts.items()}
+        | {"settings": {short[name]: row[name] for name in settings}}
+        | {"metrics": {short[name]: row[name] for name in metrics if row[name] is not None}}
+        for row in rows
     ]
     remarks += remarks_on(roles, short, chosen) + (drop_run_names(records) if chosen is None else [])
     return records, remarks, None if seed is None else short[seed]
 
 
 def columns_of(frame: pd.DataFrame, table: str, seed: str | None) -> tuple[dict[str, list[Any]], str | None, list[str]]:
-    """Type the columns of a table, melted if it is scikit-learn's; also return its seed, and remarks.
-
-    Raises:
-        UserError: there is no row, or there are several columns of one name.
-    """
+    """Type the columns of a table, melted if it is scikit-learn's; also return its seed, and remarks."""
     if twice := [name for name, count in Counter(map(str, frame.columns)).items() if count > 1]:
         raise UserError(f"{table} has several columns named {join_names(twice)}: rename them, or keep one")
     if frame.empty:
@@ -119,11 +108,11 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
     """Say which columns are left out, and if roles were guessed, which are settings and which metrics."""
     said = []
     if chosen is None and not has_prefixes(roles) and not wandb_settings(roles):
-        named = [
+        settings, metrics = (
             join_names([short[name] for name in roles if roles[name] == role], 12) for role in ("setting", "metric")
-        ]
+        )
         said.append(
-            f"By name and repetition, settings are {named[0] or 'none'}; metrics are {named[1]}: "
+            f"By name and repetition, settings are {settings or 'none'}; metrics are {metrics}: "
             "group=[...] and metric=... decide otherwise."
         )
     if others := [name or "(no name)" for name, role in roles.items() if role == ""]:
@@ -132,10 +121,9 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
 
 
 def melt_splits(frame: pd.DataFrame, seed: str | None) -> tuple[pd.DataFrame, str | None, list[str]]:
-    """Turn scikit-learn's `cv_results_`, a column per split, into a row per candidate and split.
+    """Turn scikit-learn's `cv_results_`, a column per split, into a row per candidate and split, the seed.
 
-    Returns:
-        the table, unchanged if it is another; its seed, which is then the split; a remark on that.
+    Any other table stays unchanged.
     """
     parts = [found for name in frame if (found := SPLIT.fullmatch(str(name)))]
     if not parts:
@@ -193,22 +181,18 @@ def short_names(columns: Collection[str]) -> dict[str, str]:
 
 
 def full_name(option: str, name: str, short: Mapping[str, str], table: str) -> str:
-    """Return the column with that full or short name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if found := [column for column, other in short.items() if name in (column, other)]:
+    """Return the column with that full or short name."""
+    if found := called(name, short):
         return found[0]
     raise UserError(f"{option}={name} is no column of {table}: choose from {join_names([*short.values()], 20)}")
 
 
 def facts_in(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     """Find the columns of each run's name, status and seconds, as far as there are any."""
-    called = {name.lower(): name for name in columns}
-    names = [called[each] for each in NAMES if each in called and not repeats(columns[called[each]])]
-    statuses = [called[each] for each in ("status", "state") if each in called and is_status(columns[called[each]])]
-    timed = [called[each] for each in SECONDS if each in called]
+    known = {name.lower(): name for name in columns}
+    names = [known[each] for each in NAMES if each in known and not repeats(columns[known[each]])]
+    statuses = [known[each] for each in ("status", "state") if each in known and is_status(columns[known[each]])]
+    timed = [known[each] for each in SECONDS if each in known]
     return {fact: found[0] for fact, found in (("name", names), ("status", statuses), ("seconds", timed)) if found}
 
 

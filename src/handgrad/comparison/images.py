@@ -22,11 +22,6 @@ def on_same_images(
     Runs are of the same images if the true classes in `predictions.csv` are the same; where it is missing, if the
     settings that choose the images are. Runs that are not completed have no scores and always stay.
 
-    Args:
-        records: of the runs, with their `settings`.
-        tables: their other files.
-        scored: the set whose scores count, "test" or "val".
-
     Returns:
         which runs are in the group; a sentence about the others.
     """
@@ -46,8 +41,10 @@ def on_same_images(
     kept = [number for number, each in enumerate(images) if each in (most, None)]
     others = [record for record, each in zip(records, images, strict=True) if each not in (most, None)]
     inside = [records[number]["settings"] for number in kept]
-    apart = [name for name in names if not shared(name, inside, [record["settings"] for record in others])]
-    differ = {f"{name}={format_value(record['settings'].get(name))}" for record in others for name in apart}
+    texts = {name: {format_value(row.get(name)) for row in inside} for name in names}
+    outside = {(name, format_value(record["settings"].get(name))) for record in others for name in names}
+    alike = {name for name, text in outside if text in texts[name]}
+    differ = {f"{name}={text}" for name, text in outside if name not in alike}
     by = f" ({join_names(sorted(differ), 4)})" if differ else f", by their {PREDICTIONS}"
     runs = join_names([record["folder"].name for record in others], 8)
     return kept, [
@@ -56,19 +53,11 @@ def on_same_images(
     ]
 
 
-def shared(name: str, some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a setting has a value in both groups of runs."""
-    values = [{format_value(row.get(name)) for row in rows} for rows in (some, others)]
-    return bool(values[0] & values[1])
-
-
 def without_predictions(runs: Sequence[str], statuses: Sequence[str], tables: Sequence[RunTables]) -> list[str]:
     """Say which completed runs cannot be tested image by image."""
-    missing = [
-        run
-        for run, status, mine in zip(runs, statuses, tables, strict=True)
-        if status == "completed" and mine.truth is None
-    ]
-    if not missing or len(missing) == sum(status == "completed" for status in statuses):
+    rows = zip(runs, statuses, tables, strict=True)
+    completed = [(run, mine) for run, status, mine in rows if status == "completed"]
+    missing = [run for run, mine in completed if mine.truth is None]
+    if len(missing) in (0, len(completed)):
         return []
     return [f"Not tested image by image: {join_names(missing, 8)}, without a usable {PREDICTIONS}."]

@@ -1,21 +1,21 @@
 """Load runs into a table: a row per run, a column per factor and metric."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from handgrad.comparison.again import start_of
-from handgrad.comparison.cells import ALWAYS, TAKEN, column_for, columns_of, find_factors, texts_of
-from handgrad.comparison.foreign import ForeignRuns, read_folders, read_table, table_of_runs
+from handgrad.comparison.cells import ALWAYS, column_for, columns_of, find_factors, texts_of
+from handgrad.comparison.foreign import read_folders, read_table
 from handgrad.comparison.images import on_same_images, without_predictions
 from handgrad.comparison.metrics import Metric, find_metric, foreign_metric
 from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
-from handgrad.comparison.own import few, joined, mixed, tables_in, usable_records
+from handgrad.comparison.own import Runs, few, joined, mixed, read_own, tables_in
 from handgrad.comparison.reference import match_reference, read_reference
-from handgrad.comparison.table import CompareOptions, Comparison, gap, short_names
+from handgrad.comparison.table import CompareOptions, Comparison, called, gap, short_names
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, format_value, shortened
@@ -23,38 +23,16 @@ from handgrad.text import escape_control, format_value, shortened
 STATUSES = ("completed", "diverged", "failed", "running")
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Runs as they were read.
-
-    records: of each run: folder, status, reason, seed, settings, metrics, choices, times.
-    tables: of each run, its other files.
-    scored: the scored set, "test" or "val".
-    remarks: sentences about files and runs that were left out.
-    own: whether they are this project's.
-    paired: whether equal seeds share their random numbers.
-    """
-
-    records: list[dict[str, Any]]
-    tables: list[RunTables]
-    scored: str
-    remarks: list[str]
-    own: bool = True
-    paired: bool = True
-
-
 def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
     """Read every run in or below the folders, or in the table that was asked for.
 
-    Args:
-        folders: folders with runs in or below them, of this project or, if there is none, of another Hydra project.
-        asked: the options; the defaults if None.
+    Folders may hold runs of this project or, if there is none, of another Hydra project.
 
     Raises:
         UserError: there is no run, or the options do not fit the runs.
     """
     asked, folders = asked or CompareOptions(), list(folders)
-    runs = runs_in_folders(folders, asked) if asked.table is None else runs_in_table(asked.table, asked)
+    runs = runs_asked_for(folders, asked)
     settings, always = [record["settings"] for record in runs.records], ALWAYS if runs.own else ()
     columns = columns_of(settings, always)
     differing, follows = find_factors(columns, always)
@@ -89,16 +67,35 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     )
 
 
-def metric_of(runs: Runs, table: pd.DataFrame, asked: CompareOptions) -> Metric:
-    """Return the metric that was asked for.
+def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
+    """Read the runs of a table, or this project's in folders, or else another's; those for which `where` holds."""
+    if asked.table is not None:
+        runs = read_table(asked.table, asked.seed, asked.metric, asked.group)
+    elif not (runs := read_own(folders)).records:
+        said = few(runs.remarks)
+        runs = read_folders(folders, asked.seed)
+        if not any(record["metrics"] for record in runs.records):
+            raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *said]))
+    elif given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
+        raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
+    records, filtered = where_holds(runs.records, runs.scored, asked.where)
+    remarks = few([*runs.remarks, *filtered])
+    if not runs.own:
+        return Runs(records, remarks, runs.scored, own=False, paired=runs.paired)
+    tables, damaged = tables_in(records, runs.scored)
+    kept, others = on_same_images(records, tables, runs.scored)
+    said = [*remarks, *others, *few(damaged)]
+    return Runs([records[number] for number in kept], said, runs.scored, [tables[number] for number in kept])
 
-    Raises:
-        UserError: the runs have no such metric, or it is not said which of its values are better.
-    """
+
+def metric_of(runs: Runs, table: pd.DataFrame, asked: CompareOptions) -> Metric:
+    """Return the metric that was asked for; the scored set's are known even before a run is completed."""
     if runs.own:
-        return find_metric(asked.metric, runs.scored, measured_columns(table, runs.scored))
+        usual = ["train/accuracy", f"{runs.scored}/accuracy", f"{runs.scored}/loss"]
+        measured = [name for name in table if table[name].notna().any()]
+        return find_metric(asked.metric, runs.scored, list(dict.fromkeys([*usual, *measured])))
     measured = sorted({name for record in runs.records for name in record["metrics"]})
-    return foreign_metric(asked.metric, asked.better, table, measured).asked_for(asked.better, asked.unit)
+    return foreign_metric(asked.metric, asked.better, asked.unit, table, measured)
 
 
 def with_outcomes(
@@ -109,7 +106,7 @@ def with_outcomes(
     if not runs.own:
         table.insert(place, "outcome", table.status)
         said = [*counted_by_mean(table, differing), *pooled_over(table, keys, differing)]
-        return table, runs.tables, said + unfinished(table, 0.0)
+        return table, [RunTables()] * len(table), said + unfinished(table, 0.0)
     table, kept, repeated = without_repeats(table, differing)
     tables = [runs.tables[number] for number in kept]
     limits = learning_limits(table, tables, runs.scored)
@@ -130,70 +127,12 @@ def counted_by_mean(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     ]
 
 
-def runs_in_folders(folders: Sequence[Path], asked: CompareOptions) -> Runs:
-    """Read this project's runs, of those scored on different images the largest group; else another Hydra project's.
-
-    Raises:
-        UserError: there are none, or the options do not fit them.
-    """
-    records, scored, remarks = usable_records(folders)
-    if not records:
-        found = read_folders(folders, asked.seed)
-        if not any(record["metrics"] for record in found.records):
-            raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *few(remarks)]))
-        return foreign_runs(found, asked.where)
-    if given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
-        raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
-    records, filtered = where_holds(records, scored, asked.where)
-    tables, damaged = tables_in(records, scored)
-    kept, others = on_same_images(records, tables, scored)
-    said = [*few([*remarks, *filtered]), *others, *few(damaged)]
-    return Runs([records[number] for number in kept], [tables[number] for number in kept], scored, said)
-
-
-def runs_in_table(table: Path | pd.DataFrame, asked: CompareOptions) -> Runs:
-    """Read the runs of another project's table.
-
-    Raises:
-        UserError: the table cannot be read, or has no such column.
-    """
-    options = (asked.seed, asked.metric, asked.group)
-    found = table_of_runs(table, *options) if isinstance(table, pd.DataFrame) else read_table(table, *options)
-    return foreign_runs(found, asked.where)
-
-
-def foreign_runs(found: ForeignRuns, where: str | None) -> Runs:
-    """Return runs of another project in the form of this one's, of those for which a condition holds."""
-    records, filtered = where_holds([as_record(record) for record in found.records], "test", where)
-    return Runs(records, [RunTables()] * len(records), "test", [*few(found.remarks), *filtered], False, found.paired)
-
-
-def as_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run of another project in the form of this one's."""
-    metrics = {escape_control(name): value for name, value in record["metrics"].items()}
-    metrics = {f"metric.{name}" if name in TAKEN else name: value for name, value in metrics.items()}
-    settings = {column_for(name): value for name, value in record["settings"].items()}
-    settings = {f"config.{name}" if name in metrics else name: value for name, value in settings.items()}
-    folder = Path(record["name"]) if record["folder"] is None else record["folder"]
-    return {
-        "folder": folder,
-        "status": record["status"],
-        "reason": None,
-        "seed": record["seed"],
-        "choices": {},
-        "settings": settings,
-        "metrics": metrics,
-        "seconds": record["seconds"],
-    }
-
-
 def in_parallel(folder: Path) -> bool:
     """Tell whether the runs of a sweep trained side by side."""
-    try:
-        start = start_of(folder, alone=True)
-    except UserError:
-        return False
-    return start is not None and str(start.runtime.choices.get("hydra/launcher", "basic")) != "basic"
+    with suppress(UserError):
+        start = start_of(folder)
+        return start is not None and start.launcher != "basic"
+    return False
 
 
 def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -203,21 +142,12 @@ def table_of(records: Sequence[Mapping[str, Any]], texts: Mapping[str, Sequence[
     return pd.concat([table.iloc[:, :first], pd.DataFrame(texts), table.iloc[:, first:]], axis=1)
 
 
-def measured_columns(table: pd.DataFrame, scored: str) -> list[str]:
-    """Return the columns with a value for some run; always those of the scored set, even before a run is completed."""
-    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss"]
-    return list(dict.fromkeys([*usual, *(name for name in table if table[name].notna().any())]))
-
-
 def where_holds(
     records: list[dict[str, Any]], scored: str, condition: str | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the records that satisfy a condition, if there is one, and a remark on their number.
 
     Source: pandas.DataFrame.eval; columns are those of table.csv, and settings that are equal in all runs.
-
-    Raises:
-        UserError: the condition cannot be evaluated, or no run satisfies it.
     """
     if condition is None:
         return records, []
@@ -240,18 +170,9 @@ def where_holds(
     return kept, [f"where={condition} chose {len(kept)} of {len(records)} runs."]
 
 
-def keys_called(name: str, keys: Sequence[str]) -> list[str]:
-    """Return the keys with that full or short name."""
-    return [key for key, short in short_names(keys).items() if name in (key, short)]
-
-
 def full_name(name: str, keys: Sequence[str]) -> str:
-    """Return the key with that full or short name.
-
-    Raises:
-        UserError: there is no such key.
-    """
-    found = keys_called(name, keys)
+    """Return the key with that full or short name."""
+    found = called(name, short_names(keys))
     if not found:
         raise UserError(f"invalid value group={name}: what differs here is {joined(keys, most=30)}")
     return found[0]
@@ -267,6 +188,7 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's row of the table, without its settings."""
     metrics = {escape_control(name): value for name, value in record["metrics"].items()}
     reason, commit = record.get("reason"), record.get("commit")
+    versions = record.get("versions", {}).items()
     return {
         "run": escape_control(record["folder"].name),
         "folder": escape_control(str(record["folder"])),
@@ -277,10 +199,7 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
         **{key: record.get(key) for key in ("epochs", "seconds_per_epoch", "seconds", "peak_memory_mb")},
         "dataset": format_value(record["choices"].get("data")),
         "commit": None if commit is None else escape_control(commit),
-        **{
-            f"version/{escape_control(name)}": escape_control(version)
-            for name, version in record.get("versions", {}).items()
-        },
+        **{f"version/{escape_control(name)}": escape_control(version) for name, version in versions},
     }
 
 

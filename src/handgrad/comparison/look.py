@@ -54,13 +54,11 @@ class Look:
 
     def numbers(self, row: Row) -> list[int]:
         """Return the numbers of a cell's colour, marker and filling."""
-        numbers, sizes = [], []
-        for keys in self.keys.values():
-            number, size = 0, 1
+        numbers, sizes = [0, 0, 0], [1, 1, 1]
+        for place, keys in enumerate(self.keys.values()):
             for key in keys:
-                number, size = number + size * self.places[key][row[key]], size * self.sizes[key]
-            numbers.append(number)
-            sizes.append(size)
+                numbers[place] += sizes[place] * self.places[key][row[key]]
+                sizes[place] *= self.sizes[key]
         colour, marker, filling = numbers
         rounds = colour // len(COLOURS) + filling // len(FILLINGS) * math.ceil(sizes[0] / len(COLOURS))
         marker += rounds * sizes[1]

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import floor, log10
-from typing import Any
 
 import pandas as pd
 
@@ -33,7 +32,7 @@ class Metric:
     higher_is_better: direction of improvement.
     margin: default equivalence margin, in the unit; None if there is none.
     of_learning: whether it measures learning, so that runs that did not learn enter no test of means.
-    limits: lowest and highest possible value, on the scale of the table; None: by the column's name.
+    bounds: lowest and highest possible value, on the scale of the table.
     """
 
     column: str
@@ -45,7 +44,7 @@ class Metric:
     higher_is_better: bool = False
     margin: float | None = None
     of_learning: bool = True
-    limits: tuple[float, float] | None = None
+    bounds: tuple[float, float] = (0.0, float("inf"))
 
     @property
     def sign(self) -> int:
@@ -58,55 +57,41 @@ class Metric:
         return "highest" if self.higher_is_better else "lowest"
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Lowest and highest possible value, on the scale of the table."""
-        if self.limits is not None:
-            return self.limits
-        if self.column == "gap":
-            return -1.0, 1.0
-        return 0.0, 1.0 if self.column.endswith("/accuracy") else float("inf")
+    def label(self) -> str:
+        """Name and unit, for an axis or a column."""
+        return f"{self.name} ({self.of_value.strip()})"
 
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
         number = float(self.scale * value)  # NumPy's own numbers round otherwise
         return f"{number:.4g}" if self.digits is None else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
 
+    def value(self, value: float) -> str:
+        """Format a value with its unit."""
+        return f"{self.number(value)}{self.of_value}"
+
     def difference(self, value: float) -> str:
         """Format a difference with its unit."""
         return f"{self.number(value)} {self.unit}".rstrip()
 
-    def asked_for(self, better: str | None, unit: str | None) -> "Metric":
-        """Return the metric with a direction and a unit that were asked for."""
-        changes: dict[str, Any] = {} if better is None else {"higher_is_better": better == "higher"}
-        changes |= {} if unit is None else {"unit": unit, "of_value": f" {unit}"}
-        return replace(self, **changes)
-
 
 def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric:
-    """Return the metric of that name.
-
-    Args:
-        name: a column of the table of runs; "accuracy" and "loss" are the scored set's; None means accuracy.
-        scored: the scored set, "test" or "val".
-        columns: the columns of the table.
-
-    Raises:
-        UserError: the runs have no such metric.
-    """
-    gap = Metric("gap", f"gap (train minus {scored} accuracy)", "points", " points", 100)
-    others = [
+    """Return the metric of that name: "accuracy" and "loss" are the scored set's; None means accuracy."""
+    gap_name = f"gap (train minus {scored} accuracy)"
+    usual = [
+        Metric("gap", gap_name, "points", " points", 100, bounds=(-1.0, 1.0)),
         Metric("seconds_per_epoch", "training time per epoch", "s", " s", of_learning=False),
         Metric("seconds", "time", "s", " s", digits=1, of_learning=False),
         Metric("peak_memory_mb", "peak memory", "MB", " MB", digits=0, of_learning=False),
     ]
-    known = {"gap": gap} | {other.column: other for other in others}
+    known = {metric.column: metric for metric in usual if metric.column in {"gap", *columns}}
     for column in columns:
         part, _, kind = column.partition("/")
         if best_is(column) == "max":
-            known[column] = Metric(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
+            accuracy = Metric(column, f"{part} accuracy", "points", " %", 100, higher_is_better=True, margin=0.2)
+            known[column] = replace(accuracy, bounds=(0.0, 1.0))
         elif kind == "loss":
             known[column] = Metric(column, f"{part} loss", "nats", " nats", digits=4)
-    known = {column: one for column, one in known.items() if column in {"gap", *columns}}
     for short in ("accuracy", "loss"):
         if f"{scored}/{short}" in known:
             known[short] = known[f"{scored}/{short}"]
@@ -115,14 +100,10 @@ def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric
     return known[wanted]
 
 
-def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, metrics: Sequence[str]) -> Metric:
-    """Return a metric of another project's runs, its direction and bounds by its name and its values.
-
-    Args:
-        name: the metric; None: the only one.
-        better: the direction that was asked for, if any.
-        runs: the table of runs.
-        metrics: the names of the columns that are metrics.
+def foreign_metric(
+    name: str | None, better: str | None, unit: str | None, runs: pd.DataFrame, metrics: Sequence[str]
+) -> Metric:
+    """Return a metric of another project's runs; unless asked for, its direction is told by its name.
 
     Raises:
         UserError: there is no such metric, or several to choose from, or its name does not tell which is better.
@@ -144,19 +125,18 @@ def foreign_metric(name: str | None, better: str | None, runs: pd.DataFrame, met
     return Metric(
         column=column,
         name=column,
-        unit="",
-        of_value="",
+        unit=unit or "",
+        of_value=f" {unit}" if unit else "",
         digits=max(digits, 0) if digits < 8 and (typical < 1e6 or digits > 0) else None,
-        higher_is_better=bool(higher),
+        higher_is_better=better == "higher" if better else bool(higher),
         of_learning=False,
-        limits=(lowest, 1.0 if share else float("inf")),
+        bounds=(lowest, 1.0 if share else float("inf")),
     )
 
 
 def higher_is_better(name: str) -> bool | None:
     """Tell by its name whether higher values of a metric are better; None if it does not say."""
-    words = set(re.findall(r"[A-Z]?[a-z]+\d?|[A-Z]+\d?", name))
-    words = {word.lower() for word in words}
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d?|[A-Z]+\d?", name)}
     lower, higher = bool(words & LOWER), bool(words & HIGHER)
     if "neg" in words:  # scikit-learn turns losses into scores
         return True if lower else None

@@ -47,14 +47,11 @@ def outcome(row: Mapping[str, Any], tables: RunTables, scored: str, limits: tupl
 def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
     """Say which runs are excluded from every mean, and which completed without learning."""
     said = []
-    for status, what in (
-        ("running", "still running"),
-        ("failed", "failed or interrupted"),
-        ("diverged", "diverged"),
-    ):
+    words = {"running": "Still running", "failed": "Failed or interrupted", "diverged": "Diverged"}
+    for status, what in words.items():
         runs = table[table.status == status]
         if len(runs):
-            said.append(f"{what.capitalize()}, and in no mean: {len(runs)} of {len(table)} runs, {joined(runs.run)}.")
+            said.append(f"{what}, and in no mean: {len(runs)} of {len(table)} runs, {joined(runs.run)}.")
     for what in NOT_LEARNED:
         runs = table[table.outcome == what]
         if len(runs):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,34 @@ from handgrad.runs.tables import RunTables, read_run_tables
 from handgrad.text import format_value, join_names
 
 MOST_REMARKS = 30  # most remarks on single files; nobody reads more
+FIELDS = {"status", "choices", "config"}  # of this project's records
 
 
-def usable_records(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], str, list[str]]:
-    """Read the records that have scores; also the scored set, and remarks."""
+@dataclass(frozen=True)
+class Runs:
+    """Runs as they were read.
+
+    records: of each run: folder, status, reason, seed, settings, metrics, choices, times.
+    remarks: sentences about files and runs that were left out, or on what was assumed.
+    scored: the scored set, "test" or "val".
+    tables: of each run of this project, its other files.
+    own: whether they are this project's.
+    paired: whether equal seeds mean equal random numbers; False if repeats were only numbered.
+    """
+
+    records: list[dict[str, Any]]
+    remarks: list[str]
+    scored: str = "test"
+    tables: list[RunTables] = field(default_factory=list)
+    own: bool = True
+    paired: bool = True
+
+
+def read_own(folders: Sequence[Path]) -> Runs:
+    """Read this project's runs that have scores."""
     records, remarks = records_in(folders)
     scored = scored_set(records)
-    records = [record for record in records if has_scores(record, scored, remarks)]
-    return records, scored, remarks
+    return Runs([record for record in records if has_scores(record, scored, remarks)], remarks, scored)
 
 
 def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -41,7 +63,9 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
                 remarks += without_impossible(record)
                 records.append(record)
         except UserError as error:
-            others += (foreign := is_foreign(folder))
+            fields = fields_in(folder)
+            foreign = fields is not None and not fields & FIELDS
+            others += foreign
             remarks += [] if foreign else [f"Left out: {error}."]
         except RecursionError:
             remarks.append(f"Left out: {folder / METRICS} is damaged (nested too deeply).")
@@ -49,17 +73,17 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
         remarks.append(f"Left out: {others} runs of another project, by their {METRICS}.")
     begun = {file.parents[1] for folder in folders for file in folder.rglob(".hydra/config.yaml")}
     if never := sorted(begun - set(found), key=natural):
-        remarks.append(f"Left out: {joined([path.name for path in never])} never got as far as a {METRICS}.")
+        remarks.append(f"Left out: {joined(path.name for path in never)} never got as far as a {METRICS}.")
     return records, remarks
 
 
-def is_foreign(folder: Path) -> bool:
-    """Tell whether `metrics.json` is another project's: a JSON object without this project's fields."""
+def fields_in(folder: Path) -> set[str] | None:
+    """Return the fields of a run's `metrics.json`; None if it is no JSON object."""
     try:
         record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and not record.keys() & {"status", "choices", "config"}
+        return None
+    return set(record) if isinstance(record, dict) else None
 
 
 def without_impossible(record: dict[str, Any]) -> list[str]:
@@ -95,22 +119,20 @@ def has_scores(record: Mapping[str, Any], scored: str, remarks: list[str]) -> bo
     return not left_out
 
 
-def natural(path: Path) -> tuple[str, int, str]:
+def natural(path: Path) -> list[Any]:
     """Return a sort key that puts 2_name before 10_name."""
-    number = path.name.split("_")[0]
-    return str(path.parent), int(number) if number.isdecimal() and len(number) < 19 else 0, path.name
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def tables_in(records: Sequence[Mapping[str, Any]], scored: str) -> tuple[list[RunTables], list[str]]:
     """Read the other files of every completed run; return remarks on damaged ones as well."""
-    tables, remarks = [], []
-    for record in records:
-        found, said = RunTables(), list[str]()
-        if record["status"] == "completed":
-            found, said = read_run_tables(record["folder"], scored, record.get("epochs"), record.get("classes", 10))
-        tables.append(found)
-        remarks += said
-    return tables, remarks
+    read = [
+        read_run_tables(record["folder"], scored, record.get("epochs"), record.get("classes", 10))
+        if record["status"] == "completed"
+        else (RunTables(), [])
+        for record in records
+    ]
+    return [tables for tables, _ in read], [remark for _, said in read for remark in said]
 
 
 def mixed(records: Sequence[Mapping[str, Any]]) -> list[str]:

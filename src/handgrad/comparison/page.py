@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from handgrad.comparison.load import STATUSES
 from handgrad.comparison.metrics import Metric, find_metric
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
-from handgrad.comparison.sentences import margin, p_value, with_interval
+from handgrad.comparison.sentences import p_value, with_interval, within
 from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
 from handgrad.runs.folder import replacing
@@ -42,10 +43,11 @@ class Report:
     """Contents of a comparison report.
 
     sources: the compared folders or files.
-    tests: the table from `statistics.compare`.
+    cells, tests: the tables from `statistics.summarize_cells` and `statistics.compare`.
     plans: how to settle what is undecided: sentences, each with commands in lines of their own; empty if nothing is.
     about: facts about the comparison, by name: date, command, versions, data, machine, seeds.
     progress: a sentence on the progress of a running sweep; otherwise empty.
+    figures: name, caption and figure of each.
     """
 
     sources: Sequence[Path]
@@ -77,41 +79,42 @@ class Report:
         return self.comparison.varying or self.comparison.keys
 
     @property
-    def columns(self) -> list[tuple[str, Metric]]:
+    def metrics(self) -> list[tuple[str, Metric]]:
         """Headings and metrics of the table of cells: the metric asked for, then the usual ones."""
         scored, known = self.comparison.scored, self.comparison.completed.columns
-        usual = {
-            f"{scored}/accuracy": f"{scored} %",
-            "train/accuracy": "train %",
-            f"{scored}/loss": f"{scored} loss",
-            "seconds_per_epoch": "s/epoch",
-        }
+        usual = {f"{scored}/accuracy": f"{scored} %", "train/accuracy": "train %", f"{scored}/loss": f"{scored} loss"}
+        usual["seconds_per_epoch"] = "s/epoch"
         asked = self.comparison.metric
-        first = [(usual.get(asked.column, f"{asked.name} ({asked.unit})" if asked.unit else asked.name), asked)]
-        others = [
-            name for name in usual if name != asked.column and name in self.cells and self.cells[name].notna().any()
-        ]
-        return first + [(usual[name], find_metric(name, scored, known)) for name in others]
+        first = usual.pop(asked.column, f"{asked.name} ({asked.unit})" if asked.unit else asked.name)
+        others = [name for name in usual if name in self.cells and self.cells[name].notna().any()]
+        return [(first, asked), *((usual[name], find_metric(name, scored, known)) for name in others)]
+
+    @cached_property
+    def columns(self) -> list[tuple[str, list[str]]]:
+        """The table of cells: of each column, its heading and its texts."""
+        (first, asked), *others = self.metrics
+        rows = self.cells.to_dict("records")
+        columns = [(self.comparison.names[key], [row[key] for row in rows]) for key in self.keys]
+        columns.append(("runs", [str(row["completed"] - row["without value"]) for row in rows]))
+        columns.append((first, [with_interval(row, asked) for row in rows]))
+        columns.append(("range", [span(row, asked) for row in rows]))
+        columns += [(heading, [number(row, metric.column, metric) for row in rows]) for heading, metric in others]
+        if any(remarks := [self.remark(row) for row in rows]):
+            columns.append(("remarks", remarks))
+        if self.cells.reference.notna().any():
+            heading = f"{self.comparison.reference_name} {asked.label}"
+            columns.append((heading, [number(row, "reference", asked) for row in rows]))
+        return columns
 
     @property
     def headings(self) -> list[str]:
         """Headings of the table of cells."""
-        first, *others = [heading for heading, _ in self.columns]
-        keys = (self.comparison.names[key] for key in self.keys)
-        return [
-            *keys,
-            "runs",
-            first,
-            "range",
-            *others,
-            *(["remarks"] if self.remarked else []),
-            *self.reference_heading,
-        ]
+        return [heading for heading, _ in self.columns]
 
     @property
-    def remarked(self) -> bool:
-        """Whether some cell has a remark."""
-        return any(self.remark(row) for row in self.cells.to_dict("records"))
+    def lines(self) -> list[list[str]]:
+        """Rows of the table of cells."""
+        return [list(texts) for texts in zip(*(texts for _, texts in self.columns), strict=True)]
 
     def remark(self, row: dict[Any, Any]) -> str:
         """Say how many of a cell's runs have no score or did not learn."""
@@ -124,29 +127,6 @@ class Report:
         return LEGEND.format(", or where some runs did not learn" if own else "", " Loss in nats." if own else "")
 
     @property
-    def reference_heading(self) -> list[str]:
-        """Heading of the reference column, if a cell has a value."""
-        name, metric = self.comparison.reference_name, self.comparison.metric
-        return [f"{name} {metric.name} ({metric.of_value.strip()})"] if self.cells.reference.notna().any() else []
-
-    def lines(self, most: int | None = None) -> list[list[str]]:
-        """Return the table of cells as text: the best `most` cells, or all."""
-        asked, remarked = self.comparison.metric, self.remarked
-        others = [metric for _, metric in self.columns[1:]]
-        return [
-            [
-                *(row[key] for key in self.keys),
-                str(row["completed"] - row["without value"]),
-                with_interval(row, asked),
-                span(row, asked),
-                *("" if pd.isna(row[metric.column]) else metric.number(row[metric.column]) for metric in others),
-                *([self.remark(row)] if remarked else []),
-                *("" if pd.isna(row["reference"]) else asked.number(row["reference"]) for _ in self.reference_heading),
-            ]
-            for row in self.cells.head(len(self.cells) if most is None else most).to_dict("records")
-        ]
-
-    @property
     def pairs(self) -> list[list[str]]:
         """Table of comparisons of cells, as text."""
         return [self.line(row, row.a, row.b) for row in self.tests.itertuples() if row.kind in ("cells", "shares")]
@@ -154,33 +134,21 @@ class Report:
     @property
     def effects(self) -> list[list[str]]:
         """Table of comparisons of the values of keys, as text: averaged over all else, or within a value."""
-        named, within = self.comparison.named, self.tests[self.tests.kind == "within"]
-        lines = [
-            self.line(row, *(named(row.key, value) for value in (row.a, row.b)))
-            for row in averages(self.tests).itertuples()
-        ]
-        for row in within.itertuples():
-            a, b = (named(row.key, value) for value in (row.a, row.b))
-            lines.append(self.line(row, f"{a} with {named(row.other, row.u)}", b))
+        named, lines = self.comparison.named, []
+        for row in pd.concat([averages(self.tests), self.tests[self.tests.kind == "within"]]).itertuples():
+            given = f" with {named(row.other, row.u)}" if row.kind == "within" else ""
+            lines.append(self.line(row, named(row.key, row.a) + given, named(row.key, row.b)))
         return lines
 
     def line(self, row: Any, a: str, b: str) -> list[str]:
         """Return a comparison as texts: who, against whom, difference, interval, corrected p, verdict."""
         number = self.comparison.metric.number
-        return [
-            a,
-            b,
-            f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference),
-            "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}",
-            "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= "),
-            self.verdicts[row.verdict] if pd.notna(row.p) or row.verdict == "identical" else "",
-        ]
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """Display text of each verdict."""
-        same = "equal" if self.comparison.margin is None else f"equal within {margin(self.comparison)}"
-        return {"differ": "differ", "equal": same, "identical": "equal, seed by seed", "undecided": "undecided"}
+        by = f"{row.difference:.0%} more learned" if row.test == "Fisher" else number(row.difference)
+        ends = "" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}"
+        p = "" if pd.isna(row.p_corrected) else p_value(row).removeprefix("= ")
+        words = {"equal": f"equal{within(self.comparison)}", "identical": "equal, seed by seed"}
+        verdict = words.get(row.verdict, row.verdict) if pd.notna(row.p) or row.verdict == "identical" else ""
+        return [a, b, by, ends, p, verdict]
 
     @property
     def heading_of_pairs(self) -> str:
@@ -189,6 +157,11 @@ class Report:
             return f"Every other cell against {self.comparison.asked.baseline}"
         many = (self.cells.completed + self.cells.diverged > 0).sum()
         return "Every pair of cells" if many <= MOST_CELLS else "The best cell against every other"
+
+
+def number(row: dict[Any, Any], column: str, metric: Metric) -> str:
+    """Format a cell's value; empty if it has none."""
+    return "" if pd.isna(row[column]) else metric.number(row[column])
 
 
 def span(row: dict[Any, Any], metric: Metric) -> str:
@@ -214,9 +187,7 @@ def write(report: Report, folder: Path, every: int | None = None) -> None:
         for kind in ("png", "svg"):
             with replacing(folder / f"{name}.{kind}") as path:
                 draw(figure, path, kind)
-            figure.set_layout_engine(
-                "none"
-            )  # the second file keeps the layout of the first, which took half of the time
+            figure.set_layout_engine("none")  # the second file keeps the first one's layout, which takes half the time
         data = f"data:image/svg+xml;base64,{encoded(folder / f'{name}.svg')}"
         pictures.append({"name": name, "caption": caption, "data": data})
     environment = Environment(
@@ -274,7 +245,7 @@ def in_latex(report: Report) -> str:
     """
     headings = report.headings
     columns = [name if headings.count(name) == 1 else f"{name} {place}" for place, name in enumerate(headings, start=1)]
-    style = pd.DataFrame(report.lines(), columns=columns).map(escape_control).style.hide(axis="index")
+    style = pd.DataFrame(report.lines, columns=columns).map(escape_control).style.hide(axis="index")
     return str(style.format(escape="latex").format_index(escape="latex", axis=1).to_latex(hrules=True))
 
 

@@ -23,13 +23,9 @@ MOST_PLANS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Further seeds that would probably settle a comparison.
+    """Further runs that give `seeds` seeds to each of some `cells`, which would probably settle `what`.
 
-    what: what would be settled, "A against B".
-    cells: the cells that need further seeds, as rows of the cells' table.
-    seeds: total number of seeds of each.
-    runs: number of further runs.
-    seconds: their estimated duration; None if unknown.
+    `seconds` is their estimated duration, None if unknown.
     """
 
     what: str
@@ -79,9 +75,8 @@ def plans(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> l
     best = cells.label[0]
     rivals = tests[(tests.kind == "cells") & ((tests.a == best) | (tests.b == best))]
     rows = pd.concat([rivals, averages(tests)])
-    found = [
-        plan(comparison, cells, row) for row in rows[(rows.verdict == "undecided") & (rows.spread > 0)].itertuples()
-    ]
+    rows = rows[(rows.verdict == "undecided") & (rows.spread > 0)]
+    found = [plan(comparison, cells, row) for row in rows.itertuples()]
     some = [each for each in found if each is not None and 0 < each.runs <= MOST_RUNS]
     return sorted(some, key=lambda each: each.runs)[:MOST_PLANS]
 
@@ -111,6 +106,6 @@ def plan_for(comparison: Comparison, what: str, used: Sequence[dict[str, Any]], 
     """Return the plan that gives cells the seeds from 0 on; of cells that pool several settings, each of these."""
     known = [comparison.members(row).index for row in used]
     missing = [len(set(range(seeds)) - set(each)) * max(1, len(each) // max(each.nunique(), 1)) for each in known]
-    times = comparison.table.seconds.dropna() if "seconds" in comparison.table else pd.Series(dtype=float)
+    times = comparison.table.seconds.dropna()
     seconds = float(times.median()) * sum(missing) if len(times) else None
     return Plan(what, list(used), seeds, sum(missing), seconds)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from handgrad.comparison.again import searches, start_of
+from handgrad.comparison.again import start_of
 from handgrad.errors import UserError
 from handgrad.identity import normalize
 from handgrad.runs.folder import METRICS, is_locked
@@ -29,22 +28,6 @@ LIKE = (
 )
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Job counts of a sweep: done, running and to go; and seconds until all are done, None if unknown."""
-
-    done: int
-    running: int
-    left: int
-    seconds: float | None
-
-    def __str__(self) -> str:
-        """Return one sentence."""
-        rest = "" if self.seconds is None else f", about {in_time(self.seconds)}"
-        total = self.done + self.running + self.left
-        return f"{self.done} of {total} runs done, {self.running} running, {self.left} to go{rest}."
-
-
 def in_time(seconds: float) -> str:
     """Format a duration: 40 s, 12 min, 1 h 05 min."""
     if seconds < 60:
@@ -54,35 +37,30 @@ def in_time(seconds: float) -> str:
 
 
 def jobs_of(options: Sequence[str]) -> list[list[str]]:
-    """Expand the overrides of a sweep into those of each job, by Hydra's own sweeper.
-
-    Raises:
-        HydraException: the overrides are invalid.
-    """
+    """Expand the overrides of a sweep into those of each job, by Hydra's own sweeper; HydraException if invalid."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(options)), max_batch_size=None)
     return jobs
 
 
-def of_sweep(folder: Path) -> Progress | None:
-    """Return a sweep's progress; None if its jobs are unknown (no saved start, or a search) or all done."""
+def of_sweep(folder: Path) -> str:
+    """Say how far a sweep is; empty if its jobs are unknown (no saved start, or a search) or all done."""
     try:
-        start = start_of(folder, alone=True)
-        if start is None or not (folder / "multirun.yaml").exists() or searches(start):
-            return None
-        total = len(jobs_of(start.overrides.task))
+        start = start_of(folder)
+        if start is None or not (folder / "multirun.yaml").exists() or start.searches:
+            return ""
+        total = len(jobs_of(start.task))
     except (UserError, HydraException):
-        return None
+        return ""
     records = [record for record in map(readable, folder.glob(f"*/{METRICS}")) if record]
     running = sum(record["status"] == "running" and is_locked(record["folder"]) for record in records)
     done = sum(record["status"] != "running" for record in records)
     if done >= total:
-        return None
+        return ""
     seconds = [record["seconds"] for record in records if record.get("seconds")]
-    rest = total - done
-    at_once = workers_of(str(start.runtime.choices.get("hydra/launcher", "basic")))
-    estimate = median(seconds) * rest / at_once if seconds else None
-    return Progress(done=done, running=running, left=rest - running, seconds=estimate)
+    rest, at_once = total - done, workers_of(start.launcher)
+    time = f", about {in_time(median(seconds) * rest / at_once)}" if seconds else ""
+    return f"{done} of {total} runs done, {running} running, {rest - running} to go{time}."
 
 
 def readable(path: Path) -> dict[str, Any] | None:
@@ -101,13 +79,7 @@ def workers_of(launcher: str) -> int:
 def seconds_of(
     config: Mapping[str, Any], choices: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Estimate a run's seconds from the most similar earlier runs; None if none used its engine.
-
-    Args:
-        config: the run's checked configuration.
-        choices: its config-group choices.
-        known: records of completed runs, from `earlier_runs`.
-    """
+    """Estimate a run's seconds from the most similar of `earlier_runs`; None if none used its engine."""
     wanted = flatten(normalize(config)) | dict(choices)
     alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
     for many in range(len(LIKE), 0, -1):
@@ -120,13 +92,7 @@ def seconds_of(
 
 
 def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
-    """Say how long runs will take.
-
-    Args:
-        seconds: estimate for each run, None if there is none.
-        at_once: number of parallel runs.
-        known: number of earlier runs.
-    """
+    """Say how long runs will take, `at_once` in parallel, each estimated or None, by a number of `known` runs."""
     times = [number for number in seconds if number is not None]
     if not times:
         return "No earlier run in outputs/ tells how long that takes."
@@ -136,9 +102,9 @@ def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
 
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:
     """Read the records of the newest completed runs below a folder that have times; their configurations normalized."""
-    newest = newest_records(outputs)[:MOST_RECORDS]
-    records = [record for record in map(readable, newest) if record and record["status"] == "completed"]
-    timed = [
-        record for record in records if all(record.get(name) for name in ("seconds", "epochs", "seconds_per_epoch"))
+    needed = ("seconds", "epochs", "seconds_per_epoch")
+    return [
+        record | {"config": normalize(record["config"])}
+        for record in map(readable, newest_records(outputs)[:MOST_RECORDS])
+        if record and record["status"] == "completed" and all(record.get(name) for name in needed)
     ]
-    return [record | {"config": normalize(record["config"])} for record in timed]

@@ -13,26 +13,17 @@ from handgrad.text import join_names
 
 
 def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
-    """Read a reference table.
+    """Read a reference table, a CSV file with one row per published result.
 
-    Args:
-        path: a CSV file with one row per published result. Columns with a slash are metrics ("test/accuracy"); every
-            other column is a setting that a run must share for the row to be shown beside it.
-        metric: the metric that cells are compared by.
-
-    Returns:
-        the settings, as texts, and a float column "reference".
-
-    Raises:
-        UserError: the file cannot be read, or has no numbers for the metric.
+    Columns with a slash are metrics ("test/accuracy"); every other column is a setting that a run must share for the
+    row to be shown beside it. Return the settings, as texts, and a float column "reference", the metric's.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         numbers = pd.to_numeric(table[metric.column])
     except KeyError:
-        raise UserError(
-            f"reference={path} has no column {metric.column}, which is what cells are compared by"
-        ) from None
+        said = f"reference={path} has no column {metric.column}, which is what cells are compared by"
+        raise UserError(said) from None
     except (OSError, ValueError) as error:
         raise UserError(f"reference={path} cannot be read ({error}): give a CSV file with a row per result") from None
     lowest, highest = metric.bounds
@@ -44,18 +35,10 @@ def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
 
 
 def match_reference(table: pd.DataFrame, settings: Sequence[Mapping[str, Any]], path: Path) -> tuple[list[float], str]:
-    """Find the reference value of every run.
-
-    Args:
-        table: the table from `read_reference`.
-        settings: the settings of every run.
-        path: the table's file, for messages.
+    """Find the reference value of every run in a table from `read_reference`; `path` is its file, for messages.
 
     Returns:
         each run's reference value, NaN if no row has its settings; a sentence that says which settings had to match.
-
-    Raises:
-        UserError: the table has a column that is no setting of any run.
     """
     keys = [name for name in table if name != "reference"]
     if strange := [key for key in keys if not any(key in row for row in settings)]:

@@ -26,13 +26,9 @@ MOST_EFFECTS = 12  # most comparisons of values in the terminal
 
 
 def build_report(sources: Sequence[Path], asked: CompareOptions, start: Path, progress: str = "") -> page.Report:
-    """Build a report: load runs, pool them into cells, test, plot.
+    """Build a report of the runs in or below folders: load, pool into cells, test, plan, plot.
 
-    Args:
-        sources: folders with runs in or below them.
-        asked: the options.
-        start: the directory in which commands are typed.
-        progress: a sentence on the progress of a running sweep.
+    Commands are typed in `start`. `progress` is a sentence on a running sweep.
 
     Raises:
         UserError: there is no run, or the options do not fit the runs.
@@ -79,11 +75,10 @@ def compare(
     """
     if isinstance(options.get("group"), str):
         options["group"] = [options["group"]]
-    known = dict.fromkeys(CompareConfig.model_fields)
     names = [field.name for field in fields(CompareOptions)]
     if strange := options.keys() - set(names):
         raise UserError(f"compare() has no option {min(strange)}: it has {', '.join(names)}")
-    check(known | options | {"metric": metric}, CompareConfig)
+    check(dict.fromkeys(CompareConfig.model_fields) | options | {"metric": metric}, CompareConfig)
     if options.get("reference") is not None:
         options["reference"] = Path(options["reference"])
     table: pd.DataFrame | Path | None = runs if isinstance(runs, pd.DataFrame) else None
@@ -91,27 +86,23 @@ def compare(
     if len(sources) == 1 and not sources[0].is_dir():
         table, sources = sources[0], []
     report = build_report(sources, CompareOptions(metric=metric, table=table, **options), Path.cwd())
-    if output is not None:
-        with output_errors(Path(output)):
-            page.write(report, Path(output))
+    folder = None if output is None else Path(output)
+    if folder is not None:
+        with output_errors(folder):
+            page.write(report, folder)
     if make_console().is_jupyter:
-        show(report, None if output is None else Path(output))
+        show(report, folder)
     return report
 
 
 def folders_of(runs: Any) -> list[Path]:
-    """Return the paths of runs: one or several `handgrad.Run`s or names.
-
-    Raises:
-        UserError: one is neither, or is not there.
-    """
+    """Return the paths of runs: one or several `handgrad.Run`s or names."""
     several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
     folders = [getattr(run, "folder", run) for run in several]
     for folder in folders:
         if not isinstance(folder, str | Path):
-            raise UserError(
-                f"compare takes a data frame, a file, or runs or their folders, not {type(folder).__name__}"
-            )
+            kind = type(folder).__name__
+            raise UserError(f"compare takes a data frame, a file, or runs or their folders, not {kind}")
         if not Path(folder).exists():
             raise UserError(f"{folder} is not there")
     return list(map(Path, folders))
@@ -138,17 +129,14 @@ def plans(
 def about(comparison: Comparison) -> dict[str, str]:
     """Return the facts that a reader of the report needs: when, how, with what, and of what."""
     table = comparison.table
-    versions = {
-        name.removeprefix("version/"): joined(sorted(set(table[name].dropna())))
-        for name in table
-        if name.startswith("version/")
-    }
+    names = [name for name in table if name.startswith("version/")]
+    versions = [f"{name.removeprefix('version/')} {joined(sorted(set(table[name].dropna())))}" for name in names]
     facts = {
         "compared": f"{datetime.now():%d %B %Y, %H:%M}",
         "command": shlex.join(["python", *sys.argv]),
         "data": joined(sorted(set(table.dataset.dropna()) - {"null"})),
         "seeds": joined(sorted(set(table.seed), key=str), most=10),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(versions),
         "margin": "" if comparison.margin is None else f"{sentences.margin(comparison)} count as equal",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
@@ -156,12 +144,7 @@ def about(comparison: Comparison) -> dict[str, str]:
 
 
 def write_and_print(report: page.Report, folder: Path, every: int | None = None) -> None:
-    """Write a report; print its table, its sentences and its path.
-
-    Args:
-        report: the report.
-        folder: output folder.
-        every: seconds after which the open page reloads itself; None: never.
+    """Write a report and print it; the open page reloads itself `every` seconds, if given.
 
     Raises:
         UserError: the report cannot be written.
@@ -176,13 +159,8 @@ def show(report: page.Report, folder: Path | None) -> None:
     console = table_console()
     for sentence in report.sentences:
         console.print(f"- {sentence}")
-    lines = report.lines(page.MOST)
-    keys = len(report.keys)
-    widest = sum(max(map(len, column)) for column in list(zip(*lines, strict=True))[:keys])
-    folded = {number for number in range(keys) if widest >= 60}  # if space is short: wide keys and remarks, not numbers
-    folded |= {number for number, heading in enumerate(report.headings) if number >= keys and heading == "remarks"}
     console.print(report.places, style="bold", soft_wrap=True)
-    console.print(fitting(report, lines, folded, console.width))
+    console.print(table_of_cells(report, console.width))
     if (more := len(report.cells) - page.MOST) > 0:
         console.print(f"and {more:,} more cells, in the report and in summary.csv")
     console.print(report.legend, style="dim")
@@ -206,18 +184,18 @@ def show(report: page.Report, folder: Path | None) -> None:
         console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
 
 
-def fitting(report: page.Report, lines: Sequence[Sequence[str]], folded: Collection[int], width: int) -> Table:
-    """Return the table of cells without the metrics that were not asked for, from the last on, as far as needed."""
-    columns = list(zip(report.headings, *lines, strict=True))
-    first = len(report.keys) + 3  # keys, runs, the metric and its range
-    others = list(range(first, first + len(report.columns) - 1))
+def table_of_cells(report: page.Report, width: int) -> Table:
+    """Return the table of the best cells; if space is short, without the last of the metrics not asked for."""
+    columns = [(heading, texts[: page.MOST]) for heading, texts in report.columns]
+    keys, wide = len(report.keys), [max(map(len, [heading, *texts])) for heading, texts in columns]
+    widest = sum(max(map(len, texts)) for _, texts in columns[:keys])
     kept = list(range(len(columns)))
-    while others and sum(max(map(len, columns[place])) + 3 for place in kept if place not in folded) + 20 > width:
+    others = kept[keys + 3 :][: len(report.metrics) - 1]  # after keys, runs, the metric asked for and its range
+    folded = {place for place in kept if (place < keys and widest >= 60) or columns[place][0] == "remarks"}
+    while others and sum(wide[place] + 3 for place in kept if place not in folded) + 20 > width:
         kept.remove(others.pop())
-    shown = [[line[place] for place in kept] for line in lines]
-    return table_of(
-        [report.headings[place] for place in kept], shown, {n for n, place in enumerate(kept) if place in folded}
-    )
+    lines = zip(*(columns[place][1] for place in kept), strict=True)
+    return table_of([columns[place][0] for place in kept], list(lines), {kept.index(place) for place in folded})
 
 
 def table_of(headings: Sequence[str], lines: Sequence[Sequence[str]], folded: Collection[int]) -> Table:

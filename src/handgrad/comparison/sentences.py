@@ -1,6 +1,5 @@
 """Sentences of a comparison, which claim no more than its tests show; docs/statistics.md explains each of them."""
 
-from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -23,13 +22,7 @@ FAR_RUN = 10.0  # modified z-score from which a run is far from the others of it
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """Describe the results in sentences: what could be shown, what is far off, the best, then what was shown.
-
-    Args:
-        comparison: the runs.
-        cells: the table from `summarize_cells`.
-        tests: the table from `compare`.
-    """
+    """Describe the results in sentences: what could be shown, what is far off, the best, then what was shown."""
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
         return ["No run is completed yet."]
@@ -45,40 +38,32 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
         said += [sentence for key in comparison.varying for sentence in about_key(comparison, tests, key)]
         said += told(comparison, tests[tests.kind == "shares"], MOST_SAID)
     if len(with_runs) > MOST_CELLS and comparison.asked.baseline is None:
-        said.append(
-            f"Of {len(with_runs):,} cells only the best is compared with each other one; p is corrected for all pairs."
-        )
+        many = f"{len(with_runs):,} cells"
+        said.append(f"Of {many} only the best is compared with each other one; p is corrected for all pairs.")
     said += who_learned(cells)
     for keys, followers in comparison.follows.items():
-        is_are = "is" if len(keys) == 1 else "together are"
-        said.append(
-            f"{' and '.join(keys)} {is_are} confounded with {joined(followers)}: "
-            "a difference may be due to any of them."
-        )
+        confounded = f"{'is' if len(keys) == 1 else 'together are'} confounded with {joined(followers)}"
+        said.append(f"{' and '.join(keys)} {confounded}: a difference may be due to any of them.")
     return said
 
 
 def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Say which differences of cells these runs could show at all."""
     fewest, most = cells.seeds.min(), cells.seeds.max()
-    runs = (
-        f"{len(cells):,} cells with {fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''} each"
-    )
+    seeds = f"{fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''}"
+    runs = f"These runs, {len(cells):,} cells with {seeds} each,"
     least = resolution(tests[tests.kind == "cells"])
+    if np.isnan(least) and most == 1:
+        return f"{runs} have no interval: one run cannot tell a better recipe from a luckier seed."
     if np.isnan(least):
-        single = (
-            "one run cannot tell a better recipe from a luckier seed"
-            if most == 1
-            else "no difference between cells varies with the seed"
-        )
-        return f"These runs, {runs}, have no interval: {single}."
+        return f"{runs} have no interval: no difference between cells varies with the seed."
     lowest, highest = comparison.metric.bounds
     if least > highest - lowest:
-        return f"These runs, {runs}, can hardly show any difference: their seeds differ too much."
+        return f"{runs} can hardly show any difference: their seeds differ too much."
     shown = comparison.metric.scale * least
-    digits = int(max(0, -np.floor(np.log10(shown)))) if shown > 0 else 0
+    digits = int(max(0, -np.floor(np.log10(shown))))
     least_shown = f"{shown:.{digits}f} {comparison.metric.unit}".rstrip()
-    return f"These runs, {runs}, can show differences from about {least_shown} on, between half of the pairs of cells."
+    return f"{runs} can show differences from about {least_shown} on, between half of the pairs of cells."
 
 
 def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
@@ -93,8 +78,8 @@ def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     if not far.any():
         return []
     metric, others = comparison.metric, values[~far]
-    names = [f"{cells.label[place]} ({metric.number(values[place])}{metric.of_value})" for place in values.index[far]]
-    rest = f"{metric.number(others.min())} to {metric.number(others.max())}{metric.of_value}"
+    names = [f"{cells.label[place]} ({metric.value(values[place])})" for place in values.index[far]]
+    rest = f"{metric.number(others.min())} to {metric.value(others.max())}"
     return [f"Far from the other {len(others)} cells, which have {rest}: {joined(names)}."]
 
 
@@ -110,7 +95,7 @@ def far_runs(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
     far = runs[runs.off.abs() > FAR_RUN * scale] if len(runs) else runs
     if not 0 < len(far) <= len(runs) / 10:
         return []
-    names = [f"{row['run']} ({metric.number(row[metric.column])}{metric.of_value})" for row in far.to_dict("records")]
+    names = [f"{row['run']} ({metric.value(row[metric.column])})" for row in far.to_dict("records")]
     return [f"Far from the other runs of {'its cell' if len(far) == 1 else 'their cells'}: {joined(names)}."]
 
 
@@ -123,18 +108,16 @@ def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame)
     estimate = "overestimate" if metric.higher_is_better else "underestimate"
     lucky = "" if len(cells) == 2 else f"; the {metric.best} of {len(cells):,} cells, so probably an {estimate}"
     pairs = tests[(tests.kind == "cells") & (tests.verdict == "undecided") & tests.p.notna()]
-    if comparison.asked.baseline is not None:
-        pairs = pairs.head(0)
     rivals = [*pairs.b[pairs.a == best.label], *pairs.a[pairs.b == best.label]]
-    among = f" It cannot be told from {joined(rivals, most=4)}." if rivals and len(comparison.varying) > 1 else ""
+    open_ = rivals and comparison.asked.baseline is None and len(comparison.varying) > 1
+    among = f" It cannot be told from {joined(rivals, most=4)}." if open_ else ""
     return f"The {metric.best} {metric.name} is that of {best.label}: {value}{lucky}.{among}"
 
 
 def told(comparison: Comparison, rows: pd.DataFrame, most: int) -> list[str]:
     """Return a sentence for each comparison with a verdict, and the number of those without."""
-    decided = rows[
-        (rows.verdict != "undecided") | ((rows.kind == "cells") & (rows.p.isna() | (rows.test == "McNemar")))
-    ]
+    untested = (rows.kind == "cells") & (rows.p.isna() | (rows.test == "McNemar"))
+    decided = rows[(rows.verdict != "undecided") | untested]
     said = [one_sentence(comparison, row, row.a, row.b) for row in decided.head(most).itertuples()]
     if (more := len(decided) - most) > 0:
         said.append(f"{more} more such comparisons are in pairs.csv.")
@@ -152,7 +135,8 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
     """Describe the effect of a key: within the values of a key that it interacts with, else on average."""
     within = tests[(tests.kind == "within") & (tests.key == key)]
     rows = averages(tests[(tests.key == key) & tests.kind.isin(["values", "within"])])
-    said = [within_values(comparison, group) for _, group in by_pair(within)]
+    pair = pd.Series([tuple(sorted((row.a, row.b))) for row in within.itertuples()], within.index, dtype=object)
+    said = [within_values(comparison, group) for _, group in within.groupby([pair, within.other], sort=False)]
     decided = rows[(rows.verdict != "undecided") | rows.p.isna()]
     for row in decided.head(MOST_SAID).itertuples():
         a, b = (comparison.named(key, value) for value in (row.a, row.b))
@@ -168,12 +152,6 @@ def about_key(comparison: Comparison, tests: pd.DataFrame, key: str) -> list[str
     if open_ := len(rows) - len(decided):
         said.append(f"{undecided(open_, comparison.margin)} of {comparison.names[key]}, averaged over the other keys.")
     return said
-
-
-def by_pair(within: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Group effects within values by the two values compared, in either order, and by the other key."""
-    pair = [tuple(sorted((row.a, row.b))) for row in within.itertuples()]
-    return iter(within.groupby([pd.Series(pair, index=within.index, dtype=object), within.other], sort=False))
 
 
 def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
@@ -224,22 +202,12 @@ def how_many_learned(row: Any) -> str:
     finished = int(row.completed + row.diverged)
     share = stats.binomtest(int(row.learned), finished).proportion_ci(LEVEL)
     others = ", ".join(f"{row[what]} {what}" for what in (*NOT_LEARNED, "diverged") if row[what])
-    return (
-        f"{row.learned} of {finished} runs of {row.label} learned (95 % interval of the share {share.low:.0%} to "
-        f"{share.high:.0%}); {others}."
-    )
+    ends = f"95 % interval of the share {share.low:.0%} to {share.high:.0%}"
+    return f"{row.learned} of {finished} runs of {row.label} learned ({ends}); {others}."
 
 
 def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "") -> str:
-    """Describe one comparison.
-
-    Args:
-        comparison: the runs.
-        row: a row of `compare`.
-        a: name of the better one.
-        b: name of the other.
-        over: what was averaged over, with a leading comma; or empty.
-    """
+    """Describe one comparison of `a`, the better one, and `b`, averaged `over` some cells."""
     by = comparison.metric.difference(row.difference)
     if row.test == "McNemar":
         counts = f"only the first is right on {row.only_a:.0f} test images, only the second on {row.only_b:.0f}"
@@ -257,15 +225,18 @@ def one_sentence(comparison: Comparison, row: Any, a: str, b: str, over: str = "
     if row.verdict == "differ":
         little = f", which is less than the margin of {margin(comparison)}" if row.p_equal_corrected < ALPHA else ""
         return f"{a} beats {b} by {by}{little} ({evidence(comparison, row)}{over})."
-    number = comparison.metric.number
-    ends = f"95 % interval {number(row.low)} to {number(row.high)}"
-    return f"{a} and {b} are equal{within(comparison)} ({by}, {ends}, {seeds(row)}{over})."
+    return f"{a} and {b} are equal{within(comparison)} ({by}, {interval(comparison, row)}{over})."
 
 
 def evidence(comparison: Comparison, row: Any) -> str:
     """Return a difference's interval, number of seeds and corrected p-value."""
+    return f"{interval(comparison, row)}, corrected p {p_value(row)}"
+
+
+def interval(comparison: Comparison, row: Any) -> str:
+    """Return a difference's interval and number of seeds."""
     number = comparison.metric.number
-    return f"95 % interval {number(row.low)} to {number(row.high)}, {seeds(row)}, corrected p {p_value(row)}"
+    return f"95 % interval {number(row.low)} to {number(row.high)}, {seeds(row)}"
 
 
 def seeds(row: Any) -> str:

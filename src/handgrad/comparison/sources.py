@@ -1,26 +1,18 @@
 """Source folders of a comparison: those that were named, or the newest sweep."""
 
-import math
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from handgrad.errors import UserError
 from handgrad.runs.folder import METRICS
 
 
-def matching(patterns: Sequence[str], sweeps: Path, start: Path | None = None) -> list[Path]:
-    """Find the folders that patterns match; without a pattern, the newest sweep.
-
-    Args:
-        patterns: each a folder, or a glob pattern of folders.
-        sweeps: the folder of all sweeps.
-        start: base of relative patterns; the working directory if None.
+def matching(patterns: Sequence[str], sweeps: Path, start: Path) -> list[Path]:
+    """Find the folders that patterns name or match; without a pattern, the newest sweep. All are relative to `start`.
 
     Raises:
         UserError: a pattern matches no folder, or there is no sweep.
     """
-    start = start or Path.cwd()
     if not patterns:
         return [newest(start / sweeps)]
     found = [folder for pattern in patterns for folder in named_by(pattern, start)]
@@ -28,27 +20,16 @@ def matching(patterns: Sequence[str], sweeps: Path, start: Path | None = None) -
 
 
 def newest(sweeps: Path) -> Path:
-    """Find the sweep that was started, or in which a run changed, last; of equally new ones, the last by name.
-
-    Raises:
-        UserError: there is no sweep.
-    """
-    times: dict[Path, float] = {}
-    for folder in sorted(path for path in sweeps.glob("*") if path.is_dir()):
-        for file in (folder / "multirun.yaml", *folder.glob(f"*/{METRICS}")):
-            with suppress(OSError):
-                times[folder] = max(file.stat().st_mtime, times.get(folder, -math.inf))
-    if not times:
+    """Find the sweep that was started, or in which a run changed, last; of equally new ones, the last by name."""
+    files = [*sweeps.glob("*/multirun.yaml"), *sweeps.glob(f"*/*/{METRICS}")]
+    if not files:
         raise UserError(f"there is no sweep in {sweeps}: make one with python src/train.py -m, or name a folder")
-    return max(times, key=lambda folder: (times[folder], folder.name))
+    _, name = max((file.stat().st_mtime, file.relative_to(sweeps).parts[0]) for file in files)
+    return sweeps / name
 
 
 def named_by(pattern: str, start: Path) -> list[Path]:
-    """Find the folder of that name, or else all that match the name as a glob pattern.
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    """Find the folder of that name, or else all that match the name as a glob pattern."""
     path = start / pattern
     try:
         if path.is_dir():

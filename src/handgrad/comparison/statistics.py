@@ -6,6 +6,7 @@ table of runs (accuracies in [0, 1]); differences are positive if the first is b
 
 import shlex
 from collections.abc import Sequence
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,20 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from handgrad.comparison import contrasts
+from handgrad.comparison.cells import ENDS
 from handgrad.comparison.contrasts import MOST_CELLS, chosen_pairs
-from handgrad.comparison.load import STATUSES, keys_called
+from handgrad.comparison.load import STATUSES
 from handgrad.comparison.metrics import find_metric
 from handgrad.comparison.model import ALPHA, Contrast, Model
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
-from handgrad.comparison.table import Comparison
+from handgrad.comparison.table import Comparison, called
 from handgrad.errors import UserError
 from handgrad.runs.tables import RunTables
 
-NAMES = ["kind", "key", "a", "b", "other", "u", "v", "cells"]
-FOUND = ["difference", "low", "high", "p", "p_equal", "spread", "df", "test", "n", "n_a", "n_b", "identical"]
-COUNTS = ["only_a", "only_b", "learned_a", "learned_b"]
-ENDS = ("low", "high", "median", "least", "most")
-RANGE = ["least", "least_in", "most", "most_in"]
-COLUMNS = [*NAMES, *FOUND, *COUNTS, *RANGE]
+COLUMNS = ["kind", "key", "a", "b", "other", "u", "v", "cells", "difference", "low", "high", "p", "p_equal", "spread"]
+COLUMNS += ["df", "test", "n", "n_a", "n_b", "identical", "only_a", "only_b", "learned_a", "learned_b"]
+COLUMNS += ["least", "least_in", "most", "most_in"]
 
 
 def model_of(samples: Sequence[pd.Series], paired: bool = True) -> Model:
@@ -39,16 +38,8 @@ def model_of(samples: Sequence[pd.Series], paired: bool = True) -> Model:
     return Model(wide.to_numpy(dtype=float), paired)
 
 
-def label(comparison: Comparison, row: Any) -> str:
-    """Return a cell's name, made of the keys that vary, or of all if none does."""
-    return " ".join(comparison.named(key, row[key]) for key in comparison.varying or comparison.keys)
-
-
 def summarize_cells(comparison: Comparison) -> pd.DataFrame:
     """Pool the seeds of every cell.
-
-    Args:
-        comparison: the runs.
 
     Returns:
         one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether
@@ -57,28 +48,27 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
         the metric can be (except for times, NaN if mixed), `.median`, `.least` and `.most`; seeds, the number that
         enters comparisons of means; reference, if all runs have the same.
     """
-    scored, metric = comparison.scored, comparison.metric
-    usual = (
-        ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"] if comparison.own else []
-    )
-    names = [metric.column, *(name for name in usual if name in comparison.completed and name != metric.column)]
-    rows, samples = [], dict[str, list[pd.Series]]((name, []) for name in names)
-    for values, runs in comparison.table.groupby(comparison.keys, sort=False):
-        row: dict[str, Any] = dict(zip(comparison.keys, values, strict=True))
-        row = {"label": label(comparison, row)} | row
+    scored, metric, keys = comparison.scored, comparison.metric, comparison.keys
+    usual = ["train/accuracy", f"{scored}/accuracy", f"{scored}/loss", "gap", "seconds_per_epoch"]
+    usual = [name for name in usual if comparison.own and name in comparison.completed and name != metric.column]
+    names, rows = [metric.column, *usual], []
+    samples: dict[str, list[pd.Series]] = {name: [] for name in names}
+    for values, runs in comparison.table.groupby(keys, sort=False):
+        row: dict[str, Any] = dict(zip(keys, values, strict=True))
+        row = {"label": " ".join(comparison.named(key, row[key]) for key in comparison.varying or keys)} | row
         row |= {"runs": len(runs), **{status: int((runs.status == status).sum()) for status in STATUSES}}
         row |= {what: int((runs.outcome == what).sum()) for what in ("learned", *NOT_LEARNED)}
         row |= {"mixed": 0 < row["learned"] < row["completed"] + row["diverged"], "reference": reference_of(runs)}
         members = comparison.members(row)
+        members = members if metric.column in members else members.assign(**{metric.column: np.nan})
         row["seeds"] = len(comparison.sample(row))
-        valued = members[metric.column].notna().sum() if metric.column in members else 0
-        row["without value"] = row["completed"] - int(valued)
+        row["without value"] = row["completed"] - int(members[metric.column].notna().sum())
         counted = members[members.outcome == "learned"] if row["mixed"] else members
         for name in names:
-            runs_of = members.get(name, pd.Series(dtype=float)).dropna()
-            numbers = runs_of.groupby(level=0).mean()
-            samples[name].append(counted.get(name, pd.Series(dtype=float)).dropna().groupby(level=0).mean())
-            found = (numbers.mean(), np.nan, np.nan, runs_of.median(), runs_of.min(), runs_of.max())
+            runs_of = members[name].dropna()
+            samples[name].append(counted[name].dropna().groupby(level=0).mean())
+            mean = runs_of.groupby(level=0).mean().mean()
+            found = (mean, np.nan, np.nan, runs_of.median(), runs_of.min(), runs_of.max())
             row |= dict(zip((name, *(f"{name}.{end}" for end in ENDS)), found, strict=True))
         rows.append(row)
     cells = pd.DataFrame(rows)
@@ -117,8 +107,9 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
     samples = [comparison.sample(row) for row in done.to_dict("records")]
     used = [place for place, sample in enumerate(samples) if len(sample)]
     model, labels = model_of([samples[place] for place in used], comparison.paired), done.label[used].tolist()
-    found = contrasts.pairs(labels, places_of_pairs(used, first))
-    further = 0 if first is not None else number_of_pairs(len(used)) - len(found)
+    pairs = places_of_pairs(used, first)
+    found = [Contrast("cells", labels[a], labels[b], (a,), (b,)) for a, b in pairs]
+    further = 0 if first is not None else comb(len(used), 2) - len(found)
     keys: dict[str, list[str]] = {}
     places: contrasts.Cells = {
         tuple(done[key][place] for key in comparison.varying): number for number, place in enumerate(used)
@@ -127,22 +118,16 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
         keys = values_best_first(comparison, done.iloc[used])
         effects = contrasts.main_effects(comparison, places, keys)
         many = [len(values) for values in keys.values() if len(values) > contrasts.MOST_VALUES]
-        further += sum(number_of_pairs(values) - values + 1 for values in many)
+        further += sum(comb(values - 1, 2) for values in many)
         found += effects + contrasts.interactions(comparison, places, keys)
     table = with_images(comparison, done.iloc[used], tested(comparison, model, found, done.iloc[used]))
     learned = shares(comparison, done, places_of_pairs(range(len(done)), first))
-    table = with_verdicts(
-        pd.concat([each for each in (table, learned) if len(each)] or [table], ignore_index=True), further
-    )
+    made = [each for each in (table, learned) if len(each)] or [table]
+    table = with_verdicts(pd.concat(made, ignore_index=True), further)
     parts = [each for row in interacting(comparison, table) for each in parts_of(comparison, places, keys, row)]
     parts = list({(part.key, frozenset((part.a, part.b)), part.other, part.u): part for part in parts}.values())
     inside = with_verdicts(tested(comparison, model, parts, done.iloc[used]), further + len(table))
     return pd.concat([table, inside], ignore_index=True) if parts else table
-
-
-def number_of_pairs(many: int) -> int:
-    """Return the number of pairs among `many` items."""
-    return many * (many - 1) // 2
 
 
 def places_of_pairs(used: Sequence[int], first: int | None) -> list[tuple[int, int]]:
@@ -166,12 +151,11 @@ def tested(comparison: Comparison, model: Model, found: Sequence[Contrast], cell
     if not found:
         return pd.DataFrame(columns=COLUMNS)
     found = [model.usable(contrast) for contrast in found]
-    table = pd.DataFrame([contrast.row() for contrast in found])
+    results = model.test(found, comparison.margin).to_dict("records")
     seeds = (~np.isnan(model.values)).sum(axis=0)
     rows = []
-    for row, contrast in zip(
-        pd.concat([table, model.test(found, comparison.margin)], axis=1).to_dict("records"), found, strict=True
-    ):
+    for contrast, result in zip(found, results, strict=True):
+        row = contrast.row() | result
         row |= {"n_a": seeds[list(contrast.plus)].min(), "n_b": seeds[list(contrast.minus)].min()}
         for end in ("least", "most") if contrast.kind in ("values", "within") else ():
             cell = cells.iloc[contrast.plus[int(row[f"{end}_at"])]]
@@ -190,10 +174,9 @@ def interacting(comparison: Comparison, table: pd.DataFrame) -> list[Any]:
 
 def parts_of(comparison: Comparison, cells: contrasts.Cells, keys: dict[str, list[str]], row: Any) -> list[Contrast]:
     """Return the effects of each of two interacting keys within every value of the other."""
-    effects = [
-        contrasts.effect(comparison, cells, row.key, row.a, row.b, other=row.other, u=u) for u in keys[row.other]
-    ]
-    effects += [contrasts.effect(comparison, cells, row.other, row.u, row.v, other=row.key, u=u) for u in keys[row.key]]
+    both = ((row.key, row.a, row.b, row.other), (row.other, row.u, row.v, row.key))
+    given = [(key, a, b, other, u) for key, a, b, other in both for u in keys[other]]
+    effects = [contrasts.effect(comparison, cells, key, a, b, other=other, u=u) for key, a, b, other, u in given]
     return [effect for effect in effects if effect is not None]
 
 
@@ -258,31 +241,18 @@ def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
 
 
 def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
-    """Apply Fisher's exact test to the shares of two samples' finished runs that learned.
-
-    Args:
-        a: number of runs that learned, and of finished runs.
-        b: the other sample's numbers.
+    """Apply Fisher's exact test to the shares of two samples' runs: of each, the number that learned and that finished.
 
     Source: scipy.stats.fisher_exact.
     """
     table = [[learned, finished - learned] for learned, finished in (a, b)]
-    found: dict[str, Any] = {
-        "difference": a[0] / a[1] - b[0] / b[1],
-        "low": np.nan,
-        "high": np.nan,
-        "n": min(a[1], b[1]),
-    }
-    found |= {"p": float(stats.fisher_exact(table).pvalue), "test": "Fisher"}
-    return found | {"n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+    found = {"difference": a[0] / a[1] - b[0] / b[1], "p": float(stats.fisher_exact(table).pvalue)}
+    counts = {"n": min(a[1], b[1]), "n_a": a[1], "n_b": b[1], "learned_a": a[0], "learned_b": b[0]}
+    return {"test": "Fisher", "low": np.nan, "high": np.nan} | found | counts
 
 
 def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
-    """Return the index of the baseline cell, given by its label or by key=value words.
-
-    Raises:
-        UserError: no cell matches, or several do.
-    """
+    """Return the index of the baseline cell, given by its label or by key=value words."""
     wanted = str(comparison.asked.baseline)
     labels: list[str] = cells.label.tolist()
     if wanted in labels:
@@ -294,7 +264,7 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
         words = [wanted]
     for word in words:
         name, _, value = word.partition("=")
-        keys = keys_called(name, comparison.keys)
+        keys = called(name, comparison.names)
         fits &= cells[keys[0]] == value if keys else False
     if not words or fits.sum() != 1:
         raise UserError(
@@ -307,9 +277,8 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
 def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
     """Correct each kind of p-value by Holm's method over all comparisons of a sweep, and add verdicts.
 
-    Args:
-        table: comparisons; those of shares answer another question than those of means, and are corrected separately.
-        further: number of comparisons of means that were not made but could have been, to correct for.
+    Comparisons of shares answer another question than those of means, and are corrected separately. Of means, `further`
+    comparisons were not made but could have been.
 
     Returns:
         the table with p_corrected, p_equal_corrected, n_comparisons (the factor of the smallest p), and verdict:
@@ -333,11 +302,7 @@ def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
 
 
 def holm(p: pd.Series, family: int) -> pd.Series:
-    """Correct p-values by Holm's method; NaN stays NaN.
-
-    Args:
-        p: p-values of the comparisons that were made.
-        family: number of comparisons, made or not; untested ones count as p = 1, which is conservative.
+    """Correct p-values by Holm's method; NaN stays NaN. Of the `family`, comparisons not in `p` count as p = 1.
 
     Source: statsmodels.stats.multitest.multipletests.
     """
@@ -345,6 +310,5 @@ def holm(p: pd.Series, family: int) -> pd.Series:
     if known.empty:
         return pd.Series(np.nan, index=p.index)
     untested = np.ones(max(family - len(p), 0))
-    return pd.Series(
-        multipletests(np.concatenate([known, untested]), ALPHA, "holm")[1][: len(known)], index=known.index
-    ).reindex(p.index)
+    corrected = multipletests(np.concatenate([known, untested]), ALPHA, "holm")[1]
+    return pd.Series(corrected[: len(known)], index=known.index).reindex(p.index)

@@ -1,6 +1,7 @@
 """Comparison of runs: the options, a table with one row per run, and the cells that the runs form."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,13 +155,17 @@ def gap(table: pd.DataFrame, scored: str) -> pd.Series:
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Return the shortest unique name of each key: its last words, without `_target_`."""
     words = {key: key.removesuffix("._target_").split(".") for key in keys}
+    ends = Counter(tuple(each[-n:]) for each in words.values() for n in range(1, len(each) + 1))
     names = {}
-    for key, mine in words.items():
-        others = [theirs for other, theirs in words.items() if other != key]
-        unlike = (n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
-        length = next(unlike, None)
-        names[key] = escape_control(".".join(mine[-length:]) if length else key)
+    for key, each in words.items():
+        unlike = (each[-n:] for n in range(1, len(each) + 1) if ends[tuple(each[-n:])] == 1)
+        names[key] = escape_control(".".join(next(unlike, [key])))
     return names
+
+
+def called(name: str, short: Mapping[str, str]) -> list[str]:
+    """Return the keys with that full or short name, by their short names."""
+    return [key for key, other in short.items() if name in (key, other)]
 
 
 def is_number(value: Any) -> bool:
