@@ -336,11 +336,7 @@ class CheckConfig(Group):
 
 
 def to_dict(cfg: DictConfig) -> dict[str, Any]:
-    """Convert a configuration to plain values, with interpolations resolved.
-
-    Raises:
-        UserError: an interpolation cannot be resolved.
-    """
+    """Convert a configuration to plain values; UserError if an interpolation cannot be resolved."""
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
@@ -350,11 +346,7 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:
-    """Check the types and ranges of a configuration's values.
-
-    Raises:
-        UserError: names each invalid value and says what it must be.
-    """
+    """Check types and ranges of a configuration's values; UserError names each invalid one and what it must be."""
     try:
         schema.model_validate(config)
     except ValidationError as error:
@@ -362,13 +354,10 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
 
 
 def check_options(config: dict[str, Any]) -> None:
-    """Check that each group has one option, and that the option none sets nothing; `HydraConfig` is the command's.
+    """Check that each group has one option, and that the option none sets nothing; else UserError names the option.
 
     Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
-    go together.
-
-    Raises:
-        UserError: several options were chosen, or a key that an experiment sets outlives the option none.
+    go together. `HydraConfig` must be the command's.
     """
     job = HydraConfig.get()
     overrides = cast(list[str], OmegaConf.to_container(job.overrides.task))
@@ -391,8 +380,7 @@ def check_options(config: dict[str, Any]) -> None:
 def build(node: DictConfig, **objects: Any) -> Any:
     """Instantiate a config group; `objects` are arguments that YAML cannot express.
 
-    Raises:
-        UserError: the target rejects the group's values; says which group and why.
+    UserError if the target rejects the group's values; names the group and repeats the reason.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **TRUSTED_NODE, **objects)

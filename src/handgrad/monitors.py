@@ -16,21 +16,13 @@ def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check_direction(key: str, value: Any, metric: object) -> None:
-    """Check that a direction is the metric's: "max" or "maximize" for accuracies, "min" or "minimize" for losses.
-
-    Raises:
-        UserError: it is the other one.
-    """
+    """Check that min(imize) or max(imize) is the metric's direction; else UserError."""
     if isinstance(value, str) and value[:3] in ("min", "max") and value[:3] != best_is(metric):
         raise UserError(f"{key}={value} would choose the worst: {metric} is best at its {best_is(metric)}imum")
 
 
 def check_monitored(config: dict[str, Any]) -> None:
-    """Check that callbacks and schedule choose by a set that is scored, is not the test set, and in its direction.
-
-    Raises:
-        UserError: names the option and says what to set instead.
-    """
+    """Check that callbacks and schedule choose by a set that is scored, not by the test set, and in its direction."""
     if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
         check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
     for key, callback in monitors(config):

@@ -26,11 +26,7 @@ def best_is(metric: object) -> str:
 
 
 def content_hash(path: str | None, kind: str = "mine") -> str:
-    """Return the hash of a user's file, for the configuration: an edited file makes another run.
-
-    Raises:
-        UserError: no file was named, or it cannot be read.
-    """
+    """Return the hash of a user's file: an edited file makes another run. UserError if it cannot be read."""
     if not path:
         raise UserError(NO_FILE[kind])
     try:

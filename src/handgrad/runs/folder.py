@@ -44,14 +44,9 @@ def remove_empty_run(folder: Path) -> None:
 
 @contextmanager
 def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
-    """Lock a run's folder, and delete the temporary files of killed processes.
+    """Lock a run's folder, created if missing, and delete the temporary files of killed processes.
 
-    Args:
-        folder: folder to lock; created if missing.
-        patiently: wait while another process holds the lock.
-
-    Raises:
-        UserError: another process holds the lock, and `patiently` is false.
+    UserError if another process holds the lock, unless we wait `patiently`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
@@ -90,11 +85,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
-    """Convert errors from writing a run's files to `UserError`.
-
-    Raises:
-        UserError: a file in the folder could not be written; names it and the reason.
-    """
+    """Convert an OSError from writing a run's files to a UserError that names the file and the reason."""
     try:
         yield
     except OSError as error:

@@ -26,16 +26,8 @@ def write_scores(
 ) -> dict[str, float]:
     """Write the results of `Trainer.test` to the run's folder and to the loggers.
 
-    Args:
-        trainer: trainer that has just tested the module.
-        module: module with the scores of every set.
-        folder: the run's folder.
-        class_names: names of the classes.
-        history: a row per epoch.
-        settings: the run's choices and every configuration value, by dotted key.
-
-    Returns:
-        `NAME/accuracy` and `NAME/loss` of every scored set NAME.
+    `history` has a row per epoch; `settings` are the run's choices and every configuration value, by dotted key.
+    Returns `NAME/accuracy` and `NAME/loss` of every scored set NAME.
     """
     assert trainer.test_dataloaders is not None
     metrics = module.metrics_of(module.test_sets)
@@ -78,14 +70,7 @@ def write_confusion_of(
 def log_hyperparameters(
     trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float], losses: Sequence[str]
 ) -> None:
-    """Log a run's settings and final accuracies, and close the loggers.
-
-    Args:
-        trainer: trainer of the run.
-        settings: settings by dotted key.
-        metrics: metrics of every scored set.
-        losses: names of the per-epoch losses, shown in one chart.
-    """
+    """Log settings by dotted key and final accuracies, all losses in one chart, and close the loggers."""
     # Sorted: TensorBoard's table shows the first by default, the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}

@@ -214,11 +214,7 @@ class ClassificationData(LightningDataModule):
             raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
 
     def new_rows(self, path: Path) -> Tensor:
-        """Read (N, I) new examples from a file; only data that come from a file can.
-
-        Raises:
-            UserError: the file does not fit the data.
-        """
+        """Read (N, I) new examples from a file; only data that come from a file can."""
         raise UserError(f"rows=...: the network takes pictures of {self.dataset}: use images=...")
 
     def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:

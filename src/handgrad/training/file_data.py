@@ -94,11 +94,7 @@ class FileData(ClassificationData):
         self.sets = sets
 
     def test_split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the indices of training and test rows, stratified by class.
-
-        Raises:
-            UserError: a class has a single row, or a side has fewer rows than there are classes.
-        """
+        """Draw the indices of training and test rows, stratified by class; UserError if there are too few."""
         from sklearn.model_selection import train_test_split  # takes a second to import
 
         rows, classes = len(numbers), len(self.class_names)
@@ -120,11 +116,7 @@ class FileData(ClassificationData):
         return train, test
 
     def check_trained(self, numbers: np.ndarray) -> None:
-        """Check that every class has a training row.
-
-        Raises:
-            UserError: names those that have none.
-        """
+        """Check that every class has a training row; UserError names those that have none."""
         counts = np.bincount(numbers, minlength=len(self.class_names))
         if none := [self.class_names[number] for number in np.flatnonzero(counts == 0)]:
             raise UserError(
@@ -133,11 +125,7 @@ class FileData(ClassificationData):
 
 
 def read_file(path: Path, option: str) -> bytes:
-    """Read a file whole.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read.
-    """
+    """Read a file whole; UserError if there is none, or it cannot be read."""
     if not path.is_file():  # no device or pipe, which might never end
         raise UserError(f"{option}={path}: there is no such file")
     try:
@@ -149,12 +137,8 @@ def read_file(path: Path, option: str) -> bytes:
 def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
     """Return the sorted names of the classes, and the (N,) number of each row's.
 
-    Args:
-        labels: (N,) integers, whole floats, booleans or texts.
-        label: what they are called in messages.
-
-    Raises:
-        UserError: there are no labels, one class, too many, or decimal numbers, which would be regression.
+    `labels` (N,) are integers, whole floats, booleans or texts. UserError if there are none, one class, too many, or
+    decimal numbers, which would be regression.
     """
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():

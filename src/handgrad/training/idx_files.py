@@ -33,11 +33,7 @@ SCRATCH = ".unpacking."  # prefix of temporary folders
 def unpack_lock(folder: Path) -> Iterator[None]:
     """Lock a folder for unpacking, and delete the temporary folders of killed processes.
 
-    Args:
-        folder: folder to lock; created if missing, and removed again if it stays empty.
-
-    Raises:
-        UserError: the folder is not writable.
+    It is created if missing, and removed again if it stays empty. UserError if it is not writable.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -64,16 +60,9 @@ def unpack_lock(folder: Path) -> Iterator[None]:
 def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
     """Ensure that the unpacked file of an archive is complete; unpack, and download if the archive is missing.
 
-    Existing files are never overwritten: an archive is used even if its checksum differs, and an unpacked file that
-    does not match it is renamed. Writes are atomic.
-
-    Args:
-        archive: path of the .gz file; need not exist.
-        md5: checksum of the original archive, for the download.
-        mirrors: base URLs of the archive.
-
-    Raises:
-        UserError: the archive is damaged, or missing and cannot be downloaded.
+    Existing files are never overwritten: an archive is used even if its checksum differs, `md5` is for the download,
+    and an unpacked file that does not match it is renamed. Writes are atomic. UserError if the archive is damaged, or
+    missing everywhere.
     """
     unpacked = archive.with_suffix("")
     if is_complete(unpacked, archive):
@@ -90,11 +79,7 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
 
 
 def unpack(archive: Path, scratch: Path) -> Path:
-    """Unpack an archive into a temporary folder.
-
-    Raises:
-        UserError: the archive is not a complete gzip file with a complete IDX file of the right kind.
-    """
+    """Unpack an archive into a temporary folder; UserError if it is no gzip file of a complete IDX file."""
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
         reason = None if is_complete(extracted, archive) else f"what it holds {describe_idx(extracted)}"
@@ -109,11 +94,7 @@ def unpack(archive: Path, scratch: Path) -> Path:
 
 
 def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
-    """Download a missing archive from the first mirror that has it, via a temporary folder on the same disk.
-
-    Raises:
-        UserError: no mirror delivers the archive.
-    """
+    """Download a missing archive from the first mirror that has it, via a temporary folder on the same disk."""
     for mirror in mirrors:
         try:
             download_url(f"{mirror}{archive.name}", scratch, md5=md5)

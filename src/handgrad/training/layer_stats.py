@@ -96,12 +96,8 @@ class LayerDiagnostics(Callback):
     """Records layer statistics before training and after every epoch, excluded from the epoch's time.
 
     Writes `layers.csv` and `layers.png` to the run's folder. TensorBoard also gets scalars, histograms, the first
-    layer's weights, the confusion matrix and the figure; MLflow scalars and the figure; other loggers scalars.
-
-    Args:
-        folder: the run's folder.
-        history: callback that times the epochs.
-        examples: sample size; the sample is the start of the training set.
+    layer's weights, the confusion matrix and the figure; MLflow scalars and the figure; other loggers scalars. The
+    sample is the start of the training set.
     """
 
     def __init__(self, folder: Path, history: History, examples: int = 256) -> None:
@@ -158,13 +154,7 @@ class LayerDiagnostics(Callback):
         log.info("diagnostics=layers took %.3f s per epoch, %.1f %% of its training", look, 100 * look / epoch)
 
     def look(self, trainer: Trainer, module: Classifier, epoch: int) -> None:
-        """Compute, write and log the statistics of every layer.
-
-        Args:
-            trainer: trainer of the run.
-            module: module to measure.
-            epoch: number of epochs trained so far.
-        """
+        """Compute, write and log the statistics of every layer after a number of epochs."""
         # Before the return of other ranks: the confusion matrix may need a collective.
         counts = {name: module.scores_of(name).confusion_matrix() for name in module.val_sets if module.val_is_fresh}
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
@@ -217,14 +207,7 @@ def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def show(board: Any, step: int, layers: Sequence[Layer], counts: Mapping[str, Tensor]) -> None:
-    """Log histograms and images to TensorBoard.
-
-    Args:
-        board: TensorBoard's `SummaryWriter`.
-        step: step to log at.
-        layers: the layers' values on the sample.
-        counts: (C, C) confusion matrices, by name of the set.
-    """
+    """Log histograms and the (C, C) confusion matrices of every set to TensorBoard's `SummaryWriter`."""
     for number, layer in enumerate(layers, start=1):
         board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
         board.add_histogram(f"layer_{number}/delta", layer.gradient.delta[:CHECKED], step)

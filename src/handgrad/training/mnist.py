@@ -95,11 +95,7 @@ class MNISTDataModule(ClassificationData):
         return Examples(images.reshape(-1, self.inputs), targets)
 
     def images_and_labels(self, train: bool, folder: Path) -> tuple[Tensor, Tensor]:
-        """Read the images (N, 28, 28), upright, and the labels (N,), from 0.
-
-        Raises:
-            UserError: QMNIST's or EMNIST's files are not in the folder, or cannot be read.
-        """
+        """Read the images (N, 28, 28), upright, and the labels (N,), from 0."""
         try:
             found = self.dataset_class(self.root, train=train, **self.options)
         except Exception as error:

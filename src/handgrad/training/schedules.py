@@ -16,12 +16,8 @@ from handgrad.nn.optimizers import FactoredSGD
 def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
     """Step optimizer and schedule once on dummy parameters, so that a bad configuration fails before training.
 
-    Args:
-        make_optimizer: makes an optimizer from (name, parameter) pairs.
-        make_schedule: makes a schedule from an optimizer, or None.
-
-    Raises:
-        UserError: the optimizer or the schedule cannot be made or stepped; names it and the reason.
+    The first is made from (name, parameter) pairs, the second, or None, from the optimizer. UserError names what cannot
+    be made or stepped, and the reason.
     """
     named = [(name, Parameter(torch.zeros(1, 1))) for name in ("weight", "bias")]
     evaluations = 0
@@ -53,8 +49,7 @@ def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Cal
 def fill_total_steps(schedule: Callable[..., Any], steps: Callable[[], float]) -> Callable[[Optimizer], Any]:
     """Fill in a schedule's `total_steps: null` with the run's steps, known only once the Trainer has the data.
 
-    Raises:
-        UserError: when the schedule is made: `total_steps` is less than the steps of the run.
+    The schedule is refused by a UserError when it is made if `total_steps` is less than that.
     """
     options = getattr(schedule, "keywords", {})
     if "total_steps" not in options:

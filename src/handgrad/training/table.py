@@ -70,11 +70,7 @@ class TableData(FileData):
         return Labelled(self.plain(frame), plain, in_test)
 
     def check_columns(self, frame: pd.DataFrame) -> None:
-        """Check that every column holds numbers or a limited number of texts.
-
-        Raises:
-            UserError: names the columns that do not.
-        """
+        """Check that every column holds numbers or a limited number of texts."""
         for name in self.texts:
             if not (types.is_object_dtype(frame[name]) or types.is_string_dtype(frame[name])):
                 raise UserError(f"{self.path}: column {name} is of type {frame[name].dtype}, neither numbers nor texts")
@@ -86,11 +82,7 @@ class TableData(FileData):
             raise UserError(f"{self.path}: column {join_names(none)} is empty: remove it")
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Convert numbers to floats and texts to objects.
-
-        Raises:
-            UserError: a column of numbers has texts, a number is infinite, or a cell is empty and not to be imputed.
-        """
+        """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
         numbers = [name for name in self.columns if name not in self.texts]
         if wrong := [name for name in numbers if not types.is_numeric_dtype(frame[name])]:
             raise UserError(f"column {join_names(wrong)} has texts where the network was trained on numbers")
@@ -158,15 +150,10 @@ class TableData(FileData):
 
 
 def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Parse a CSV or Parquet file; nothing in it is executed.
+    """Parse a CSV or Parquet file, as its suffix says; nothing in it is executed.
 
-    Args:
-        content: of the file.
-        path: its name, whose suffix says what it is.
-        texts: columns whose cells are texts even if they look like numbers.
-
-    Raises:
-        UserError: it is no such file, is empty, or two columns have the same name.
+    The cells of the columns `texts` are texts even if they look like numbers. UserError if it is no such file, is
+    empty, or two columns have the same name.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(f"{path} must be a .csv or a .parquet file")
@@ -198,11 +185,7 @@ def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
 
 
 def test_rows(column: pd.Series) -> np.ndarray:
-    """Return which rows a column marks as test rows: numbers but 0, and true, yes or test.
-
-    Raises:
-        UserError: a cell is empty or another text, or one of the two sets has no rows.
-    """
+    """Return which rows a column marks as test rows: numbers but 0, and true, yes or test."""
     if types.is_numeric_dtype(column):
         marked = column.map(lambda value: value != 0, na_action="ignore")
     else:
