@@ -1,18 +1,9 @@
 """Monitored metrics: what callbacks, schedule and search may choose by, and in which direction."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from handgrad.errors import UserError
 from handgrad.resolvers import best_is
-
-
-def monitors(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the key and the node of every callback that monitors a metric."""
-    theirs = config["trainer"].get("callbacks") or []
-    nodes = [(f"callbacks.{name}", node) for name, node in (config.get("callbacks") or {}).items()]
-    nodes += [("trainer.callbacks", node) for node in (theirs if isinstance(theirs, list) else [theirs])]
-    yield from ((key, node) for key, node in nodes if isinstance(node, dict) and node.get("monitor"))
 
 
 def check_direction(key: str, value: Any, metric: object) -> None:
@@ -25,7 +16,12 @@ def check_monitored(config: dict[str, Any]) -> None:
     """Check that callbacks and schedule choose by a set that is scored, not by the test set, and in its direction."""
     if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
         check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
-    for key, callback in monitors(config):
+    theirs = config["trainer"].get("callbacks") or []
+    used = [(f"callbacks.{name}", node) for name, node in (config.get("callbacks") or {}).items()]
+    used += [("trainer.callbacks", node) for node in (theirs if isinstance(theirs, list) else [theirs])]
+    for key, callback in used:
+        if not isinstance(callback, dict) or not callback.get("monitor"):
+            continue
         monitor = str(callback["monitor"])
         check_direction(f"{key}.mode", callback.get("mode"), monitor)
         for name in ("stopping_threshold", "divergence_threshold"):

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, replacing, run_lock, write_confusion, write_history
+from handgrad.runs.folder import METRICS, replacing, run_lock, write_history
 from handgrad.runs.record import DivergedError, find_existing_run, read_record, summarize, track_status
 
 
@@ -114,7 +114,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_history_and_confusion_read_back(tmp_path: Path) -> None:
+def test_history_reads_back(tmp_path: Path) -> None:
     rows = [
         {"epoch": 0, "train/loss": 0.5, "seconds": 2.0, "batches": 10},
         {"epoch": 1, "train/loss": 0.25, "seconds": 4.0, "batches": 10},
@@ -123,8 +123,6 @@ def test_history_and_confusion_read_back(tmp_path: Path) -> None:
     read_rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
     assert [{key: float(value) for key, value in row.items()} for row in read_rows] == rows
     assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 3.0}
-    write_confusion(tmp_path, "test", [[3, 1], [0, 4]])
-    assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
 
 
 def test_divergence_error_can_be_pickled() -> None:

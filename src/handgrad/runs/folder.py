@@ -113,17 +113,6 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_rows(folder / HISTORY, [columns, *([row.get(column) for column in columns] for row in rows)])
 
 
-def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
-    """Write the (C, C) confusion matrix of a set, rows: true class, columns: predicted class."""
-    write_rows(folder / f"confusion_{name}.csv", counts)
-
-
-def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
-    """Write a row per test image, in dataset order: true class, predicted class, predicted class's probability."""
-    cells = ((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
-    write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *cells])
-
-
 def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write a CSV file, with None as an empty cell."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -128,15 +128,12 @@ def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, A
     are name, seed, choices and config. Entries added to the yielded record are written at the end. UserError if the
     folder is not writable.
     """
-    record = {"status": "running", "reason": None, **facts, "metrics": {}}
-    record |= {
-        "versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")},
-        "commit": git_commit(),
-    }
+    versions = {name: version(name) for name in ("torch", "lightning", "hydra-core")}
+    record = {"status": "running", "reason": None, **facts, "metrics": {}, "versions": versions, "commit": git_commit()}
     started = time.perf_counter()
     try:
         with write_errors(folder):
-            write_record(folder, record)
+            write_json(folder / METRICS, record)
             yield record
         record["status"] = "completed"
     except DivergedError as error:
@@ -149,12 +146,7 @@ def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, A
         if record["status"] != "running":  # else interrupted by a signal: keep "running"
             record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
             with write_errors(folder) if record["status"] == "completed" else suppress(OSError):
-                write_record(folder, record)
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a run's `metrics.json`."""
-    write_json(folder / METRICS, record)
+                write_json(folder / METRICS, record)
 
 
 def peak_memory_mb() -> float | None:

@@ -35,16 +35,12 @@ def read_run_tables(folder: Path, scored: str, epochs: int | None, classes: int)
     """
     found: dict[str, Any] = {}
     remarks = []
-
-    def history(lines: list[str]) -> dict[str, Any]:
-        return {"history": history_in(lines, epochs)}
-
-    readers: list[tuple[str, Callable[[list[str]], dict[str, Any]]]] = [
-        (HISTORY, history),
-        (f"confusion_{scored}.csv", lambda lines: {"confusion": counts_in(lines, classes)}),
-        (PREDICTIONS, lambda lines: predictions_in(lines, classes)),
-    ]
-    for name, read in readers:
+    readers: dict[str, Callable[[list[str]], dict[str, Any]]] = {
+        HISTORY: lambda lines: {"history": history_in(lines, epochs)},
+        f"confusion_{scored}.csv": lambda lines: {"confusion": counts_in(lines, classes)},
+        PREDICTIONS: lambda lines: predictions_in(lines, classes),
+    }
+    for name, read in readers.items():
         try:
             found |= read(lines_of(folder / name))
         except FileNotFoundError:

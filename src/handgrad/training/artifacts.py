@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 
-from handgrad.runs.folder import write_confusion, write_figure, write_predictions
+from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
 from handgrad.text import format_value
 from handgrad.training import figures
 from handgrad.training.data import DeformedExamples
@@ -49,7 +49,8 @@ def write_scores(
     if module.test_logits:
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
         true = trainer.test_dataloaders["test"].dataset.targets[: len(predicted)].argmax(dim=1)
-        write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
+        rows = zip(true.tolist(), predicted.tolist(), [f"{each:.6g}" for each in probability.tolist()], strict=True)
+        write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *rows])
     log_hyperparameters(trainer, settings, metrics, [name for name in max(history, key=len) if name.endswith("/loss")])
     return metrics
 
@@ -59,7 +60,7 @@ def write_confusion_of(
 ) -> None:
     """Write the confusion matrix of a set as CSV, log its figure, and if `drawn` save the figure in the folder."""
     counts = module.scores_of(name).confusion_matrix().cpu()
-    write_confusion(folder, name, counts.tolist())
+    write_rows(folder / f"confusion_{name}.csv", counts.tolist())
     accuracy = module.scores_of(name).compute()["accuracy"]
     figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} right")
     log_figure(trainer, f"confusion/{name}", figure)

@@ -128,14 +128,11 @@ def build_module(
     With manual optimization, move the `STEPPING` options from the Trainer's options to it.
     """
     parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
-    parts |= {
-        "network": build_network(cfg.network, sizes, image_shape),
-        "classes": sizes[-1],
-        "skip": cfg.get("skip", 0),
-    }
+    network = build_network(cfg.network, sizes, image_shape)
+    parts |= {"network": network, "classes": sizes[-1], "skip": cfg.get("skip", 0)}
     engine = build(cfg.engine)
     if not engine.func.automatic_optimization:
-        if not isinstance(parts["network"], MLP):
+        if not isinstance(network, MLP):
             raise UserError(
                 f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only: engine=autograd"
             )
@@ -252,15 +249,14 @@ def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> N
 
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
     """Build the loggers of `conf/logger/`; they write to the run's folder, MLflow to its tracking store."""
-    purge = {"purge_step": resumed_at}  # steps after the checkpoint are logged again
-    loggers = []
+    loggers: list[Any] = []
     for node in (cfg.get("logger") or {}).values():
         if node._target_.endswith("MLFlowLogger"):
             loggers.append(in_store(node, str(cfg.name), folder / MLFLOW))
+        elif node._target_.endswith("TensorBoardLogger"):  # steps after the checkpoint are logged again
+            loggers.append(build(node, save_dir=folder, purge_step=resumed_at))
         else:
-            loggers.append(
-                build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
-            )
+            loggers.append(build(node, save_dir=folder))
         if isinstance(loggers[-1], CSVLogger):
             keep_rows(loggers[-1], resumed_at)
     return loggers

@@ -148,6 +148,14 @@ def make_loader(
     return DataLoader(examples, batch_size=None, sampler=sampler, collate_fn=tuple)
 
 
+def stratified(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the indices of the examples to keep and of those to hold out, stratified by their classes."""
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    kept, out = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
+    return kept, out
+
+
 class ClassificationData(LightningDataModule):
     """Base class of every data module: examples in memory with one-hot targets. A subclass implements `read`.
 
@@ -201,7 +209,7 @@ class ClassificationData(LightningDataModule):
         self.check_scored()
         train = self.read("train")
         if self.val_size:
-            kept, held_out = self._split(train.targets)
+            kept, held_out = self._split(train.targets.argmax(dim=1).numpy())
             self.sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
             train = Examples(train.rows[kept], train.targets[kept])
         self.sets["train"] = train
@@ -217,26 +225,25 @@ class ClassificationData(LightningDataModule):
         """Read (N, I) new examples from a file; only data that come from a file can."""
         raise UserError(f"rows=...: the network takes pictures of {self.dataset}: use images=...")
 
-    def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the indices of the training and validation examples, stratified by class."""
-        from sklearn.model_selection import train_test_split  # takes a second to import
+    def classes_with(self, count: int, labels: np.ndarray) -> list[str]:
+        """Return the names of the classes that have this many examples."""
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return [self.class_names[number] for number in np.flatnonzero(counts == count)]
 
-        labels, classes = targets.argmax(dim=1), targets.shape[1]
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the indices of the training and validation examples, stratified by class."""
+        classes = len(self.class_names)
         if not classes <= self.val_size <= len(labels) - classes:
             raise UserError(
                 f"data.val_size must be 0 or between {classes} and {len(labels) - classes} "
                 f"({len(labels)} training examples in {classes} classes), not {self.val_size}"
             )
-        counts = torch.bincount(labels, minlength=classes)
-        if rare := [self.class_names[number] for number in range(classes) if counts[number] == 1]:
+        if rare := self.classes_with(1, labels):
             raise UserError(
                 f"data.val_size={self.val_size} needs two examples of every class, one to train on, one to hold out: "
                 f"class {', '.join(rare)} has one; add examples of it or use data.val_size=0"
             )
-        kept, held_out = train_test_split(
-            torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed
-        )
-        return torch.from_numpy(kept), torch.from_numpy(held_out)
+        return stratified(labels, self.val_size, self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Make the training loader, shuffled and deformed; with `overfit_batches`, the same batches in every epoch.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handgrad.errors import UserError, describe_os_error
 from handgrad.text import format_value, join_names
-from handgrad.training.data import ClassificationData, Examples
+from handgrad.training.data import ClassificationData, Examples, stratified
 
 MOST_CLASSES = 1000
 FEW_CLASSES = 20  # as many may be more than a tenth of the rows
@@ -79,11 +79,14 @@ class FileData(ClassificationData):
         train, test = (
             self.test_split(numbers) if in_test is None else (np.flatnonzero(~in_test), np.flatnonzero(in_test))
         )
-        self.check_trained(numbers[train])
+        if none := self.classes_with(0, numbers[train]):
+            raise UserError(
+                f"{self.label}: class {join_names(none)} has test rows only: move some to the training rows"
+            )
         targets = torch.nn.functional.one_hot(torch.from_numpy(numbers), len(self.class_names)).float()
         parts = {"train": train, "test": test}
         if self.val_size:
-            kept, held_out = self._split(targets[train])
+            kept, held_out = self._split(numbers[train])
             parts = {"val": train[held_out], "train": train[kept], "test": test}
         if not self.score_test:
             del parts["test"]
@@ -95,11 +98,8 @@ class FileData(ClassificationData):
 
     def test_split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw the indices of training and test rows, stratified by class; UserError if there are too few."""
-        from sklearn.model_selection import train_test_split  # takes a second to import
-
         rows, classes = len(numbers), len(self.class_names)
-        counts = np.bincount(numbers)
-        if rare := [self.class_names[number] for number in np.flatnonzero(counts == 1)]:
+        if rare := self.classes_with(1, numbers):
             raise UserError(
                 f"{self.label}: class {join_names(rare)} has one row, which cannot be both trained on and tested: "
                 "add rows of it, or remove it"
@@ -110,18 +110,7 @@ class FileData(ClassificationData):
                 f"data.test_size={self.test_size} makes {tested} of {rows} rows the test set: "
                 f"each side needs one for each of the {classes} classes"
             )
-        train, test = train_test_split(
-            np.arange(rows), test_size=self.test_size, stratify=numbers, random_state=self.split_seed
-        )
-        return train, test
-
-    def check_trained(self, numbers: np.ndarray) -> None:
-        """Check that every class has a training row; UserError names those that have none."""
-        counts = np.bincount(numbers, minlength=len(self.class_names))
-        if none := [self.class_names[number] for number in np.flatnonzero(counts == 0)]:
-            raise UserError(
-                f"{self.label}: class {join_names(none)} has test rows only: move some to the training rows"
-            )
+        return stratified(numbers, tested, self.split_seed)
 
 
 def read_file(path: Path, option: str) -> bytes:

@@ -3,7 +3,6 @@
 import gzip
 import logging
 import math
-import os
 import shutil
 import struct
 import tempfile
@@ -13,7 +12,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
@@ -82,7 +80,8 @@ def unpack(archive: Path, scratch: Path) -> Path:
     """Unpack an archive into a temporary folder; UserError if it is no gzip file of a complete IDX file."""
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
-        reason = None if is_complete(extracted, archive) else f"what it holds {describe_idx(extracted)}"
+        fault = fault_of(extracted, extracted.read_bytes()) or "has another checksum"
+        reason = None if is_complete(extracted, archive) else f"what it holds {fault}"
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error)
     if reason is None:
@@ -102,9 +101,10 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
             continue
         Path(scratch, archive.name).replace(archive)
         return
-    if archive.with_suffix("").exists():
+    unpacked = archive.with_suffix("")
+    if unpacked.exists():
         raise UserError(
-            f"{archive.with_suffix('')} {describe_idx(archive.with_suffix(''))}, and {archive.name}, from which it "
+            f"{unpacked} {fault_of(unpacked, unpacked.read_bytes())}, and {archive.name}, from which it "
             "could be made anew, is not there and could not be downloaded: put one of the two there"
         )
     raise UserError(
@@ -113,46 +113,36 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
     )
 
 
-def describe_idx(path: Path) -> str:
-    """Say what an IDX file holds instead of the type and shape that are expected of its name."""
+def fault_of(path: Path, content: bytes) -> str | None:
+    """Say what an IDX file holds instead of the type and shape that are expected of its name; None if it has these.
+
+    IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
+    """
     axes = 3 if "images" in path.name else 1
     expected = f"unsigned bytes, {f'N x {SIDE} x {SIDE}' if axes == 3 else 'one per image'}, are expected"
     try:
-        content = path.read_bytes()
-        kind, count = content[2], content[3]
+        zeros, kind, count = struct.unpack_from(">H2B", content)
         shape = struct.unpack_from(f">{count}I", content, 4)
-    except (OSError, IndexError, struct.error):
+    except struct.error:
         return f"is no IDX file ({expected})"
-    if content[:2] != b"\0\0" or kind not in IDX_TYPES:
+    if zeros or kind not in IDX_TYPES:
         return f"is no IDX file ({expected})"
     sizes = " x ".join(map(str, shape))
     missing = 4 + 4 * count + math.prod(shape) - len(content)
     if (kind, count) == (UNSIGNED, axes) and missing:
         return f"is {abs(missing):,} bytes too {'short' if missing > 0 else 'long'} for its shape, {sizes}"
+    if (kind, count) == (UNSIGNED, axes) and shape[1:] in ((), (SIDE, SIDE)):
+        return None
     return f"is an IDX file of {IDX_TYPES[kind]}, {sizes} ({expected})"
 
 
 def is_complete(unpacked: Path, archive: Path) -> bool:
-    """Tell whether an unpacked IDX file has the right magic number and size, and the CRC of its archive if that exists.
-
-    IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
-    """
+    """Tell whether an unpacked file is the IDX file it should be, with the CRC of its archive if that exists."""
     try:
         content = unpacked.read_bytes()
-        axes = 3 if "images" in unpacked.name else 1
-        magic, *shape = struct.unpack_from(f">{1 + axes}I", content)
-        trailer = last_bytes(archive, 8) if archive.exists() else None
-    except (OSError, struct.error):
-        return False
-    expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
-    if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1:] != [SIDE, SIDE]):
+        trailer = archive.read_bytes()[-8:] if archive.exists() else None
+    except OSError:
         return False
     # A gzip file ends with the CRC and the length of its content (RFC 1952, 2.3.1).
-    return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
-
-
-def last_bytes(path: Path, count: int) -> bytes:
-    """Read the last bytes of a file."""
-    with path.open("rb") as file:
-        file.seek(-count, os.SEEK_END)
-        return file.read()
+    sound = trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
+    return sound and fault_of(unpacked, content) is None

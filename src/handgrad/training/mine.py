@@ -48,7 +48,7 @@ class MineModule(ManualModule):
     def configure_optimizers(self) -> Any:
         """Make optimizer and schedule; execute the file and try its functions on a few random images."""
         configured = super().configure_optimizers()
-        check_options(self, configured["optimizer"])
+        check_supported(self, configured["optimizer"])
         self.source = handin.as_code(self.read(), self.file)
         try:
             with handin.time_limit(handin.LIMIT):
@@ -140,7 +140,7 @@ class MineModule(ManualModule):
         self.step_schedule()
 
 
-def check_options(module: MineModule, optimizer: Optimizer) -> None:
+def check_supported(module: MineModule, optimizer: Optimizer) -> None:
     """Check that a student's functions can follow the options; UserError names one and says what to use."""
     trainer = module.trainer
     if module.clips or module.batches_per_step != 1:

@@ -64,7 +64,8 @@ class TableData(FileData):
                 f"{self.path} has no columns beside {self.label}" if len(labels) else f"{self.path} has no rows"
             )
         self.columns = list(frame)
-        self.texts = [name for name in frame if not types.is_numeric_dtype(frame[name])]
+        self.numbers = [name for name in frame if types.is_numeric_dtype(frame[name])]
+        self.texts = [name for name in frame if name not in self.numbers]
         self.check_columns(frame)
         plain = labels.to_numpy() if types.is_numeric_dtype(labels) else labels.to_numpy(dtype=str)
         return Labelled(self.plain(frame), plain, in_test)
@@ -83,11 +84,10 @@ class TableData(FileData):
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
-        numbers = [name for name in self.columns if name not in self.texts]
-        if wrong := [name for name in numbers if not types.is_numeric_dtype(frame[name])]:
+        if wrong := [name for name in self.numbers if not types.is_numeric_dtype(frame[name])]:
             raise UserError(f"column {join_names(wrong)} has texts where the network was trained on numbers")
-        frame = frame[self.columns].astype(dict.fromkeys(numbers, float) | dict.fromkeys(self.texts, object))
-        if infinite := [name for name in numbers if np.isinf(frame[name]).any()]:
+        frame = frame[self.columns].astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
+        if infinite := [name for name in self.numbers if np.isinf(frame[name]).any()]:
             raise UserError(f"column {join_names(infinite)} has infinite numbers: remove the rows")
         empty = frame.isna().sum()
         if self.missing == "refuse" and empty.any():
@@ -111,16 +111,10 @@ class TableData(FileData):
         if constant:
             log.warning("%s: column %s is constant in the training rows", self.path, join_names(constant))
         encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)  # an unknown text: all zeros
-        self.transformer = ColumnTransformer(
-            [
-                (
-                    "numbers",
-                    make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
-                    [name for name in self.columns if name not in self.texts],
-                ),
-                ("texts", make_pipeline(SimpleImputer(strategy="most_frequent"), encoder), self.texts),
-            ]
-        ).fit(x)
+        scaling = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+        encoding = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder)
+        parts = [("numbers", scaling, self.numbers), ("texts", encoding, self.texts)]
+        self.transformer = ColumnTransformer(parts).fit(x)
 
     def prepare(self, x: pd.DataFrame) -> Tensor:
         """Return (N, I) standardised numbers and one-hot texts."""
@@ -139,14 +133,11 @@ class TableData(FileData):
         if frame.empty:
             raise UserError(f"rows={path} has no rows")
         x = self.plain(frame)
-        for name, known in zip(self.texts, self.known_texts(), strict=True):
+        known_texts = self.transformer.named_transformers_["texts"][-1].categories_ if self.texts else []
+        for name, known in zip(self.texts, known_texts, strict=True):
             if unknown := sorted(set(x[name].dropna()) - set(known)):
                 log.warning("column %s: %s was not in the training rows and counts as none", name, join_names(unknown))
         return self.prepare(x)
-
-    def known_texts(self) -> list[np.ndarray]:
-        """Return the texts of the training rows, per column of texts."""
-        return list(self.transformer.named_transformers_["texts"][-1].categories_) if self.texts else []
 
 
 def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
