@@ -99,6 +99,11 @@ class Command:
         out, err = (path.read_text(encoding="utf-8", errors="replace") for path in self.files)
         return out, err
 
+    def end(self) -> Ended:
+        """Wait for the end; return status and output."""
+        said = self.communicate()
+        return Ended(int(self.process.exitcode or 0), *said)
+
 
 def become_command(
     script: str, arguments: list[str], home: Path, files: list[Path], environment: dict[str, str]

@@ -38,25 +38,6 @@ def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunS
     assert len(set((tmp_path / "sweep").glob("*/metrics.json")) - {path / "metrics.json" for path in before}) == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "answer"),
-    [
-        (["-m", "activation=relu,tanh", "seed=-1"], "dry_run=true: invalid value seed=-1"),
-        (["-m", "hydra/sweeper=search", "optimizer.lr=interval(0.1,1)"], "dry_run=true: a search chooses its jobs"),
-        (["activation=relu"], "dry_run=true only works with -m"),
-    ],
-    ids=["wrong", "search", "single"],
-)
-def test_invalid_dry_run_is_refused_in_one_sentence(
-    run_script: RunScript, options: list[str], answer: str, tmp_path: Path
-) -> None:
-    status, said = run_script(*options, "dry_run=true")
-    assert status == 1
-    assert answer in said
-    assert "Traceback" not in said
-    assert not list(tmp_path.rglob("metrics.json"))
-
-
 def test_estimate_uses_the_most_similar_runs() -> None:
     def ran(engine: str, sizes: list[int], per_epoch: float) -> dict[str, Any]:
         config = {"network": {"hidden_sizes": sizes}, "data": {"batch_size": 64}, "trainer": {"max_epochs": 2}}
