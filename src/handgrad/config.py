@@ -66,9 +66,9 @@ Name = Annotated[
 
 
 class Group(BaseModel):
-    """Config group: checks its fields, and accepts any other argument of its target.
+    """Config group: checks its fields, whose defaults are the target's, and accepts any other argument of its target.
 
-    A field's default is the target's; None if the group's options have different defaults.
+    A default is None if the group's options have different ones.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)

@@ -97,10 +97,7 @@ def watched_parent() -> int:
 
 
 def import_from_here() -> None:
-    """Make classes in files of the working directory importable, after everything that is installed.
-
-    Call it only for classes that were typed, or read from a file that is trusted.
-    """
+    """Make classes of the working directory importable, last; only for those that were typed or are trusted."""
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds texts
         sys.path.append(here)
 

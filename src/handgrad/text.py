@@ -27,10 +27,7 @@ def canonical(value: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Format a value in one line; quote a text only if it would read as something else.
-
-    relu, 0.1, 1e-05, true, null, [500, 250]; "3" for the text 3.
-    """
+    """Format a value in one line, e.g. 1e-05, true, [1, 2]; quote a text only if it would read as something else."""
     if isinstance(value, float):
         return repr(value)
     if not isinstance(value, str):
@@ -43,10 +40,7 @@ def format_value(value: Any) -> str:
 
 
 def escape_control(text: str) -> str:
-    """Escape the characters of a text that could control a terminal or prevent a file from being written.
-
-    These are control characters, line breaks, invisible characters, lone surrogates.
-    """
+    """Escape control characters, line breaks, invisible ones and lone surrogates, unsafe in a terminal or a file."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

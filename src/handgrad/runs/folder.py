@@ -44,10 +44,7 @@ def remove_empty_run(folder: Path) -> None:
 
 @contextmanager
 def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
-    """Lock a run's folder, created if missing, and delete the temporary files of killed processes.
-
-    UserError if another process holds the lock, unless we wait `patiently`.
-    """
+    """Lock a folder, and delete what killed processes left; UserError if it is locked, unless we wait `patiently`."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
     try:

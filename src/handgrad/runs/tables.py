@@ -18,8 +18,7 @@ class RunTables:
 
     history: columns of `history.csv` by name, a value per epoch, NaN for an empty cell.
     confusion: (C, C) counts on the scored set, rows: true class.
-    truth: (N,) true class of each test image.
-    right: (N,) whether each test image was classified correctly.
+    truth, right: (N,) true class of each test image, and whether it was classified correctly.
     """
 
     history: dict[str, np.ndarray] | None = None

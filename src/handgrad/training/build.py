@@ -65,17 +65,9 @@ def assemble(
 ) -> Assembly:
     """Seed the process and build data, module and Trainer with loggers and callbacks, for results in a folder.
 
-    A progress bar is shown on a terminal, a line per epoch elsewhere. UserError if the data are unusable, or a library
-    rejects a value of the configuration.
-
-    Args:
-        cfg: validated configuration.
-        folder: folder for the results.
-        show_progress: show anything while it trains.
-        terminal: whether stdout is a terminal.
-        resumed_at: logged step at which a run resumes; TensorBoard purges later ones.
-        sizes: units per layer of a trained network; None: from the data's inputs to its classes.
-        read: read the data.
+    A progress bar is shown on a terminal, a line per epoch elsewhere. TensorBoard purges steps later than the logged
+    one at which a run resumes. `sizes` are the units per layer of a trained network; None: from the data's inputs to
+    its classes. UserError if the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
     folder.mkdir(parents=True, exist_ok=True)

@@ -141,10 +141,7 @@ def checked_row(row: Any) -> dict[str, Any]:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves `checkpoints/last.ckpt` after every epoch.
-
-    Its state is empty, under a key separate from that of a user's own `ModelCheckpoint`.
-    """
+    """Saves `checkpoints/last.ckpt` after every epoch; its state is empty, under a key of its own."""
 
     def __init__(self, folder: Path) -> None:
         name = LAST.partition(".")[0]
@@ -190,10 +187,7 @@ class EpochBar(TQDMProgressBar):
 
 
 class NoProfiler(PassThroughProfiler):
-    """No-op profiler with one shared context; Lightning's default creates one per hook.
-
-    Saves 30 to 70 microseconds per step.
-    """
+    """No-op profiler with one shared context: Lightning's default makes one per hook, 50 microseconds per step."""
 
     nothing: AbstractContextManager[None] = nullcontext()
 

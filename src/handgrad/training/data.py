@@ -27,24 +27,13 @@ def seed_sequence(seed: int, purpose: str, epoch: int) -> np.random.SeedSequence
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    """Make an epoch's (or batch's) random generator for one purpose, the same in every process and after a resume.
-
-    Args:
-        seed: seed of the run.
-        purpose: a key of `PURPOSES`.
-        epoch: epoch or batch, from 0.
-    """
+    """Make an epoch's (or batch's) generator for a purpose, the same in every process and after a resume."""
     mixed = seed_sequence(seed, purpose, epoch).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class Examples(Dataset[Batch]):
-    """In-memory dataset, indexed by whole batches.
-
-    Args:
-        rows: (N, I) floats, or bytes of pictures, which are returned divided by 255.
-        targets: (N, C) one-hot float.
-    """
+    """In-memory dataset of rows (N, I), floats, or bytes of pictures divided by 255, and one-hot targets (N, C)."""
 
     def __init__(self, rows: Tensor, targets: Tensor) -> None:
         self.rows = rows
@@ -171,10 +160,6 @@ class ClassificationData(LightningDataModule):
         seed: seed of the shuffling, the validation split and the deformations.
         deform: strengths by which training pictures are deformed, as for `DeformedExamples`; None: not at all. Scoring
             and `overfit_batches` use the pictures as they are.
-
-    Raises:
-        UserError: from `setup`: val_size leaves fewer examples than classes on one side of the split, or no set is left
-            to score.
     """
 
     dataset = "data"

@@ -17,12 +17,7 @@ FEW_CLASSES = 20  # as many may be more than a tenth of the rows
 
 
 class Labelled(NamedTuple):
-    """Content of a file.
-
-    x: (N, ...) an array or a data frame.
-    labels: (N,) a class per row, numbers or texts.
-    in_test: (N,) whether a row is one of the test set; None: a part is drawn.
-    """
+    """Content of a file: x (N, ...), a class per row, and whether it is a test row; None: a part is drawn."""
 
     x: Any
     labels: np.ndarray
@@ -32,15 +27,8 @@ class Labelled(NamedTuple):
 class FileData(ClassificationData):
     """Base class of data modules of one file. A subclass implements `load`, `fit` and `prepare`.
 
-    Args:
-        path: the file.
-        sha256: hash of its content when it was trained on; None: any content.
-        test_size: part of the rows that are the test set, stratified by class.
-        split_seed: draws them; not the run's seed, so that all runs are scored on the same rows.
-        shared: arguments of `ClassificationData`.
-
-    Raises:
-        UserError: from `setup`: the file is missing, has changed or is unusable.
+    Args are described in conf/data/table.yaml; `sha256` None takes any content, `shared` are those of
+    `ClassificationData`. UserError from `setup`: the file is missing, has changed or is unusable.
     """
 
     label = "y"  # what the classes are called in messages

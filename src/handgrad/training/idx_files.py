@@ -29,10 +29,7 @@ SCRATCH = ".unpacking."  # prefix of temporary folders
 
 @contextmanager
 def unpack_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder for unpacking, and delete the temporary folders of killed processes.
-
-    It is created if missing, and removed again if it stays empty. UserError if it is not writable.
-    """
+    """Lock a folder, created if missing, removed again if empty, and delete what killed processes left there."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

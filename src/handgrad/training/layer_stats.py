@@ -65,18 +65,11 @@ def max_slope(phi: Activation) -> float:
 
 @torch.no_grad()
 def layer_stats(layer: Layer, weight: Tensor, decay: float, most: float) -> dict[str, float | None]:
-    """Compute a layer's statistics, named as in `layers.csv` and the loggers.
+    """Compute a layer's statistics on a sample, named as in `layers.csv` and the loggers.
 
-    Args:
-        layer: the layer's values on a sample.
-        weight: (O, I) weights.
-        decay: factor c of the penalty's gradient c * W.
-        most: maximum of |phi'|.
-
-    Returns:
-        mean and standard deviation of the activation; saturated share of units and images (|phi'| below 1 % of its
-        maximum) and dead share of units (phi' zero on the whole sample), both None for the last layer; Euclidean norms
-        of delta and of the weight gradient including the penalty.
+    Mean and standard deviation of the activation; saturated share of units and images (|phi'| below 1 % of its maximum,
+    `most`) and dead share of units (phi' zero on the whole sample), both None for the last layer; Euclidean norms of
+    delta and of the weight gradient including the penalty's, `decay` times the weights (O, I).
     """
     saturated = dead = None
     if layer.slope is not None:

@@ -86,11 +86,7 @@ class MineModule(ManualModule):
 
     @torch.no_grad()
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Run both passes on x (B, I) and y (B, C) with the student's functions.
-
-        Returns:
-            () mean loss, without the penalty; gradients of all parameters in layer order, with the penalty's.
-        """
+        """Run both passes on x (B, I), y (B, C); return the () mean loss, and gradients with the penalty's."""
         inputs, slopes = [x], []
         for weight, bias in zip(self.network.weights[:-1], self.network.biases[:-1], strict=True):
             z = pre_activation(inputs[-1], weight, bias)

@@ -21,19 +21,12 @@ DIM = 128  # a brightest pixel below this is not that of images from 0 to 255
 
 
 class MNISTDataModule(ClassificationData):
-    """Data module of images (784,) in [0, 1].
+    """Data module of images (784,) in [0, 1], from a class of `torchvision.datasets` with MNIST's four files.
 
-    Args:
-        dataset: class of `torchvision.datasets` with MNIST's four files, e.g. "FashionMNIST"; or "QMNIST", "EMNIST".
-        root: folder of `<dataset>/raw/` with the four archives; missing ones are downloaded there, except for QMNIST
-            and EMNIST, whose unpacked files must be there.
-        split: "balanced" (47 classes), "letters" (26) or "digits" of EMNIST, whose images are published lying on their
-            side, and are turned upright.
-        shared: arguments of `ClassificationData`.
-
-    Raises:
-        UserError: only EMNIST has splits; from `prepare_data` and `setup`: a file is missing, damaged or has the wrong
-            content.
+    Missing archives of `<dataset>/raw/` are downloaded there, except for QMNIST and EMNIST, whose unpacked files must
+    be there. EMNIST's splits, "balanced" (47 classes), "letters" (26) and "digits", are published lying on their side,
+    and are turned upright. UserError: only EMNIST has splits; from `prepare_data` and `setup`: a file is missing,
+    damaged or has the wrong content.
     """
 
     inputs = INPUTS

@@ -71,14 +71,8 @@ def constant(optimizer: Optimizer) -> None:
 def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
     """Rise linearly from `start_factor` times the learning rate, then fall to zero along a half cosine.
 
-    Args:
-        optimizer: optimizer whose learning rates are the peaks.
-        start_factor: learning rate of the first step, relative to the peak.
-        warmup_steps: steps until the peak.
-        total_steps: steps until zero.
-
-    Raises:
-        ValueError: warmup_steps is not between 0 and total_steps.
+    The peak is reached after `warmup_steps`, zero after `total_steps`. ValueError if the first is not between 0 and
+    these.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
     """

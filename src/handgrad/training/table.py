@@ -26,15 +26,8 @@ TEST = {"true": True, "yes": True, "test": True, "1": True, "false": False, "no"
 class TableData(FileData):
     """Data module of a table: numbers standardised, texts one-hot, both as fitted to the training rows.
 
-    Args:
-        path: a .csv or .parquet file.
-        target: column of the classes.
-        test_column: column that is true in test rows; None: a part of them is drawn.
-        missing: "refuse" or "impute" empty cells, by the median or the most frequent text of the training rows.
-        shared: arguments of `FileData`.
-
-    Raises:
-        UserError: from `setup`: the file is no such table, or a column is unusable.
+    Args are described in conf/data/table.yaml; `shared` are those of `FileData`. UserError from `setup`: the file is no
+    such table, or a column is unusable.
     """
 
     def __init__(
