@@ -21,6 +21,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer import event_file_writer
 
 from forks import ROOT as ROOT
@@ -245,6 +246,12 @@ def rows_of(folder: Path | str, name: str = "history.csv") -> list[dict[str, str
 def without_seconds(folder: Path | str) -> list[dict[str, str]]:
     """Read the history of a run but for its seconds, as two equal runs have it."""
     return [{key: row[key] for key in row if key != "seconds"} for row in rows_of(folder)]
+
+
+def hparams_of(board: EventAccumulator) -> dict[str, Any]:
+    """Return the hyperparameters in TensorBoard's table."""
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return dict(HParamsPluginData.FromString(content).session_start_info.hparams)
 
 
 def board_of(folder: Path | str) -> EventAccumulator:

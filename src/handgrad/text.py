@@ -58,27 +58,22 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def texts_in(value: Any) -> Iterator[str]:
-    """Yield every text in a nested value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts_in([*value.keys(), *value.values()])
-    elif isinstance(value, list | tuple | set):
-        for each in value:
-            yield from texts_in(each)
+def values_in(value: Any) -> Iterator[Any]:
+    """Yield a nested value and every value in it, keys included, the outermost first."""
+    yield value
+    inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    for each in inner if isinstance(inner, list | tuple | set) else ():
+        yield from values_in(each)
 
 
-def targets_in(value: Any) -> Iterator[Any]:
-    """Yield every `_target_` in a nested value, the outermost first."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield value["_target_"]
-        for each in value.values():
-            yield from targets_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from targets_in(each)
+def texts_in(value: Any) -> list[str]:
+    """Return every text in a nested value, keys included."""
+    return [each for each in values_in(value) if isinstance(each, str)]
+
+
+def targets_in(value: Any) -> list[Any]:
+    """Return every `_target_` in a nested value, the outermost first."""
+    return [each["_target_"] for each in values_in(value) if isinstance(each, Mapping) and "_target_" in each]
 
 
 def shortened(text: str, most: int = 120) -> str:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from conftest import (
     ROOT,
@@ -19,6 +18,7 @@ from conftest import (
     board_of,
     compose,
     ended_at_scoring,
+    hparams_of,
     record_of,
     refused,
     rows_of,
@@ -85,13 +85,7 @@ def test_explicit_total_steps_are_kept(run_script: RunScript) -> None:
 def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_class(run_script: RunScript) -> None:
     options = ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9,0.5"]
     well(run_script, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
-    columns = []
-    for folder in sorted(Path("sweep").glob("*_relu*")):
-        board = board_of(folder)
-        start = HParamsPluginData.FromString(
-            board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-        ).session_start_info.hparams
-        columns.append(dict(start))
+    columns = [hparams_of(board_of(folder)) for folder in sorted(Path("sweep").glob("*_relu*"))]
     assert [row["optimizer.momentum"].number_value for row in columns] == [0.9, 0.5]
     assert not [name for name in columns[0] if name.endswith("_target_")]
     assert columns[0]["optimizer.nesterov"].string_value == "true"

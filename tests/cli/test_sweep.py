@@ -52,13 +52,8 @@ def test_estimate_uses_the_most_similar_runs() -> None:
 
 
 def test_durations_are_readable() -> None:
-    assert [progress.in_time(seconds) for seconds in (4.4, 59, 61, 3300, 3900)] == [
-        "4 s",
-        "59 s",
-        "1 min",
-        "55 min",
-        "1 h 05 min",
-    ]
+    said = [progress.in_time(seconds) for seconds in (4.4, 59, 61, 3300, 3900)]
+    assert said == ["4 s", "59 s", "1 min", "55 min", "1 h 05 min"]
 
 
 def test_sweep_ends_with_a_report_even_if_a_run_diverges(run_script: RunScript, tmp_path: Path) -> None:
@@ -117,9 +112,8 @@ def test_watch_shows_a_running_sweep_and_its_death(tiny_mnist: Path, tmp_path: P
 def test_remaining_time_counts_unfinished_runs_divided_by_workers(
     run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        run_script("-m", "optimizer.lr=1e30,0.01,0.02,0.03", "hydra.sweep.dir=sweep", *FEW)[0] == 1
-    )  # the first diverges
+    rates = "optimizer.lr=1e30,0.01,0.02,0.03"  # the first diverges
+    assert run_script("-m", rates, "hydra.sweep.dir=sweep", *FEW)[0] == 1
     for place in (2, 3):
         shutil.rmtree(tmp_path / "sweep" / f"{place}_relu-manual-none-s0")
     for path in tmp_path.glob("sweep/*/metrics.json"):

@@ -202,15 +202,6 @@ def test_resumed_run_equals_the_uninterrupted_one(run_script: RunScript, engine:
     assert printed.count("the same") == 4  # as recorded
 
 
-def test_accumulated_batches_are_deformed_as_one_of_twice_the_size(run_script: RunScript) -> None:
-    options = [*SHORT, "data/deform=elastic", "trainer.precision=64-true", "optimizer.weight_reduction=mean"]
-    assert run_script(*options, "hydra.run.dir=one")[0] == 0
-    twice = ["data.batch_size=32", "+trainer.accumulate_grad_batches=2"]
-    assert run_script(*options, *twice, "hydra.run.dir=two")[0] == 0
-    one, two = (record_of(Path(name))["metrics"] for name in ("one", "two"))
-    assert one == pytest.approx(two, abs=1e-6)
-
-
 def test_overfit_batches_are_not_deformed(tiny_mnist: Path) -> None:
     data = MNISTDataModule(root=str(tiny_mnist), deform=ELASTIC)
     data.setup()

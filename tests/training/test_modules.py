@@ -215,23 +215,6 @@ def saving(folder: Path) -> dict[str, Any]:
     return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
 
 
-@pytest.mark.parametrize(
-    ("engine", "optimizer"),
-    [
-        *((engine, optimizer) for engine in (ManualModule, AutogradModule) for optimizer in OPTIMIZERS.values()),
-        (ManualModule, NOTEBOOK_SGD),
-    ],
-)
-def test_resumed_training_matches_uninterrupted_training(
-    images_640: Examples, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
-) -> None:
-    whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
-    fit(whole, images_640, epochs=4)
-    fit(half, images_640, epochs=2, **saving(tmp_path))
-    fit(rest, images_640, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
-    torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
 def test_checkpoint_of_one_engine_loads_into_the_other(
     images_640: Examples, first: Engine, second: Engine, tmp_path: Path

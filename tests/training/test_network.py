@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from conftest import ROOT, RunScript, ended_at_scoring, record_of, refused, well
-from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
-from handgrad.training.modules import weights_of
 
 DOCS = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
 LAST = Path("checkpoints", "last.ckpt")
@@ -106,11 +104,6 @@ def test_what_looks_into_layers_says_that_it_cannot(run_script: RunScript, tiny_
 )
 def test_unusable_network_is_refused_in_a_sentence(run_script: RunScript, typed: list[str], said: str) -> None:
     assert said in refused(run_script, said, "engine=autograd", *typed).strip().splitlines()[-1]
-
-
-def test_penalty_of_an_mlp_is_on_its_weight_matrices() -> None:
-    network = MLP([5, 4, 3])
-    assert all(one is other for one, other in zip(weights_of(network), network.weights, strict=True))
 
 
 @pytest.mark.slow

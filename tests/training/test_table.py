@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
-from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.datasets import load_wine
 from sklearn.preprocessing import StandardScaler
 
 import handgrad
-from conftest import RunScript, ended_at_scoring, record_of, refused, well
+from conftest import RunScript, record_of, refused, well
 from handgrad.errors import UserError
 from handgrad.training.build import data_of
 from handgrad.training.table import TableData
@@ -205,42 +205,10 @@ def test_both_engines_learn_wine_and_evaluate_gives_the_recorded_numbers(
     well(run_script, "run=run", script="export.py")
 
 
-def test_manual_steps_match_autograd_in_float64(run_script: RunScript, wine_csv: None) -> None:
-    load_breast_cancer(as_frame=True).frame.to_csv("cancer.csv", index=False)
-    options = ["data=table", "data.path=cancer.csv", "data.target=target", *SMALL, "trainer.max_epochs=1"]
-    same = ["optimizer=grouped_sgd", "schedule=constant", "network.init=pytorch", "trainer.precision=64-true"]
-    weights = {}
-    for engine in ("manual", "autograd"):
-        well(run_script, *options, *same, f"engine={engine}", f"hydra.run.dir={engine}")
-        content = torch.load(f"{engine}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        weights[engine] = {key: value for key, value in content.items() if "network" in key}
-    assert len(weights["manual"]) == 4
-    for key, value in weights["manual"].items():
-        assert value.dtype == torch.float64
-        assert (value - weights["autograd"][key]).abs().max() < 1e-10
-
-
 def test_gradients_on_a_table_are_checked(run_script: RunScript, wine_csv: None) -> None:
     well(run_script, *TABLE, "batch=16", "fd_entries=2", "output=there", script="check.py")
     rows = json.loads(Path("there/check.json").read_text())["rows"]
     assert max(row["autograd float64"] for row in rows) < 1e-10
-
-
-def test_interrupted_run_resumes_to_the_same_numbers(run_script: RunScript, wine_csv: None) -> None:
-    options = [*TABLE, *SMALL, "trainer.max_epochs=4", "data.val_size=20"]
-    well(run_script, *options, "hydra.run.dir=whole")
-    with ended_at_scoring(3):
-        assert run_script(*options, "hydra.run.dir=cut")[0] == 143
-    assert "goes on from" in well(run_script, *options, "hydra.run.dir=cut")
-    assert record_of(Path("cut"))["metrics"] == record_of(Path("whole"))["metrics"]
-
-
-@pytest.mark.slow
-def test_sweep_is_compared_on_the_same_rows(run_script: RunScript, wine_csv: None) -> None:
-    options = [*TABLE, *SMALL, "trainer.max_epochs=3", "engine=manual,autograd", "seed=0,1"]
-    printed = well(run_script, "-m", *options, "hydra.sweep.dir=sweep", "report=true")
-    assert "Left out" not in printed
-    assert Path("sweep/comparison/report.html").exists()
 
 
 def test_changed_file_is_another_run_and_is_refused_on_opening(run_script: RunScript, wine_csv: None) -> None:
