@@ -25,8 +25,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer import event_file_writer
 
 from forks import ROOT as ROOT
-from forks import TRAIN as SCRIPT
-from forks import Command, Ended, make_data
+from forks import TRAIN, Command, Ended, make_data
 from handgrad.hydra_version import BASE
 from handgrad.nn.activations import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from handgrad.training.callbacks import History
@@ -35,6 +34,7 @@ from handgrad.training.mnist import MNISTDataModule
 
 RunCommand = Callable[..., Ended]
 RunScript = Callable[..., tuple[int, str]]
+SCRIPT = TRAIN
 USUAL = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}  # variables of a command
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

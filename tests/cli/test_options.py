@@ -68,6 +68,7 @@ COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
         ["+trainer.limit_train_batches=0.5"],
         ["+trainer.max_steps=12"],
         ["trainer.max_epochs=2", "+trainer.max_steps=33"],
+        ["+trainer.accumulate_grad_batches=3"],
         ["engine=autograd", *COSINE, "+trainer.accumulate_grad_batches=3"],
     ],
     ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),

@@ -36,19 +36,8 @@ from forks import Command
 from handgrad.comparison.cells import settings_of
 from handgrad.runs.checkpoint import read_checkpoint
 
-CONTRACT = {
-    ".hydra",
-    "checkpoints",
-    "confusion_test.csv",
-    "confusion_test.png",
-    "confusion_train.csv",
-    "curves.png",
-    "history.csv",
-    "metrics.json",
-    "predictions.csv",
-    "predictions.png",
-    "tensorboard",
-}
+CONTRACT = {".hydra", "checkpoints", "confusion_test.csv", "confusion_test.png", "confusion_train.csv", "curves.png"}
+CONTRACT |= {"history.csv", "metrics.json", "predictions.csv", "predictions.png", "tensorboard"}
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=20"]
 
 

@@ -267,11 +267,6 @@ def test_soft_targets_are_supported(images_640: Examples, engine: Engine) -> Non
     torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
 
 
-def test_factored_sgd_is_refused_by_autograd(images_640: Examples) -> None:
-    with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
-        fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), images_640, epochs=1)
-
-
 def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
     schedule = warmup_cosine(optimizer, start_factor=0.01, warmup_steps=10, total_steps=110)
@@ -359,16 +354,6 @@ def test_manual_clipping_and_accumulation_match_lightning(
 ) -> None:
     parts: dict[str, Any] = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     agree([make(ManualModule, **parts), make(AutogradModule, **parts)], images_640, epochs=3, **stepping)
-
-
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_cosine_with_accumulation_ends_at_zero(images_640: Examples, engine: Engine, accumulate: int) -> None:
-    unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
-    module = make(engine, schedule=partial(warmup_cosine, **unplanned))
-    trainer = fit(module, images_640, epochs=2, accumulate_grad_batches=accumulate)
-    assert trainer.global_step == 2 * math.ceil(10 / accumulate)
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
 def low_precision(

@@ -188,23 +188,24 @@ class ClassificationData(LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read both sets into memory and split off the validation examples; a second call does nothing."""
+        """Read all sets into memory; a second call does nothing."""
         if self.sets:
             return
-        self.check_scored()
-        train = self.read("train")
-        if self.val_size:
-            kept, held_out = self._split(train.targets.argmax(dim=1).numpy())
-            self.sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
-            train = Examples(train.rows[kept], train.targets[kept])
-        self.sets["train"] = train
-        if self.score_test:
-            self.sets["test"] = self.read("test")
-
-    def check_scored(self) -> None:
-        """Check that there is a set to score."""
         if not self.score_test and not self.val_size:
             raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
+        self.sets = self.read_sets()
+
+    def read_sets(self) -> dict[str, Examples]:
+        """Read the training and test set, and split off the validation examples."""
+        sets, train = dict[str, Examples](), self.read("train")
+        if self.val_size:
+            kept, held_out = self._split(train.targets.argmax(dim=1).numpy())
+            sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
+            train = Examples(train.rows[kept], train.targets[kept])
+        sets["train"] = train
+        if self.score_test:
+            sets["test"] = self.read("test")
+        return sets
 
     def new_rows(self, path: Path) -> Tensor:
         """Read (N, I) new examples from a file; only data that come from a file can."""

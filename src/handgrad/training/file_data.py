@@ -51,11 +51,8 @@ class FileData(ClassificationData):
         """Convert rows to (N, I) floats, or bytes of pictures."""
         raise NotImplementedError
 
-    def setup(self, stage: str | None = None) -> None:
+    def read_sets(self) -> dict[str, Examples]:
         """Read the file and split it, then fit the preparation to what is left for training."""
-        if self.sets:
-            return
-        self.check_scored()
         content = read_file(self.path, "data.path")
         if self.sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise UserError(
@@ -82,7 +79,7 @@ class FileData(ClassificationData):
         self.fit(take[parts["train"]])
         sets = {name: Examples(self.prepare(take[rows]), targets[rows]) for name, rows in parts.items()}
         self.inputs = sets["train"].rows.shape[1]
-        self.sets = sets
+        return sets
 
     def test_split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw the indices of training and test rows, stratified by class; UserError if there are too few."""
