@@ -248,7 +248,7 @@ def test_comparison_has_deformations_as_one_axis_and_older_runs_among_those_with
     choices = {"activation": "relu", "engine": "manual", "regularizer": "none"}
     for seed, accuracy in enumerate((0.95, 0.951, 0.949)):
         for name, better in (("none", 0), ("affine", 0.02), ("elastic", 0.02)):
-            new = {"config": config[name], "choices": choices | {"data/deform": name}}
+            new: dict[str, Any] = {"config": config[name], "choices": choices | {"data/deform": name}}
             if (name, seed) == ("none", 0):
                 new = {"config": older, "choices": choices}
             leave_run(tmp_path / f"{name}-{seed}", accuracy + better, seed, **new)
