@@ -7,10 +7,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from handgrad.config import check_options, to_dict
+from handgrad.checks import check_monitored, check_options
+from handgrad.config import to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
-from handgrad.monitors import check_monitored
 from handgrad.process import import_from_here, is_ddp_worker
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status

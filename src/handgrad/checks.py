@@ -1,9 +1,35 @@
-"""Monitored metrics: what callbacks, schedule and search may choose by, and in which direction."""
+"""Checks of a configuration beyond its schema: one option per group, monitored metrics and their directions."""
 
-from typing import Any
+import re
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from handgrad.errors import UserError
 from handgrad.resolvers import best_is
+
+
+def check_options(config: dict[str, Any]) -> None:
+    """Check that each group has one option, and that the option none sets nothing; else UserError names the option.
+
+    Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
+    go together. `HydraConfig` must be the command's.
+    """
+    job = HydraConfig.get()
+    overrides = cast(list[str], OmegaConf.to_container(job.overrides.task))
+    several = [word.partition("=")[0].lstrip("+") for word in overrides if re.match(r"\+[\w/]+=\w|[\w/]+=\[", word)]
+    for group in several:
+        chosen = config.get(group)
+        if group == "data/deform" or (isinstance(chosen, dict) and "_target_" in chosen):
+            hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
+            raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
+    options = {"regularizer": config.get("regularizer"), "data/deform": (config.get("data") or {}).get("deform")}
+    for group, values in options.items():
+        left = [key for key, value in (values or {}).items() if key != "_target_" and value]
+        if job.runtime.choices.get(group) == "none" and left:
+            key = f"{group.replace('/', '.')}.{left[0]}"
+            raise UserError(f"{group}=none, but an experiment or a + sets {key}: add {key}=0, or choose another option")
 
 
 def check_direction(key: str, value: Any, metric: object) -> None:
