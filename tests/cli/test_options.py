@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -336,28 +336,6 @@ def test_tensorboard_of_a_resumed_run_has_every_step_once(run_script: RunScript)
         assert len(steps) == len(set(steps)), tag
     assert [event.step for event in board.Scalars("train/loss")] == [19, 39, 59]
     assert [row["epoch"] for row in rows_of("run")] == ["0", "1", "2"]
-
-
-class Witness(Callback):
-    """Callback that records the pixel sum of every batch, by epoch."""
-
-    seen: ClassVar[list[list[float]]] = []
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        Witness.seen.append([])
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        Witness.seen[-1].append(float(batch[0].sum()))
-
-
-@pytest.mark.filterwarnings("ignore")  # Lightning warns that it turns off what is off already
-def test_overfitting_sees_the_same_batches_in_every_epoch(run_script: RunScript) -> None:
-    Witness.seen.clear()
-    witness = "+trainer.callbacks={_target_: test_options.Witness}"
-    well(run_script, *RUN, "trainer.max_epochs=3", "+trainer.overfit_batches=3", witness)
-    first, second, third = Witness.seen
-    assert first == second == third
-    assert len(first) == 3
 
 
 def test_fast_dev_run_leaves_no_files(run_script: RunScript, tmp_path: Path) -> None:

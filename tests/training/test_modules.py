@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
@@ -180,24 +180,6 @@ def test_loss_is_the_mean_over_images_for_any_batch_sizes() -> None:
     assert math.isclose(scores.compute()["loss"], expected, rel_tol=1e-6)
     scores.update(torch.full((1, 10), math.nan), y[:1])
     assert math.isnan(scores.compute()["loss"])
-
-
-def test_grad_holds_the_gradient_of_the_loss(images_640: Examples) -> None:
-    written: list[Tensor | None] = []
-
-    class Witness(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-            written.extend(parameter.grad for parameter in pl_module.parameters())
-
-    module = make(ManualModule, optimizer=partial(SGD, lr=0.0))
-    fit(module, images_640, epochs=1, limit_train_batches=1, callbacks=[Witness()])
-    x, y = next(iter(make_loader(images_640, 64, seed=0)))
-    logits = module.network(x.double(), torch.nn.Tanh())
-    squares = sum(weight.square().sum() for weight in module.network.weights)
-    objective = torch.nn.functional.cross_entropy(logits, y.double()) + 1e-3 * squares
-    expected = torch.autograd.grad(objective, list(module.network.parameters()))
-    for ours, theirs in zip(written, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
 
 
 def test_manual_module_records_no_graph(images_640: Examples) -> None:

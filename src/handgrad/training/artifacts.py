@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
 from handgrad.text import format_value
 from handgrad.training import figures
-from handgrad.training.data import DeformedExamples
+from handgrad.training.data import ClassificationData, DeformedExamples
 from handgrad.training.modules import Classifier
 
 
 def write_scores(
     trainer: Trainer,
     module: Classifier,
+    data: ClassificationData,
     folder: Path,
-    class_names: Sequence[str],
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
@@ -29,18 +29,17 @@ def write_scores(
     `history` has a row per epoch; `settings` are the run's choices and every configuration value, by dotted key.
     Returns `NAME/accuracy` and `NAME/loss` of every scored set NAME.
     """
-    assert trainer.test_dataloaders is not None
     metrics = module.metrics_of(module.test_sets)
     if not trainer.is_global_zero:  # only needed for the collectives above
         return metrics
     final = "test" if "test" in module.test_sets else "val"
     for name in module.test_sets:
-        write_confusion_of(trainer, module, folder, name, class_names, drawn=name == final)
+        write_confusion_of(trainer, module, folder, name, data.class_names, drawn=name == final)
     drawn = {"curves": figures.curves(history)}
-    if trainer.datamodule.image_shape:  # type: ignore[attr-defined]
-        drawn["predictions"] = first_ten(trainer, module, final, class_names)
-    if trainer.datamodule.deform:  # type: ignore[attr-defined]
-        pictures = trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
+    if data.image_shape:
+        drawn["predictions"] = first_ten(module, data, final)
+    if data.deform:
+        pictures = data.train_dataloader().dataset
         if isinstance(pictures, DeformedExamples):  # not with overfit_batches
             drawn["deformed"] = first_twenty(pictures)
     for name, figure in drawn.items():
@@ -48,7 +47,7 @@ def write_scores(
         write_figure(folder, name, figure)
     if module.test_logits:
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
-        true = trainer.test_dataloaders["test"].dataset.targets[: len(predicted)].argmax(dim=1)
+        true = data.sets["test"].targets[: len(predicted)].argmax(dim=1)
         rows = zip(true.tolist(), predicted.tolist(), [f"{each:.6g}" for each in probability.tolist()], strict=True)
         write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *rows])
     log_hyperparameters(trainer, settings, metrics, [name for name in max(history, key=len) if name.endswith("/loss")])
@@ -101,14 +100,13 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}
 
 
-def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
+def first_ten(module: Classifier, data: ClassificationData, name: str) -> Figure:
     """Draw the first ten images of a set with actual and predicted classes."""
-    assert trainer.test_dataloaders is not None
-    x, y = trainer.test_dataloaders[name].dataset.first(10)
+    x, y = data.sets[name].first(10)
     with torch.no_grad():
-        guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
-    actual, predicted = ([class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
-    return figures.predictions(x.view(-1, *trainer.datamodule.image_shape), actual, predicted)  # type: ignore[attr-defined]
+        guesses = module(x.to(next(module.parameters()))).argmax(dim=1)
+    actual, predicted = ([data.class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
+    return figures.predictions(x.view(-1, *(data.image_shape or ())), actual, predicted)
 
 
 def first_twenty(pictures: DeformedExamples) -> Figure:

@@ -58,7 +58,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     module.load_state_dict(read_checkpoint(last)[0]["state_dict"])
     trainer.test(module, data, verbose=False)
     settings = record["choices"] | flatten(record["config"])
-    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
+    metrics = write_scores(trainer, module, data, folder, history.rows, settings)
     record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
     record |= summarize(history.rows) | {"classes": len(data.class_names)}
 
