@@ -274,10 +274,8 @@ def test_paths_are_relative_to_the_working_directory(run_script: RunScript, tiny
 
 def test_run_in_a_folder_of_another_configuration_names_the_keys(run_script: RunScript) -> None:
     well(run_script, *RUN)
-    names = "name (relu-manual-none-s0, not relu-manual-none-s1)"
-    refused(
-        run_script, f"it has seed (0, not 1), {names}, optimizer.lr (0.01, not 0.1)", *RUN, "seed=1", "optimizer.lr=0.1"
-    )
+    differ = "seed (0, not 1), name (relu-manual-none-s0, not relu-manual-none-s1), optimizer.lr (0.01, not 0.1)"
+    refused(run_script, f"it has {differ}", *RUN, "seed=1", "optimizer.lr=0.1")
 
 
 class Vandal(Callback):

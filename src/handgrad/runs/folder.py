@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 METRICS = "metrics.json"
 HISTORY = "history.csv"
 LAYERS = "layers.csv"

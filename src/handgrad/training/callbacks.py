@@ -20,7 +20,6 @@ from handgrad.training.modules import Classifier
 
 log = logging.getLogger(__name__)
 
-
 CHECK_EVERY = 50  # steps between checks of the loss on an accelerator
 
 

@@ -19,7 +19,6 @@ from handgrad.errors import UserError
 
 log = logging.getLogger(__name__)
 
-
 LOCK = ".lock"
 UNSIGNED, SIDE = 0x08, 28
 IDX_TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32"}

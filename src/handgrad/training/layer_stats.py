@@ -30,7 +30,6 @@ from handgrad.training.modules import Classifier, mlp_of
 
 log = logging.getLogger(__name__)
 
-
 CHECKED = 64  # sample images for the gradient check and the histograms
 WHAT = "diagnostics=layers"
 SATURATED = 0.01  # saturation threshold on |phi'|, relative to its maximum
