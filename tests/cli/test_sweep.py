@@ -24,7 +24,7 @@ def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunS
     assert run_script(*sweep, "seed=0")[0] == 0
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "sweeps").symlink_to(tmp_path)
-    status, said = run_script(*sweep, "seed=0,1", "dry_run=true")
+    said = run_script(*sweep, "seed=0,1", "dry_run=true")[1]
     assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
     assert "By the times of 2 earlier runs: about " in said
     (tmp_path / "sweep" / "0_relu-manual-none-s0").rename(tmp_path / "sweep" / "0_\x1b[2J")

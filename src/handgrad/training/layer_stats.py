@@ -31,7 +31,6 @@ from handgrad.training.modules import Classifier, mlp_of
 log = logging.getLogger(__name__)
 
 CHECKED = 64  # sample images for the gradient check and the histograms
-WHAT = "diagnostics=layers"
 SATURATED = 0.01  # saturation threshold on |phi'|, relative to its maximum
 SHOWN = 64  # first-layer units shown as images
 
@@ -109,7 +108,7 @@ class LayerDiagnostics(Callback):
         self.rows = state_dict["rows"]
 
     def setup(self, trainer: Trainer, pl_module: Classifier, stage: str) -> None:
-        mlp_of(pl_module, WHAT)  # refuses another network before training
+        self.network = mlp_of(pl_module, "diagnostics=layers")  # refuses another network before training
 
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.most = max_slope(pl_module.activation)
@@ -121,13 +120,13 @@ class LayerDiagnostics(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
         if trainer.is_last_batch:
-            self.before = [weight.detach().clone() for weight in mlp_of(pl_module, WHAT).weights]
+            self.before = [weight.detach().clone() for weight in self.network.weights]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.before:
-            steps = zip(self.before, mlp_of(pl_module, WHAT).weights, strict=True)
+            steps = zip(self.before, self.network.weights, strict=True)
             shares = [float((after.detach() - before).norm() / before.norm()) for before, after in steps]
             self.updates = [math.log10(share) if share > 0 else None for share in shares]
             self.before = []
@@ -153,8 +152,7 @@ class LayerDiagnostics(Callback):
             return
         began = time.perf_counter()
         train = trainer.datamodule.sets["train"]  # type: ignore[attr-defined]
-        network = mlp_of(module, WHAT)
-        weights = network.weights
+        network, weights = self.network, self.network.weights
         dtype = torch.promote_types(weights[0].dtype, torch.float32)
         network = network if weights[0].dtype == dtype else copy.deepcopy(network).to(dtype)
         x, y = train.first(self.examples, like=network.weights[0])
