@@ -25,7 +25,7 @@ REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "com
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
     "checks": ["config", "cli/options", "cli/train"],
-    "resolvers": ["config", "cli/options", "cli/train"],
+    "resolvers": ["config", "cli/options", "cli/train", "training/mine"],
     "identity": ["cli/train", "runs/record", "training/mine"],
     "comparison/axes": ["comparison/figures"],
     "comparison/figures": ["comparison/figures"],
