@@ -35,7 +35,9 @@ from handgrad.runs.folder import CHECKPOINTS, HISTORY, LAST, METRICS, TENSORBOAR
 from handgrad.runs.record import read_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from forks import CAME, TRAIN, Child, Ended, Prepare, before_operation, make_data, read_all, written_path
+from forking import CAME, Child, before_operation, read_all, written_path
+
+from forks import TRAIN, Ended, Prepare, make_data
 
 TINY = ["trainer.max_epochs=3", "+trainer.limit_train_batches=10", "+trainer.log_every_n_steps=5", "threads=1"]
 ENGINES = ("manual", "autograd")

@@ -28,12 +28,13 @@ from typing import Any, NamedTuple
 
 import torch
 from faults import TINY, not_in_a_sentence
+from forking import Child, written_path
 from hydra.core.plugins import Plugins
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from forks import ROOT, Child, Ended, make_data, written_path
+from forks import ROOT, Ended, make_data
 from handgrad.inspection import explain, export, predict, reopen  # noqa: F401 - imported once, here
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import METRICS

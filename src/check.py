@@ -8,7 +8,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from handgrad.config import CheckConfig, build, check, check_options, to_dict
+from handgrad.checks import check_options
+from handgrad.config import CheckConfig, build, check, to_dict
 from handgrad.console import table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.hydra_version import BASE

@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Check the configuration, train, print; skip a run that is finished, resume one that was interrupted.
 
-    Returns:
-        the metric that `optimized_metric` names, for a search.
+    Returns the metric that `optimized_metric` names, for a search.
     """
     install_handlers()  # a worker of a parallel sweep starts here
     job = HydraConfig.get()
@@ -41,11 +40,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def optimized_metric(name: str | None, metrics: dict[str, float]) -> float | None:
-    """Return the metric that a search optimizes; None without a name.
-
-    Raises:
-        UserError: no metric has that name.
-    """
+    """Return the metric that a search optimizes, None without a name; UserError if no metric has that name."""
     if name is not None and name not in metrics:
         raise UserError(f"optimized_metric={name} is not among this run's metrics: {', '.join(metrics) or 'none'}")
     return None if name is None else metrics[name]

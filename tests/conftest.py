@@ -1,5 +1,6 @@
 """Shared fixtures: real MNIST, the real command line, one torch thread per test process."""
 
+import csv
 import gc
 import json
 import os
@@ -15,12 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import torch
+from omegaconf import DictConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer import event_file_writer
 
 from forks import ROOT as ROOT
 from forks import TRAIN, Command, Ended, make_data
+from handgrad.hydra_version import BASE
 from handgrad.nn.activations import GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from handgrad.training.callbacks import History
 from handgrad.training.data import Examples
@@ -29,6 +35,7 @@ from handgrad.training.mnist import MNISTDataModule
 RunCommand = Callable[..., Ended]
 RunScript = Callable[..., tuple[int, str]]
 SCRIPT = TRAIN
+USUAL = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}  # variables of a command
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
@@ -126,11 +133,11 @@ def run_script(
         draw_nothing(monkeypatch)
 
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
+        script = str(ROOT / "src" / script)
         ours = [f"data.root={tiny_mnist}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
-        ours = ours[1:] if {"data=table", "data=arrays"} & set(arguments) else ours
+        ours = ours[1:] if {"data=table", "data=arrays", "data=wine"} & set(arguments) else ours
         ours += without_report(arguments) if script == SCRIPT else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
-        script = str(ROOT / "src" / script)
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
         handlers, variables = [signal.getsignal(number) for number in SIGNALS], dict(os.environ)
         torch.set_num_threads(1)
@@ -151,6 +158,20 @@ def run_script(
     return call
 
 
+def well(run_script: RunScript, *arguments: str, script: str = SCRIPT) -> str:
+    """Run a command, assert status 0, and return its output."""
+    status, printed = run_script(*arguments, script=script)
+    assert status == 0, printed
+    return printed
+
+
+def refused(run_script: RunScript, sentence: str, *arguments: str, script: str = SCRIPT) -> str:
+    """Run a command; assert status 1 and a sentence in its output, which is returned, without a traceback."""
+    status, printed = run_script(*arguments, script=script)
+    assert (status, sentence in printed, "Traceback" in printed) == (1, True, False), printed
+    return printed
+
+
 def without_report(arguments: tuple[str, ...]) -> list[str]:
     """Return the option that skips a sweep's report, which takes longer than the runs, unless a test asks for it."""
     return ["report=false"] if "-m" in arguments and not any("report=" in word for word in arguments) else []
@@ -159,7 +180,7 @@ def without_report(arguments: tuple[str, ...]) -> list[str]:
 def start(folder: Path, tiny_mnist: Path, *arguments: str, script: str = SCRIPT) -> Command:
     """Start a script of `src/` in the background."""
     ours = [f"data.root={tiny_mnist}", *without_report(arguments)] if script == SCRIPT else []
-    return Command(str(ROOT / "src" / script), [*arguments, *ours], folder, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+    return Command(str(ROOT / "src" / script), [*arguments, *ours], folder, USUAL)
 
 
 def start_fresh(folder: Path, tiny_mnist: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -167,7 +188,7 @@ def start_fresh(folder: Path, tiny_mnist: Path, *arguments: str, **environment: 
     return subprocess.Popen(
         [sys.executable, SCRIPT, *arguments, f"data.root={tiny_mnist}"],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        env=os.environ | USUAL | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -204,10 +225,40 @@ def words(options: str) -> list[str]:
     return re.findall(r"(?:\{[^}]*\}|[^\s{])+", options)
 
 
-def record_of(folder: Path) -> dict[str, Any]:
+def compose(*overrides: str, whole: bool = False) -> DictConfig:
+    """Compose the configuration of a run; the `whole` has Hydra's own node."""
+    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
+        return hydra.compose("train", list(overrides), return_hydra_config=whole)
+
+
+def record_of(folder: Path | str) -> dict[str, Any]:
     """Read a run's `metrics.json`."""
-    loaded: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def rows_of(folder: Path | str, name: str = "history.csv") -> list[dict[str, str]]:
+    """Read a run's table."""
+    with Path(folder, name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(folder: Path | str) -> list[dict[str, str]]:
+    """Read the history of a run but for its seconds, as two equal runs have it."""
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows_of(folder)]
+
+
+def hparams_of(board: EventAccumulator) -> dict[str, Any]:
+    """Return the hyperparameters in TensorBoard's table."""
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return dict(HParamsPluginData.FromString(content).session_start_info.hparams)
+
+
+def board_of(folder: Path | str) -> EventAccumulator:
+    """Read all that a run logged to TensorBoard."""
+    board = EventAccumulator(str(Path(folder, "tensorboard")), {"scalars": 0, "images": 0, "histograms": 0})
+    board.Reload()
+    return board
 
 
 @pytest.fixture
@@ -217,9 +268,6 @@ def command(tmp_path: Path) -> RunCommand:
 
     def call(script: str, *arguments: str) -> Ended:
         words = [*arguments, *without_report(arguments)]
-        started = Command(str(ROOT / "src" / script), words, tmp_path, {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
-        out, err = started.communicate()
-        assert started.returncode is not None
-        return Ended(started.returncode, out, err)
+        return Command(str(ROOT / "src" / script), words, tmp_path, USUAL).end()
 
     return call

@@ -24,8 +24,8 @@ MATHEMATICS = ["nn/activations", "nn/losses", "nn/regularizers", "nn/mlp", "nn/b
 REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "comparison/anybody", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "config": ["config", "cli/options", "cli/train"],
-    "monitors": ["config", "cli/options", "cli/train"],
-    "resolvers": ["config", "cli/options", "cli/train"],
+    "checks": ["config", "cli/options", "cli/train"],
+    "resolvers": ["config", "cli/options", "cli/train", "training/mine"],
     "identity": ["cli/train", "runs/record", "training/mine"],
     "comparison/axes": ["comparison/figures"],
     "comparison/figures": ["comparison/figures"],

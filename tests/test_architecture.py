@@ -16,15 +16,15 @@ ROOMS = {
     "resolvers": {"hydra_version", "errors"},
     "config": {"hydra_version", "resolvers", "errors"},
     "identity": {"config", "errors"},
-    "monitors": {"resolvers", "errors"},
+    "checks": {"resolvers", "errors"},
     "process": {"errors", "console"},
     "nn": set[str](),
     "runs": {"config", "identity", "errors", "text"},
     "training": {"nn", "runs", "process", "config", "resolvers", "console", "errors", "text"},
     "inspection": {"training", "nn", "runs", "process", "config", "identity", "errors", "text"},
     "comparison": {"runs", "config", "resolvers", "identity", "console", "errors", "text"},
-    "sweep": {"comparison", "runs", "config", "monitors", "identity", "errors", "text"},
-    "job": {"training", "sweep", "runs", "process", "config", "monitors", "console", "errors", "text"},
+    "sweep": {"comparison", "runs", "config", "checks", "identity", "errors", "text"},
+    "job": {"training", "sweep", "runs", "process", "config", "checks", "console", "errors", "text"},
     "api": {"job", "inspection", "training", "nn", "runs", "process", "hydra_version", "errors"},
 }
 HEAVY = {

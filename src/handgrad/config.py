@@ -1,11 +1,10 @@
 """Configuration schemas, checked before any heavy import; instantiation of config groups."""
 
 import math
-import re
-from typing import Annotated, Any, Literal, Self, cast
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, LiteralString, Self, cast
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,20 +28,25 @@ Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def some_batches(value: Any) -> Any:
-    """Validate a number of batches above 0, or a fraction above 0.0 and up to 1.0."""
-    if (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1):
+def valid_if(fits: Callable[[Any], bool], otherwise: LiteralString) -> Callable[[Any], Any]:
+    """Return a validator that says `otherwise` of a value that does not fit."""
+
+    def validate(value: Any) -> Any:
+        if not fits(value):
+            raise PydanticCustomError("value", otherwise)
         return value
-    raise PydanticCustomError("batches", "must be a number of batches from 1 on or a part of them up to 1.0")
+
+    return validate
 
 
-def some_steps(value: int) -> int:
-    """Validate a number of steps above 0, or -1 for no limit."""
-    if value > 0 or value == -1:
-        return value
-    raise PydanticCustomError("steps", "must be a number of steps from 1 on, or -1 for no limit")
-
-
+some_batches = valid_if(
+    lambda value: (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1),
+    "must be a number of batches from 1 on or a part of them up to 1.0",
+)
+some_steps = valid_if(lambda value: value > 0 or value == -1, "must be a number of steps from 1 on, or -1 for no limit")
+has_target = valid_if(
+    lambda node: isinstance(node.get("_target_"), str), "must have a _target_, a class by its full name"
+)
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -66,9 +70,9 @@ Name = Annotated[
 
 
 class Group(BaseModel):
-    """Config group: checks its fields, and accepts any other argument of its target.
+    """Config group: checks its fields, whose defaults are the target's, and accepts any other argument of its target.
 
-    A field's default is the target's; None if the group's options have different defaults.
+    A default is None if the group's options have different ones.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -198,17 +202,10 @@ class Diagnostics(Group):
     examples: Positive = 256
 
 
-def require_target(node: dict[str, Any]) -> dict[str, Any]:
-    """Validate that a node names its class."""
-    if isinstance(node.get("_target_"), str):
-        return node
-    raise PydanticCustomError("target", "must have a _target_, a class by its full name")
-
-
 class Targets(Group):
     """`conf/logger/`, `conf/callbacks/`: any names, each with a target."""
 
-    __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(require_target)]]
+    __pydantic_extra__: dict[str, Annotated[dict[str, Any], AfterValidator(has_target)]]
 
 
 class RunConfig(Group):
@@ -233,12 +230,13 @@ class RunConfig(Group):
     callbacks: Targets | None = None
 
 
-def some_names(value: Any) -> Any:
-    """Validate names or glob patterns of files or folders: one, several, or None."""
+def are_names(value: Any) -> bool:
+    """Tell whether a value is names or glob patterns of files or folders: one, several, or None."""
     several = value if isinstance(value, list) else [value]
-    if value is not None and not (several and all(type(name) in (str, int, float) and name != "" for name in several)):
-        raise PydanticCustomError("names", "must be a name, a pattern of names, or a list of these")
-    return value
+    return value is None or bool(several and all(type(name) in (str, int, float) and name != "" for name in several))
+
+
+some_names = valid_if(are_names, "must be a name, a pattern of names, or a list of these")
 
 
 class TrainConfig(RunConfig):
@@ -267,12 +265,13 @@ class CompareConfig(Group):
     output: Annotated[str, Field(min_length=1)] | None
 
 
-def a_normalization(value: Any) -> Any:
-    """None, "normalized", or a mean and a deviation above 0."""
+def is_normalization(value: Any) -> bool:
+    """Tell whether a value is None, "normalized", or a mean and a deviation above 0."""
     pair = isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
-    if value in (None, "normalized") or (pair and math.isfinite(value[0]) and 0 < value[1] < math.inf):
-        return value
-    raise PydanticCustomError("inputs", "must be normalized, or [mean,deviation] with a deviation above 0")
+    return value in (None, "normalized") or (pair and math.isfinite(value[0]) and 0 < value[1] < math.inf)
+
+
+a_normalization = valid_if(is_normalization, "must be normalized, or [mean,deviation] with a deviation above 0")
 
 
 class OtherData(Group):
@@ -336,11 +335,7 @@ class CheckConfig(Group):
 
 
 def to_dict(cfg: DictConfig) -> dict[str, Any]:
-    """Convert a configuration to plain values, with interpolations resolved.
-
-    Raises:
-        UserError: an interpolation cannot be resolved.
-    """
+    """Convert a configuration to plain values; UserError if an interpolation cannot be resolved."""
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
@@ -350,49 +345,17 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any], schema: type[Group]) -> None:
-    """Check the types and ranges of a configuration's values.
-
-    Raises:
-        UserError: names each invalid value and says what it must be.
-    """
+    """Check types and ranges of a configuration's values; UserError names each invalid one and what it must be."""
     try:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(describe_invalid(error)) from None
 
 
-def check_options(config: dict[str, Any]) -> None:
-    """Check that each group has one option, and that the option none sets nothing; `HydraConfig` is the command's.
-
-    Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
-    go together.
-
-    Raises:
-        UserError: several options were chosen, or a key that an experiment sets outlives the option none.
-    """
-    job = HydraConfig.get()
-    overrides = cast(list[str], OmegaConf.to_container(job.overrides.task))
-    several = [word.partition("=")[0].lstrip("+") for word in overrides if re.match(r"\+[\w/]+=\w|[\w/]+=\[", word)]
-    for group in several:
-        chosen = config.get(group)
-        if group == "data/deform" or (isinstance(chosen, dict) and "_target_" in chosen):
-            hint = ", and add the other's key: regularizer=dropout regularizer.strength=1e-5"
-            raise UserError(f"{group}=[...]: choose one option{hint if group == 'regularizer' else ''}")
-    for group, values in (
-        ("regularizer", config.get("regularizer")),
-        ("data/deform", (config.get("data") or {}).get("deform")),
-    ):
-        left = [key for key, value in (values or {}).items() if key != "_target_" and value]
-        if job.runtime.choices.get(group) == "none" and left:
-            key = f"{group.replace('/', '.')}.{left[0]}"
-            raise UserError(f"{group}=none, but an experiment or a + sets {key}: add {key}=0, or choose another option")
-
-
 def build(node: DictConfig, **objects: Any) -> Any:
     """Instantiate a config group; `objects` are arguments that YAML cannot express.
 
-    Raises:
-        UserError: the target rejects the group's values; says which group and why.
+    UserError if the target rejects the group's values; names the group and repeats the reason.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **TRUSTED_NODE, **objects)

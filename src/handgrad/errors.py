@@ -78,15 +78,7 @@ def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
 
 @contextmanager
 def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
-    """Turn a failure to write a command's output into one sentence.
-
-    Args:
-        place: the output path.
-        kind: "folder" or "file".
-
-    Raises:
-        UserError: instead of an OSError; says which file and why.
-    """
+    """Turn an OSError about a command's output, a "folder" or "file", into a UserError that names it and why."""
     try:
         yield
     except OSError as error:
@@ -95,11 +87,7 @@ def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
 
 @contextmanager
 def as_user_error(group: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn a library's error about a config group's values into one sentence.
-
-    Raises:
-        UserError: instead of an exception of one of the kinds; names the group and repeats the message.
-    """
+    """Turn a library's exceptions of these kinds into a UserError that names the config group."""
     try:
         yield
     except UserError:

@@ -7,10 +7,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from handgrad.config import check_options, to_dict
+from handgrad.checks import check_monitored, check_options
+from handgrad.config import to_dict
 from handgrad.console import make_console
 from handgrad.errors import UserError
-from handgrad.monitors import check_monitored
 from handgrad.process import import_from_here, is_ddp_worker
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
@@ -21,19 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool = False) -> tuple[Path, dict[str, Any]]:
-    """Find the finished run of a configuration, in its folder or a sibling one, or train it; print it.
+    """Find the finished run of a configuration, in its own folder or a sibling one, or train it; print it.
 
-    Args:
-        cfg: the composed configuration, while `HydraConfig` is set.
-        own: the run's folder.
-        sweep: the job is one of a sweep: search the sibling folders too.
-        quiet: show no progress and no result.
-
-    Returns:
-        the run's folder and its record; an empty record of a `fast_dev_run` or a worker.
-
-    Raises:
-        UserError: the configuration is invalid; the run diverged, now or before; or it could not be finished.
+    `cfg` is composed, while `HydraConfig` is set; a job of a sweep searches the sibling folders too. Returns the run's
+    folder and its record, an empty one of a `fast_dev_run` or a worker. UserError if the configuration is invalid, the
+    run diverged, now or before, or it could not be finished.
     """
     config = run_config(to_dict(cfg))
     check_options(config)

@@ -24,9 +24,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's environment variable: "1" prints ever
 def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None) -> None:
     """Run a Hydra command and set the exit status; errors that the user can fix print one sentence.
 
-    Args:
-        command: a script's main function.
-        on_error: called before an error is printed.
+    `on_error` is called before an error is printed.
     """
     install_handlers()
     if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse accepts abbreviated flags
@@ -99,10 +97,7 @@ def watched_parent() -> int:
 
 
 def import_from_here() -> None:
-    """Make classes in files of the working directory importable, after everything that is installed.
-
-    Call it only for classes that were typed, or read from a file that is trusted.
-    """
+    """Make classes of the working directory importable, last; only for those that were typed or are trusted."""
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds texts
         sys.path.append(here)
 

@@ -26,11 +26,7 @@ def best_is(metric: object) -> str:
 
 
 def content_hash(path: str | None, kind: str = "mine") -> str:
-    """Return the hash of a user's file, for the configuration: an edited file makes another run.
-
-    Raises:
-        UserError: no file was named, or it cannot be read.
-    """
+    """Return the hash of a user's file: an edited file makes another run. UserError if it cannot be read."""
     if not path:
         raise UserError(NO_FILE[kind])
     try:
@@ -44,8 +40,5 @@ def hidden_layers(activation: str, network: object) -> str:
     return activation if network == MLP else str(network).rpartition(".")[2]
 
 
-register_resolver("file_name", file_name, replace=True)
-register_resolver("best_is", best_is, replace=True)
-register_resolver("content_hash", content_hash, replace=True)
-register_resolver("hidden_layers", hidden_layers, replace=True)
-register_resolver("study_storage", study_storage, replace=True)
+for resolver in (file_name, best_is, content_hash, hidden_layers, study_storage):
+    register_resolver(resolver.__name__, resolver, replace=True)

@@ -11,10 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from handgrad.config import TrainConfig, check, check_options, to_dict
+from handgrad.checks import check_direction, check_options
+from handgrad.config import TrainConfig, check, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
-from handgrad.monitors import check_direction
 from handgrad.runs.folder import METRICS
 from handgrad.runs.record import FINISHED
 

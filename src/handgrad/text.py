@@ -27,10 +27,7 @@ def canonical(value: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Format a value in one line; quote a text only if it would read as something else.
-
-    relu, 0.1, 1e-05, true, null, [500, 250]; "3" for the text 3.
-    """
+    """Format a value in one line, e.g. 1e-05, true, [1, 2]; quote a text only if it would read as something else."""
     if isinstance(value, float):
         return repr(value)
     if not isinstance(value, str):
@@ -43,10 +40,7 @@ def format_value(value: Any) -> str:
 
 
 def escape_control(text: str) -> str:
-    """Escape the characters of a text that could control a terminal or prevent a file from being written.
-
-    These are control characters, line breaks, invisible characters, lone surrogates.
-    """
+    """Escape control characters, line breaks, invisible ones and lone surrogates, unsafe in a terminal or a file."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
@@ -64,27 +58,22 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def texts_in(value: Any) -> Iterator[str]:
-    """Yield every text in a nested value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts_in([*value.keys(), *value.values()])
-    elif isinstance(value, list | tuple | set):
-        for each in value:
-            yield from texts_in(each)
+def values_in(value: Any) -> Iterator[Any]:
+    """Yield a nested value and every value in it, keys included, the outermost first."""
+    yield value
+    inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    for each in inner if isinstance(inner, list | tuple | set) else ():
+        yield from values_in(each)
 
 
-def targets_in(value: Any) -> Iterator[Any]:
-    """Yield every `_target_` in a nested value, the outermost first."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield value["_target_"]
-        for each in value.values():
-            yield from targets_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from targets_in(each)
+def texts_in(value: Any) -> list[str]:
+    """Return every text in a nested value, keys included."""
+    return [each for each in values_in(value) if isinstance(each, str)]
+
+
+def targets_in(value: Any) -> list[Any]:
+    """Return every `_target_` in a nested value, the outermost first."""
+    return [each["_target_"] for each in values_in(value) if isinstance(each, Mapping) and "_target_" in each]
 
 
 def shortened(text: str, most: int = 120) -> str:

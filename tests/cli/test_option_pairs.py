@@ -1,12 +1,11 @@
 """Oracle: the other engine under the same options; any two of the usual options meet in at least one run."""
 
-import csv
 from pathlib import Path
 
 import pytest
 from allpairspy import AllPairs
 
-from conftest import RunScript, record_of, words
+from conftest import RunScript, record_of, well, without_seconds, words
 
 SCHEDULE = "{_target_: torch.optim.lr_scheduler.%s, _partial_: true, %s}"
 FACTORS = {
@@ -58,8 +57,7 @@ def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[
         if engine == "autograd":  # autograd has no factored form of these steps
             optimizer = optimizer.replace("factored_sgd", "sgd optimizer.fused=false")
             optimizer = optimizer.replace(" optimizer.momentum", " +optimizer.momentum")
-        status, printed = run_script(f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
-        assert status == 0, printed
+        well(run_script, f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
         found.append(everything(Path(engine)))
     tolerance = {"64-true": 1e-9, "32-true": 1e-3, "bf16-mixed": 0.1}[precision]
     assert found[0] == pytest.approx(found[1], rel=tolerance, abs=tolerance)
@@ -69,11 +67,6 @@ def everything(folder: Path) -> dict[str, float]:
     """Return every number on which equivalent runs must agree."""
     record = record_of(folder)
     assert record["status"] == "completed"
-    rows = list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))
-    numbers = {
-        f"{key} {row['epoch']}": float(value)
-        for row in rows
-        for key, value in row.items()
-        if value and key != "seconds"
-    }
+    rows = without_seconds(folder)
+    numbers = {f"{key} {row['epoch']}": float(value) for row in rows for key, value in row.items() if value}
     return {**numbers, **record["metrics"]}

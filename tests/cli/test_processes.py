@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,8 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from conftest import ROOT, RunScript, record_of, start, wait_for
-from handgrad.hydra_version import BASE
+from conftest import RunScript, compose, record_of, start, wait_for
 from handgrad.training.build import assemble
 
 PROCESSES = 2
@@ -55,8 +53,7 @@ def composed(tiny_mnist: Path, *overrides: str) -> DictConfig:
     """Compose the real configuration: three epochs of 20 steps, the last batch of each smaller."""
     usual = [f"data.root={tiny_mnist}", "logger=none", "network.hidden_sizes=[30,20,10]", "trainer.precision=64-true"]
     usual += ["trainer.accelerator=cpu", "trainer.max_epochs=3", "name=x", "schedule=constant"]
-    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
-        return hydra.compose("train", [*usual, *overrides])
+    return compose(*usual, *overrides)
 
 
 def trained(cfg: DictConfig, folder: Path, processes: int) -> dict[str, Any]:
@@ -165,22 +162,3 @@ def test_death_of_a_helper_ends_the_run_in_one_sentence(tiny_mnist: Path, tmp_pa
     assert "one of the processes that trained together has ended" in output
     assert "Traceback" not in output
     assert record_of(tmp_path / "run")["status"] == "failed"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("-m", "trainer.devices=2"), "would start the whole sweep again"),
-        (("trainer.devices=2", "+trainer.strategy=ddp_spawn"), "trainer.strategy=ddp_spawn leaves"),
-        (("+trainer.strategy=ddp_spawn",), "trainer.strategy=ddp_spawn leaves"),
-        (("trainer.devices=2", "hydra.run.dir='a\"b'"), "has a sign that cannot be handed on"),
-        (("trainer.devices=0",), "trainer: "),
-    ],
-)
-def test_unsupported_multi_process_options_are_refused(
-    run_script: RunScript, arguments: tuple[str, ...], sentence: str
-) -> None:
-    status, output = run_script(*arguments)
-    assert status == 1
-    assert sentence in output
-    assert "Traceback" not in output

@@ -1,6 +1,5 @@
 """Oracle: the contract in docs/run-folder.md, read back with the standard library."""
 
-import csv
 import json
 import math
 import multiprocessing
@@ -12,21 +11,17 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from conftest import record_of, rows_of
 from handgrad.errors import UserError
-from handgrad.runs.folder import METRICS, replacing, run_lock, write_confusion, write_history
+from handgrad.runs.folder import METRICS, run_lock, write_history
 from handgrad.runs.record import DivergedError, find_existing_run, read_record, summarize, track_status
-
-
-def read(folder: Path) -> dict[str, object]:
-    loaded: dict[str, object] = json.loads((folder / METRICS).read_text())
-    return loaded
 
 
 def test_record_says_running_then_completed(tmp_path: Path) -> None:
     with run_lock(tmp_path / "run"), track_status(tmp_path / "run", {"name": "a"}) as record:
-        assert read(tmp_path / "run")["status"] == "running"
+        assert record_of(tmp_path / "run")["status"] == "running"
         record["metrics"] = {"test/accuracy": 0.5}
-    after = read(tmp_path / "run")
+    after = record_of(tmp_path / "run")
     assert (after["status"], after["reason"], after["metrics"]) == ("completed", None, {"test/accuracy": 0.5})
 
 
@@ -42,21 +37,20 @@ def test_record_says_running_then_completed(tmp_path: Path) -> None:
 def test_record_has_the_final_status(tmp_path: Path, error: BaseException, status: str, reason: str) -> None:
     with pytest.raises(type(error)), track_status(tmp_path, {"name": "a"}):
         raise error
-    after = read(tmp_path)
+    after = record_of(tmp_path)
     assert after["status"] == status
     assert str(after["reason"]).startswith(reason)
     if status == "diverged":
         assert (after["epoch"], after["step"]) == (0, 3)
+    assert ("seconds" in after) == ("peak_memory_mb" in after) == (status != "running")
 
 
-def leave_run(folder: Path, seed: int, status: str = "completed") -> dict[str, Any]:
+def leave_run(folder: Path, seed: int) -> dict[str, Any]:
     """Write a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
     facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
     with run_lock(folder), track_status(folder, facts):
         pass
-    record = json.loads((folder / METRICS).read_text()) | {"status": status}
-    (folder / METRICS).write_text(json.dumps(record))
     return config
 
 
@@ -77,10 +71,11 @@ def test_earlier_run_is_found_by_its_configuration(tmp_path: Path) -> None:
     assert find_existing_run(tmp_path / "3_a", config | {"seed": 4}, siblings=True)[0] != beside
 
 
-def test_two_configurations_never_share_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [2, True, 1.0, "1", None])
+def test_two_configurations_never_share_a_folder(tmp_path: Path, seed: object) -> None:
     config = leave_run(tmp_path, seed=1)
-    with pytest.raises(UserError, match="holds a run with another configuration: choose another folder"):
-        find_existing_run(tmp_path, config | {"seed": 2}, siblings=False)
+    with pytest.raises(UserError, match=r"holds a run with another configuration: choose another folder.*it has seed"):
+        find_existing_run(tmp_path, config | {"seed": seed}, siblings=False)
 
 
 def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
@@ -99,32 +94,14 @@ def test_damaged_record_is_named(tmp_path: Path, content: str) -> None:
         read_record(tmp_path)
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail_in_the_middle() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("ne")
-            raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="disk is full"):
-        fail_in_the_middle()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_history_and_confusion_read_back(tmp_path: Path) -> None:
-    rows = [
-        {"epoch": 0, "train/loss": 0.5, "seconds": 2.0, "batches": 10},
-        {"epoch": 1, "train/loss": 0.25, "seconds": 4.0, "batches": 10},
-    ]
+def test_history_reads_back_with_empty_cells_for_an_unscored_epoch(tmp_path: Path) -> None:
+    rows = [{"epoch": 0, "seconds": 1.0, "batches": 9}, {"epoch": 1, "test/loss": 0.5, "seconds": 2.0, "batches": 3}]
     write_history(tmp_path, rows)
-    read_rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
-    assert [{key: float(value) for key, value in row.items()} for row in read_rows] == rows
-    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 3.0}
-    write_confusion(tmp_path, "test", [[3, 1], [0, 4]])
-    assert list(csv.reader((tmp_path / "confusion_test.csv").read_text().splitlines())) == [["3", "1"], ["0", "4"]]
+    found = [{key: float(value) if value else None for key, value in row.items()} for row in rows_of(tmp_path)]
+    assert found == [{"test/loss": None} | row for row in rows]
+    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch does not count
+    assert summarize([*rows, rows[0] | {"seconds": 4.0}, rows[0]]) == {"epochs": 4, "seconds_per_epoch": 1.0}
+    assert summarize([rows[0], rows[0] | {"seconds": 4.0}]) == {"epochs": 2, "seconds_per_epoch": 2.5}
 
 
 def test_divergence_error_can_be_pickled() -> None:
@@ -167,22 +144,15 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("status", "fine"), ("seed", "0"), ("metrics", [0.5]), ("metrics", {"test/accuracy": "high"}), ("choices", 3)],
+    "field",
+    [{"status": "fine"}, {"seed": "0"}, {"metrics": [0.5]}, {"metrics": {"test/accuracy": "high"}}, {"choices": 3}],
+    ids=str,
 )
-def test_field_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: object) -> None:
+def test_field_of_the_wrong_type_is_named(tmp_path: Path, field: dict[str, Any]) -> None:
     leave_run(tmp_path, seed=1)
-    record = read(tmp_path) | {key: value}
-    (tmp_path / METRICS).write_text(json.dumps(record))
-    with pytest.raises(UserError, match=rf"metrics.json is damaged \(invalid value {key}.*\): delete"):
+    (tmp_path / METRICS).write_text(json.dumps(record_of(tmp_path) | field))
+    with pytest.raises(UserError, match=rf"metrics.json is damaged \(invalid value {next(iter(field))}.*\): delete"):
         read_record(tmp_path)
-
-
-def test_configurations_are_told_apart_by_type(tmp_path: Path) -> None:
-    config = leave_run(tmp_path, seed=1)
-    for other in (True, 1.0, "1", None):
-        with pytest.raises(UserError, match="it has seed"):
-            find_existing_run(tmp_path, config | {"seed": other}, siblings=False)
 
 
 def test_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,21 +162,4 @@ def test_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pyte
     taken = pytest.raises(UserError, match=r"cannot use .*metrics.json.* \(No space left on device\): make room")
     with run_lock(tmp_path), taken, track_status(tmp_path, {"name": "a"}):
         monkeypatch.setattr(Path, "write_text", refuse)
-    assert read(tmp_path)["status"] == "running"
-
-
-def test_unscored_epoch_leaves_empty_cells(tmp_path: Path) -> None:
-    rows = [{"epoch": 0, "seconds": 1.0, "batches": 9}, {"epoch": 1, "test/loss": 0.5, "seconds": 2.0, "batches": 3}]
-    write_history(tmp_path, rows)
-    first, second = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
-    assert (first["test/loss"], second["test/loss"]) == ("", "0.5")
-    assert summarize(rows) == {"epochs": 2, "seconds_per_epoch": 1.0}  # the cut epoch does not count
-
-
-def test_interrupted_run_leaves_its_record_as_it_was(tmp_path: Path) -> None:
-    facts = {"name": "x", "seed": 0, "choices": {}, "config": {}}
-    with pytest.raises(SystemExit), track_status(tmp_path, facts):
-        raise SystemExit(143)
-    record = json.loads((tmp_path / "metrics.json").read_text())
-    assert record["status"] == "running"
-    assert not {"seconds", "peak_memory_mb"} & set(record)
+    assert record_of(tmp_path)["status"] == "running"

@@ -4,21 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 from torch import Tensor
 
-from conftest import ROOT
-from handgrad.hydra_version import BASE
+from conftest import ROOT, compose
 from handgrad.training.build import assemble
 from handgrad.training.modules import mlp_of
 
 
 def begun(tiny_mnist: Path, folder: Path, *options: str) -> tuple[Tensor, Tensor]:
     """Return a new run's first-layer weights and the targets of its first batch."""
-    with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
-        cfg = hydra.compose("train", ["name=x", "logger=none", f"data.root={tiny_mnist}", *options])
+    cfg = compose("name=x", "logger=none", f"data.root={tiny_mnist}", *options)
     _, module, data, _ = assemble(cfg, folder, show_progress=False)
     return mlp_of(module, "a test").weights[0].detach(), next(iter(data.train_dataloader()))[1]
 

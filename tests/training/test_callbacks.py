@@ -14,17 +14,16 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 
-from conftest import head_of
+import fitting
+from fitting import Engine, make
 from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.nn.regularizers import Regularizer
 from handgrad.runs.record import DivergedError
 from handgrad.training.callbacks import DivergenceGuard, History, NoProfiler
-from handgrad.training.data import Examples, make_loader
+from handgrad.training.data import Examples
 from handgrad.training.manual import ManualModule
-from handgrad.training.modules import AutogradModule, Classifier
-
-Engine = type[ManualModule] | type[AutogradModule]
+from handgrad.training.modules import AutogradModule
 
 
 class Spoiler(Callback):
@@ -41,26 +40,12 @@ class Spoiler(Callback):
 
 def fit(engine: Engine, images_640: Examples, *callbacks: Callback, **options: Any) -> Trainer:
     """Train for two epochs of ten steps."""
-    module: Classifier = engine(
-        network=MLP([784, 20, 10]),
-        classes=10,
-        activation=ReLU(),
-        regularizer=Regularizer(),
-        optimizer=partial(SGD, lr=0.1),
-        schedule=partial(LinearLR, start_factor=0.5, total_iters=40),
-    )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=list(callbacks),
-        **options,
-    )
-    trainer.fit(module, make_loader(images_640, 64, seed=0), {"test": make_loader(head_of(images_640, 64), 64)})
-    return trainer
+    schedule = partial(LinearLR, start_factor=0.5, total_iters=40)
+    parts: dict[str, Any] = {"regularizer": Regularizer(), "optimizer": partial(SGD, lr=0.1), "schedule": schedule}
+    saving = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    options |= {"callbacks": list(callbacks), "enable_checkpointing": saving}
+    module = make(engine, ReLU(), network=MLP([784, 20, 10]), **parts)
+    return fitting.fit(module, images_640, 2, precision="32-true", **options)
 
 
 @pytest.mark.parametrize("engine", [ManualModule, AutogradModule])

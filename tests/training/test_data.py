@@ -45,62 +45,43 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handgrad.training.idx_files.download_url", refuse)
 
 
-def load(root: Path, **options: Any) -> MNISTDataModule:
-    data = MNISTDataModule(root=str(root), **options)
+def load(root: Path, dataset: str = "MNIST", **options: Any) -> MNISTDataModule:
+    data = MNISTDataModule(dataset, root=str(root), **options)
     data.prepare_data()
     data.setup()
     return data
 
 
-def test_batches_are_floats_and_one_hot(mnist: MNISTDataModule) -> None:
-    x, y = next(iter(mnist.train_dataloader()))
+def test_epoch_serves_every_image_once_as_floats_and_one_hot(mnist: MNISTDataModule) -> None:
+    batches = list(mnist.train_dataloader())
+    assert len(batches) == len(mnist.train_dataloader()) == 938
+    x, y = batches[0]
     assert (x.shape, y.shape) == ((64, 784), (64, 10))
     assert x.dtype == y.dtype == torch.float32
     assert (x.min().item(), x.max().item()) == (0, 1)
     assert y.sum(dim=1).eq(1).all()
     assert y.max(dim=1).values.eq(1).all()
-
-
-def test_epoch_serves_every_image_once(mnist: MNISTDataModule) -> None:
-    batches = list(mnist.train_dataloader())
-    assert len(batches) == len(mnist.train_dataloader()) == 938
     assert sum(y.sum(dim=0) for _, y in batches).tolist() == TRAIN_IMAGES_PER_DIGIT
     served = sum(x.double().sum().item() for x, _ in batches)
     assert served == pytest.approx(mnist.sets["train"].rows.long().sum().item() / 255, rel=1e-6)
 
 
-def first_targets(data: MNISTDataModule, epoch: int) -> Tensor:
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-    return torch.cat([y for _, y in loader])
-
-
 def test_order_depends_only_on_seed_and_epoch() -> None:
-    once, again, other = (load(ROOT / "data", seed=seed) for seed in (0, 0, 1))
-    first = first_targets(once, epoch=0)
-    assert not torch.equal(first, first_targets(once, epoch=1))
-    assert not torch.equal(first, first_targets(other, epoch=0))
-    first_targets(again, epoch=5)
-    torch.manual_seed(7)
-    assert torch.equal(first, first_targets(again, epoch=0))
-
-
-def test_no_two_seeds_or_epochs_have_the_same_order() -> None:
-    orders = set()
-    for seed in range(4):
+    orders = []
+    for seed, epoch in [*itertools.product(range(4), range(50)), (0, 0)]:
         sampler = EpochBatches(500, 64, seed)
-        for epoch in range(50):
-            sampler.set_epoch(epoch)
-            orders.add(tuple(sampler.order().tolist()))
-    assert len(orders) == 4 * 50
+        sampler.set_epoch(epoch)
+        orders.append(tuple(sampler.order().tolist()))
+        torch.rand(1)
+    assert len(set(orders)) == 4 * 50
+    assert orders[0] == orders[-1]
 
 
 @pytest.mark.parametrize(("part", "name"), [("train", "train"), ("test", "t10k")])
 def test_images_and_labels_match_the_files(mnist: MNISTDataModule, part: str, name: str) -> None:
-    raw = ROOT / "data" / "MNIST" / "raw"
     images, labels = (
         torch.frombuffer(
-            bytearray(gzip.decompress((raw / f"{name}-{kind}-ubyte.gz").read_bytes())[header:]), dtype=torch.uint8
+            bytearray(gzip.decompress((ARCHIVES / f"{name}-{kind}-ubyte.gz").read_bytes())[header:]), dtype=torch.uint8
         )
         for kind, header in (("images-idx3", 16), ("labels-idx1", 8))
     )
@@ -116,26 +97,21 @@ def test_images_and_labels_match_the_files(mnist: MNISTDataModule, part: str, na
         served += len(x)
 
 
-def test_validation_split_depends_on_the_seed_and_loads_no_test_set() -> None:
-    splits = [load(ROOT / "data", val_size=6000, seed=seed, score_test=False).sets for seed in (0, 1)]
-    assert not torch.equal(splits[0]["val"].rows, splits[1]["val"].rows)
-    assert all(set(sets) == {"train", "val"} for sets in splits)
-
-
-def test_validation_split_is_stratified_and_disjoint() -> None:
-    data = load(ROOT / "data", val_size=6000)
+def test_validation_split_is_stratified_disjoint_and_by_the_seed(mnist: MNISTDataModule) -> None:
+    data, other = (load(ROOT / "data", val_size=6000, seed=seed, score_test=False) for seed in (0, 1))
+    assert set(data.sets) == {"train", "val"}
     train, val = data.sets["train"], data.sets["val"]
     assert (len(train.rows), len(val.rows)) == (54000, 6000)
-    assert list(data.val_dataloader()) == ["val"]
     expected = torch.tensor(TRAIN_IMAGES_PER_DIGIT) / 10
     assert (val.targets.sum(dim=0) - expected).abs().max() < 1
     assert (train.targets.sum(dim=0) + val.targets.sum(dim=0)).tolist() == TRAIN_IMAGES_PER_DIGIT
+    assert train.rows.long().sum() + val.rows.long().sum() == mnist.sets["train"].rows.long().sum()
     assert torch.equal(val.rows, load(ROOT / "data", val_size=6000).sets["val"].rows)
-    total = train.rows.long().sum() + val.rows.long().sum()
-    assert total == load(ROOT / "data").sets["train"].rows.long().sum()
+    assert not torch.equal(val.rows, other.sets["val"].rows)
 
 
 def test_without_validation_split_the_test_set_is_watched(mnist: MNISTDataModule) -> None:
+    assert list(load(ROOT / "data", val_size=6000).val_dataloader()) == ["val"]
     assert list(mnist.val_dataloader()) == ["test"]
     assert list(mnist.test_dataloader()) == ["train", "test"]
 
@@ -177,19 +153,6 @@ def test_damaged_unpacked_file_is_repaired_from_the_archive(root: Path, damage: 
     assert unpacked.read_bytes() == whole
 
 
-@pytest.mark.parametrize("damage", [cut, flip_one_bit])
-def test_damaged_archive_is_named_with_the_remedy(root: Path, damage: Callable[[Path], None]) -> None:
-    damage(root / "MNIST" / "raw" / f"{IMAGES}.gz")
-    with pytest.raises(UserError, match=rf"{IMAGES}.gz is damaged .*: put the original there"):
-        load(root)
-
-
-def test_missing_archive_is_named_with_the_remedy(root: Path) -> None:
-    (root / "MNIST" / "raw" / f"{LABELS}.gz").unlink()
-    with pytest.raises(UserError, match=rf"{LABELS}.gz is missing and could not be downloaded: put the original there"):
-        load(root)
-
-
 def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "MNIST" / "raw" / f"{LABELS}.gz").unlink()
 
@@ -204,31 +167,6 @@ def test_missing_archive_is_downloaded(root: Path, monkeypatch: pytest.MonkeyPat
     )
     load(root)
     assert (root / "MNIST" / "raw" / f"{LABELS}.gz").exists()
-
-
-def unpack_alone(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Write one unpacked file, changed, and delete the archive that could repair it."""
-    raw = root / "MNIST" / "raw"
-    (raw / name).write_bytes(change(gzip.decompress((raw / f"{name}.gz").read_bytes())))
-    (raw / f"{name}.gz").unlink()
-
-
-def test_labels_outside_the_digits_are_refused(root: Path) -> None:
-    unpack_alone(root, LABELS, lambda content: content[:-1] + b"\x0a")
-    with pytest.raises(UserError, match=r"test labels in .*raw are not all between 0 and 9: delete"):
-        load(root)
-
-
-def test_numbers_of_labels_and_images_must_match(root: Path) -> None:
-    unpack_alone(root, LABELS, lambda content: content[:4] + (9999).to_bytes(4, "big") + content[8:-1])
-    with pytest.raises(UserError, match=r"10000 images but 9999 labels of the test set: delete"):
-        load(root)
-
-
-def test_wrong_magic_number_without_archive_is_refused(root: Path) -> None:
-    unpack_alone(root, IMAGES, lambda content: b"\0\0\x08\x01" + content[4:])
-    with pytest.raises(UserError, match=rf"{IMAGES} is an IDX file of unsigned bytes, 10000 \("):
-        load(root)
 
 
 @pytest.fixture
@@ -272,9 +210,7 @@ def test_fashion_mnist_reads_its_own_folder_and_classes(root: Path) -> None:
     raw.mkdir(parents=True)
     for archive in ARCHIVES.glob("*.gz"):
         (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
-    data = MNISTDataModule("FashionMNIST", root=str(root))
-    data.prepare_data()
-    data.setup()
+    data = load(root, "FashionMNIST")
     assert len(data.sets["train"].rows) == 60_000
     assert data.class_names[0] == "T-shirt/top"
 
@@ -317,20 +253,6 @@ def test_users_own_unpacked_file_is_renamed_and_kept(root: Path, caplog: pytest.
     assert f"it is unpacked anew, the other is now {kept}" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"garbage", gzip.compress(b"no IDX"), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc")],
-    ids=["empty", "garbage", "no IDX", "cut"],
-)
-def test_users_own_damaged_archive_is_refused_and_not_modified(root: Path, content: bytes) -> None:
-    archive = root / "MNIST" / "raw" / f"{LABELS}.gz"
-    archive.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{LABELS}.gz is damaged \(.+\): put the original there .* delete it"):
-        load(root)
-    assert archive.read_bytes() == content
-    assert not (root / "MNIST" / "raw" / LABELS).exists()
-
-
 def test_missing_root_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{tmp_path}/no/where/MNIST/raw/.*gz is missing and could not be downloaded"):
         load(tmp_path / "no" / "where")
@@ -347,59 +269,70 @@ def test_leftovers_of_a_killed_unpacking_are_removed(root: Path) -> None:
     assert len(list((root / "MNIST" / "raw").iterdir())) == 8
 
 
-EMPTY = torch.zeros(40, 28, 28, dtype=torch.uint8)
-
-
-def idx_file(values: Tensor, kind: int) -> bytes:
+def idx_file(values: Tensor, kind: int = 8) -> bytes:
     """An IDX file of a tensor."""
     header = bytes([0, 0, kind, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
     return header + values.numpy().astype(values.numpy().dtype.newbyteorder(">")).tobytes()
 
 
-def own_data(root: Path, labels: Tensor, brightest: int = 255, kind: int = 8) -> None:
-    """The user's own images, unpacked and without archives; the training labels of an IDX type."""
+def own_data(root: Path, labels: Tensor, brightest: int = 255) -> None:
+    """The user's own images, unpacked and without archives."""
     raw = root / "MNIST" / "raw"
     for archive in raw.glob("*.gz"):
         archive.unlink()
     images = torch.full((len(labels), 28, 28), brightest, dtype=torch.uint8)
     for name in ("train", "t10k"):
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx_file(images, 8))
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx_file(labels, kind if name == "train" else 8))
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx_file(images))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx_file(labels))
 
 
-def test_idx_file_of_another_type_is_named_with_what_is_expected(root: Path) -> None:
-    own_data(root, torch.arange(40, dtype=torch.int32) % 10, kind=0x0C)
-    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx_file(torch.zeros(40, dtype=torch.uint8), 8))
-    words = r"train-labels-idx1-ubyte is an IDX file of int32, 40 \(unsigned bytes, one per image, are expected\)"
-    with pytest.raises(UserError, match=words):
+FORTY = torch.arange(40, dtype=torch.uint8) % 10
+PIXELS, ARE = FORTY[:, None, None], "is an IDX file of"
+ALONE = [  # an unpacked file that no archive can repair, and what is said of it
+    (IMAGES, b"no", "is no IDX file"),
+    (IMAGES, idx_file(FORTY), rf"{ARE} unsigned bytes, 40 \("),
+    (IMAGES, idx_file(torch.zeros(40, 28, 28), 0x0D), rf"{ARE} float32, 40 x 28 x 28 \(unsigned bytes, N x 28 x 28"),
+    (IMAGES, idx_file(PIXELS.expand(40, 32, 32)), f"{ARE} unsigned bytes, 40 x 32 x 32"),
+    (IMAGES, idx_file(PIXELS.expand(40, 28, 28))[:-7], "is 7 bytes too short for its shape, 40 x 28 x 28"),
+    (LABELS, idx_file(FORTY.int(), 0x0C), rf"{ARE} int32, 40 \(unsigned bytes, one per image, are expected\)"),
+    (LABELS, idx_file(FORTY + 1), r"test labels in .*raw are not all between 0 and 9: delete"),
+    (LABELS, idx_file(FORTY[:39]), r"40 images but 39 labels of the test set: delete"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), ALONE, ids=[words for *_, words in ALONE])
+def test_unusable_unpacked_file_is_described(root: Path, name: str, content: bytes, words: str) -> None:
+    own_data(root, FORTY)
+    (root / "MNIST" / "raw" / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"({name} )?{words}"):
         load(root)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"no", "is no IDX file"),
-        (
-            idx_file(torch.zeros(40, 28, 28), 0x0D),
-            r"is an IDX file of float32, 40 x 28 x 28 \(unsigned bytes, N x 28 x 28",
-        ),
-        (idx_file(torch.zeros(40, 32, 32, dtype=torch.uint8), 8), r"is an IDX file of unsigned bytes, 40 x 32 x 32"),
-        (
-            idx_file(EMPTY, 8)[:-7],
-            "is 7 bytes too short for its shape, 40 x 28 x 28",
-        ),
-    ],
-    ids=["text", "float32", "size", "short"],
-)
-def test_images_that_cannot_be_used_are_described(root: Path, content: bytes, words: str) -> None:
-    own_data(root, torch.arange(40, dtype=torch.uint8) % 10)
-    (root / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
-    with pytest.raises(UserError, match=f"train-images-idx3-ubyte {words}"):
+WHOLE = (ARCHIVES / f"{LABELS}.gz").read_bytes()
+DAMAGED = {
+    "empty": b"",
+    "garbage": b"garbage",
+    "cut": WHOLE[:3000],
+    "another bit": WHOLE[:3000] + bytes([WHOLE[3000] ^ 1]) + WHOLE[3001:],
+    "no IDX": gzip.compress(b"no IDX"),
+    "cut IDX": gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"),
+}
+
+
+@pytest.mark.parametrize("how", [*DAMAGED, "missing"])
+def test_unusable_archive_is_named_with_the_remedy_and_not_modified(root: Path, how: str) -> None:
+    archive = root / "MNIST" / "raw" / f"{LABELS}.gz"
+    archive.unlink() if how == "missing" else archive.write_bytes(DAMAGED[how])
+    words = "is missing and could not be downloaded" if how == "missing" else r"is damaged \(.+\)"
+    with pytest.raises(UserError, match=rf"{LABELS}.gz {words}: put the original there"):
         load(root)
+    assert archive.exists() == (how != "missing")
+    assert how == "missing" or archive.read_bytes() == DAMAGED[how]
+    assert not archive.with_suffix("").exists()
 
 
 def test_class_with_one_image_cannot_be_split(root: Path) -> None:
-    own_data(root, torch.cat([torch.arange(40, dtype=torch.uint8) % 9, torch.tensor([9], dtype=torch.uint8)]))
+    own_data(root, torch.cat([FORTY.clamp(max=8), FORTY[9:10]]))
     with pytest.raises(UserError, match=r"data.val_size=20 needs two examples of every class.*class 9 has one"):
         load(root, val_size=20)
     assert len(load(root).sets["train"].rows) == 41
@@ -407,6 +340,6 @@ def test_class_with_one_image_cannot_be_split(root: Path) -> None:
 
 @pytest.mark.parametrize(("brightest", "said"), [(1, True), (127, True), (200, False)])
 def test_dim_images_are_said(root: Path, caplog: pytest.LogCaptureFixture, brightest: int, said: bool) -> None:
-    own_data(root, torch.arange(40, dtype=torch.uint8) % 10, brightest)
+    own_data(root, FORTY, brightest)
     load(root)
     assert (f"is {brightest}: MNIST's is 255" in caplog.text) == said

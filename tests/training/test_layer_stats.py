@@ -1,19 +1,16 @@
 """Oracle: autograd's deltas and gradients, counts by plain loops, and the same run without diagnostics."""
 
-import csv
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from conftest import ACTIVATIONS, RunScript, ended_at_scoring, record_of
+from conftest import ACTIVATIONS, RunScript, board_of, ended_at_scoring, record_of, rows_of, well
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training import figures
@@ -86,11 +83,6 @@ def test_largest_slopes_match_known_values() -> None:
     assert by_name["SiLU"] == pytest.approx(1.0998, abs=1e-4)
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "layers.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("engine", ["manual", "autograd"])
 @pytest.mark.usefixtures("drawn")
 def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
@@ -107,13 +99,11 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 
     with monkeypatch.context() as patch:
         patch.setattr(History, "paused", counted)
-        status, printed = run_script(*options, "hydra.run.dir=run")
-    assert status == 0, printed
-    assert "diagnostics=layers took" in printed
+        assert "diagnostics=layers took" in well(run_script, *options, "hydra.run.dir=run")
     assert len(looks) >= 3  # the clock is paused after every epoch
     assert run_script(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
-    assert record_of(Path("run"))["metrics"] == record_of(Path("plain"))["metrics"]
-    rows = rows_of(Path("run"))
+    assert record_of("run")["metrics"] == record_of("plain")["metrics"]
+    rows = rows_of("run", "layers.csv")
     assert [(int(row["epoch"]), int(row["layer"])) for row in rows] == [(e, n) for e in range(4) for n in (1, 2, 3)]
     for row in rows:
         assert float(row["gradient_check"]) < 1e-5
@@ -122,16 +112,13 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
     with Image.open("run/layers.png") as figure:
         assert min(figure.size) > 500
 
-    board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0, "histograms": 0})
-    board.Reload()
+    board = board_of("run")
     for number in (1, 2, 3):
         events = board.Scalars(f"layer_{number}/gradient_norm")
         written = [float(row["gradient_norm"]) for row in rows if row["layer"] == str(number)]
         assert [event.value for event in events] == pytest.approx(written, rel=1e-6)
         assert [event.step for event in events] == [0, 19, 39, 59]
-        assert (
-            len(board.Histograms(f"layer_{number}/delta")) == len(board.Histograms(f"layer_{number}/activation")) == 4
-        )
+        assert all(len(board.Histograms(f"layer_{number}/{what}")) == 4 for what in ("delta", "activation"))
     assert len(board.Images("layer_1/weights")) == 4
     assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
 
@@ -139,9 +126,8 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     """Plain SGD on the training set as one batch: the step is lr times the initial gradient."""
     options = ["data.batch_size=1280", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant", "trainer.max_epochs=1"]
-    status, printed = run_script(*RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
-    assert status == 0, printed
-    rows = rows_of(Path("run"))
+    well(run_script, *RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
+    rows = rows_of("run", "layers.csv")
     torch.manual_seed(0)
     weights = MLP([784, 30, 20, 10]).weights
     for before, after, weight in zip(rows[:3], rows[3:], weights, strict=True):
@@ -163,30 +149,22 @@ def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     ids=lambda options: " ".join(options),
 )
 def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options: list[str]) -> None:
-    status, printed = run_script(*RUN, *options, "hydra.run.dir=run")
-    assert status == 0, printed
-    rows = rows_of(Path("run"))
+    well(run_script, *RUN, *options, "hydra.run.dir=run")
+    rows = rows_of("run", "layers.csv")
     assert float(rows[-1]["gradient_check"]) < 1e-5
     if "+trainer.max_steps=25" in options:  # the second epoch had no last batch
         assert [row["log10_update"] == "" for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
 
 
-def test_fast_dev_run_leaves_nothing(run_script: RunScript) -> None:
-    assert run_script(*RUN, "+trainer.fast_dev_run=true", "hydra.run.dir=run")[0] == 0
-    assert not Path("run").exists()
-
-
 def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
-    options = [*RUN, "activation=tanh", "hydra.run.dir=run"]
-    assert run_script(*RUN, "activation=tanh", "hydra.run.dir=whole")[0] == 0
-
+    options = [*RUN, "activation=tanh"]
+    well(run_script, *options, "hydra.run.dir=whole")
     with ended_at_scoring(3):
-        assert run_script(*options)[0] == 143
-    assert len(rows_of(Path("run"))) == 9
-    assert run_script(*options)[0] == 0
-    assert rows_of(Path("run")) == rows_of(Path("whole"))
-    board = EventAccumulator("run/tensorboard", {"scalars": 0, "images": 0})
-    board.Reload()
+        assert run_script(*options, "hydra.run.dir=run")[0] == 143
+    assert len(rows_of("run", "layers.csv")) == 9
+    well(run_script, *options, "hydra.run.dir=run")
+    assert rows_of("run", "layers.csv") == rows_of("whole", "layers.csv")
+    board = board_of("run")
     assert [event.step for event in board.Scalars("layer_1/delta_norm")] == [0, 19, 39, 59]
     assert [event.step for event in board.Images("confusion_by_epoch/test")] == [19, 39, 59]
 

@@ -5,18 +5,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR, ReduceLROnPlateau
 
 from conftest import head_of
+from fitting import OPTIMIZERS, Engine, fit, make
 from handgrad.errors import UserError
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
 from handgrad.nn.backprop import FactoredGradient
@@ -29,51 +30,14 @@ from handgrad.training.modules import AutogradModule, Classifier, Scores
 from handgrad.training.schedules import constant, warmup_cosine
 
 NOTEBOOK_SGD = partial(FactoredSGD, lr=0.01, weight_reduction="sum")
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "momentum": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
-    "adam": partial(Adam, lr=0.001, fused=True),
-}
-Module = TypeVar("Module", bound=Classifier)
-Engine = type[ManualModule] | type[AutogradModule]
 
 
-def make(engine: type[Module], phi: Activation | None = None, **changes: Any) -> Module:
-    """Return a small module with fixed initial weights."""
-    torch.manual_seed(0)
-    parts: dict[str, Any] = {
-        "network": MLP([784, 30, 20, 10, 10]),
-        "classes": 10,
-        "regularizer": Regularizer(1e-3),
-        "optimizer": OPTIMIZERS["momentum"],
-        "schedule": partial(LinearLR, start_factor=0.01, total_iters=20),
-    }
-    return engine(activation=phi or Tanh(), **(parts | changes))
-
-
-def fit(
-    module: Classifier,
-    images: Examples,
-    epochs: int,
-    ckpt: Path | None = None,
-    watched: str = "test",
-    **options: Any,
-) -> Trainer:
-    """Train in float64 with Lightning's own parts only, on batches of 64 in the order of seed 0.
-
-    The first 64 images are the validation set, named `watched`.
-    """
-    defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="64-true",
-        max_epochs=epochs,
-        enable_progress_bar=False,
-        **(defaults | options),
-    )
-    module.double()  # Lightning restores a checkpoint before it converts the module, and would round it to float32
-    scored = make_loader(head_of(images, 64), 64)
-    trainer.fit(module, make_loader(images, 64, seed=0), {watched: scored}, ckpt_path=ckpt, weights_only=True)
-    return trainer
+def agree(modules: Sequence[Classifier], images: Examples, epochs: int, atol: float = 1e-10, **options: Any) -> None:
+    """Train modules alike; assert that equally many steps lead them to the same weights and losses."""
+    assert len({fit(module, images, epochs, **options).global_step for module in modules}) == 1
+    for other in modules[1:]:
+        torch.testing.assert_close(other.state_dict(), modules[0].state_dict(), rtol=0, atol=atol)
+        torch.testing.assert_close(other.mean_train_loss(), modules[0].mean_train_loss(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -85,9 +49,8 @@ def test_engines_agree_for_100_steps(
     changes = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
     manual, autograd = make(ManualModule, phi, **changes), make(AutogradModule, phi, **changes)
     start = [parameter.detach().double() for parameter in manual.network.parameters()]
-    assert fit(manual, images_640, epochs=10).global_step == fit(autograd, images_640, epochs=10).global_step == 100
-    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(manual.mean_train_loss(), autograd.mean_train_loss(), rtol=0, atol=1e-10)
+    agree([manual, autograd], images_640, epochs=10)
+    assert manual.trainer.global_step == 100
     moved = [(a - b).abs().max() for a, b in zip(manual.network.parameters(), start, strict=True)]
     assert min(moved) > 1e-6
 
@@ -120,29 +83,36 @@ def test_engines_agree_with_every_regularization(
     plain = make(ManualModule, phi, regularizer=Regularizer(1e-3), optimizer=partial(FactoredSGD, lr=0.05, **momentum))
     for module in (*modules, plain):
         module.save_hyperparameters({"seed": 0}, logger=False)
-        assert fit(module, images_640, epochs=10).global_step == 100
+    agree(modules, images_640, epochs=10)
     manual, autograd = modules
-    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(manual.mean_train_loss(), autograd.mean_train_loss(), rtol=0, atol=1e-10)
+    assert fit(plain, images_640, epochs=10).global_step == manual.trainer.global_step == 100
     assert max((a - b).abs().max() for a, b in zip(manual.parameters(), plain.parameters(), strict=True)) > 1e-4
     assert manual.skipped_share() == autograd.skipped_share()
     if skip:
         assert 0 < manual.skipped_share()["train/skipped"] < 1
 
 
-@pytest.mark.parametrize("stepping", [{}, {"gradient_clip_val": 0.05}, {"accumulate_grad_batches": 4}], ids=str)
-@pytest.mark.parametrize("nesterov", [False, True], ids=["heavy ball", "nesterov"])
+STEPPING: list[dict[str, Any]] = [
+    {"gradient_clip_val": 0.05},
+    {"accumulate_grad_batches": 4},  # ten batches: the last step has two
+    {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
+    {"gradient_clip_val": 100.0},
+    {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"},
+]
+MOMENTUM = {"plain": {}, "heavy ball": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
+
+
+@pytest.mark.parametrize("stepping", [{}, *STEPPING[:-1]], ids=str)
+@pytest.mark.parametrize("momentum", MOMENTUM)
 @pytest.mark.parametrize("strength", [0.0, 1e-3])
-def test_momentum_by_hand_is_torchs(
-    images_640: Examples, strength: float, nesterov: bool, stepping: dict[str, Any]
-) -> None:
-    changes: dict[str, Any] = {"regularizer": Regularizer(strength)}
-    given: Any = {"lr": 0.05, "momentum": 0.9, "nesterov": nesterov}
-    manual = make(ManualModule, optimizer=partial(FactoredSGD, **given), **changes)
-    autograd = make(AutogradModule, optimizer=partial(SGD, **given), **changes)
-    for module in (manual, autograd):
-        fit(module, images_640, epochs=10, **by_hand(module, **stepping))
-    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-12)
+def test_factored_sgd_is_torchs(images_640: Examples, strength: float, momentum: str, stepping: dict[str, Any]) -> None:
+    given: Any = {"lr": 0.05, **MOMENTUM[momentum]}
+    factored, *others = (
+        make(engine, regularizer=Regularizer(strength), optimizer=partial(optimizer, **given))
+        for engine, optimizer in ((ManualModule, FactoredSGD), (ManualModule, SGD), (AutogradModule, SGD))
+    )
+    agree([factored, *others], images_640, epochs=4, atol=1e-12, **stepping)
+    assert all(parameter.grad is None for parameter in factored.parameters())
 
 
 def test_schedule_changes_momentum_as_torchs(images_640: Examples) -> None:
@@ -151,9 +121,7 @@ def test_schedule_changes_momentum_as_torchs(images_640: Examples) -> None:
     given: Any = {"lr": 0.05, "momentum": 0.9}
     manual = make(ManualModule, optimizer=partial(FactoredSGD, **given), schedule=cycle)
     autograd = make(AutogradModule, optimizer=partial(SGD, **given), schedule=cycle)
-    for module in (manual, autograd):
-        fit(module, images_640, epochs=10)
-    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-12)
+    agree([manual, autograd], images_640, epochs=10, atol=1e-12)
 
 
 def test_sum_over_a_batch_counts_skipped_and_moved_examples_once(images_640: Examples) -> None:
@@ -162,9 +130,7 @@ def test_sum_over_a_batch_counts_skipped_and_moved_examples_once(images_640: Exa
         parts: dict[str, Any] = {"regularizer": regularizer, "skip": skip, "schedule": constant}
         by_sum = make(ManualModule, optimizer=NOTEBOOK_SGD, **parts)
         by_mean = make(ManualModule, optimizer=partial(grouped_sgd, lr=0.01, weight_factor=64), **parts)
-        for module in (by_sum, by_mean):
-            fit(module, images_640, epochs=1)
-        torch.testing.assert_close(by_sum.state_dict(), by_mean.state_dict(), rtol=0, atol=1e-12)
+        agree([by_sum, by_mean], images_640, epochs=1, atol=1e-12)
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
@@ -216,32 +182,6 @@ def test_loss_is_the_mean_over_images_for_any_batch_sizes() -> None:
     assert math.isnan(scores.compute()["loss"])
 
 
-@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_same_seed_gives_identical_weights(images_640: Examples, engine: Engine) -> None:
-    modules = [make(engine) for _ in range(2)]
-    for module in modules:
-        fit(module, images_640, epochs=3)
-    torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict(), rtol=0, atol=0)
-
-
-def test_grad_holds_the_gradient_of_the_loss(images_640: Examples) -> None:
-    written: list[Tensor | None] = []
-
-    class Witness(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-            written.extend(parameter.grad for parameter in pl_module.parameters())
-
-    module = make(ManualModule, optimizer=partial(SGD, lr=0.0))
-    fit(module, images_640, epochs=1, limit_train_batches=1, callbacks=[Witness()])
-    x, y = next(iter(make_loader(images_640, 64, seed=0)))
-    logits = module.network(x.double(), torch.nn.Tanh())
-    squares = sum(weight.square().sum() for weight in module.network.weights)
-    objective = torch.nn.functional.cross_entropy(logits, y.double()) + 1e-3 * squares
-    expected = torch.autograd.grad(objective, list(module.network.parameters()))
-    for ours, theirs in zip(written, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
-
-
 def test_manual_module_records_no_graph(images_640: Examples) -> None:
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("autograd saved a tensor")
@@ -252,33 +192,9 @@ def test_manual_module_records_no_graph(images_640: Examples) -> None:
             fit(make(AutogradModule), images_640, epochs=1)
 
 
-@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_schedule_is_stepped_after_every_batch(images_640: Examples, engine: Engine) -> None:
-    trainer = fit(make(engine), images_640, epochs=1)
-    (group,) = trainer.optimizers[0].param_groups
-    assert group["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 10 / 20))
-
-
 def saving(folder: Path) -> dict[str, Any]:
     """Return Trainer options that save `last.ckpt` in a folder."""
     return {"callbacks": [ModelCheckpoint(folder, save_last=True, save_top_k=0)], "enable_checkpointing": True}
-
-
-@pytest.mark.parametrize(
-    ("engine", "optimizer"),
-    [
-        *((engine, optimizer) for engine in (ManualModule, AutogradModule) for optimizer in OPTIMIZERS.values()),
-        (ManualModule, NOTEBOOK_SGD),
-    ],
-)
-def test_resumed_training_matches_uninterrupted_training(
-    images_640: Examples, engine: Engine, optimizer: Callable[..., Optimizer], tmp_path: Path
-) -> None:
-    whole, half, rest = (make(engine, optimizer=optimizer) for _ in range(3))
-    fit(whole, images_640, epochs=4)
-    fit(half, images_640, epochs=2, **saving(tmp_path))
-    fit(rest, images_640, epochs=4, ckpt=tmp_path / "last.ckpt", **saving(tmp_path))
-    torch.testing.assert_close(rest.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("first", "second"), [(ManualModule, AutogradModule), (AutogradModule, ManualModule)])
@@ -291,19 +207,6 @@ def test_checkpoint_of_one_engine_loads_into_the_other(
     x, _ = next(iter(make_loader(images_640, 64, seed=0)))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x.double()), trained(x.double()), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
-def test_factored_sgd_agrees_with_grad_and_torch_sgd(images_640: Examples, regularizer: Regularizer) -> None:
-    changes: dict[str, Any] = {"regularizer": regularizer}
-    in_place = make(ManualModule, optimizer=partial(FactoredSGD, lr=0.1), **changes)
-    by_grad = make(ManualModule, optimizer=partial(SGD, lr=0.1), **changes)
-    by_autograd = make(AutogradModule, optimizer=partial(SGD, lr=0.1), **changes)
-    trainers = [fit(module, images_640, epochs=2) for module in (in_place, by_grad, by_autograd)]
-    assert {trainer.global_step for trainer in trainers} == {20}
-    torch.testing.assert_close(in_place.state_dict(), by_grad.state_dict(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(in_place.state_dict(), by_autograd.state_dict(), rtol=0, atol=1e-12)
-    assert all(parameter.grad is None for parameter in in_place.parameters())
 
 
 def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Examples) -> None:
@@ -319,15 +222,8 @@ def test_sum_over_a_short_batch_counts_its_own_examples(images_640: Examples) ->
 
 def test_grouped_sgd_takes_the_notebooks_step_with_either_engine(images_640: Examples) -> None:
     grouped: dict[str, Any] = {"optimizer": partial(grouped_sgd, lr=0.01, weight_factor=64)}
-    modules = [
-        make(ManualModule, optimizer=NOTEBOOK_SGD),
-        make(ManualModule, **grouped),
-        make(AutogradModule, **grouped),
-    ]
-    for module in modules:
-        fit(module, images_640, epochs=2)
-    for module in modules[1:]:
-        torch.testing.assert_close(module.state_dict(), modules[0].state_dict(), rtol=0, atol=1e-12)
+    notebook = make(ManualModule, optimizer=NOTEBOOK_SGD)
+    agree([notebook, make(ManualModule, **grouped), make(AutogradModule, **grouped)], images_640, epochs=2, atol=1e-12)
 
 
 def test_factored_sgd_calls_the_closure_and_gives_each_group_its_own_rate() -> None:
@@ -351,11 +247,6 @@ def test_soft_targets_are_supported(images_640: Examples, engine: Engine) -> Non
     before = [parameter.detach().clone() for parameter in module.parameters()]
     fit(module, Examples(images_640.rows, y), epochs=1)
     torch.testing.assert_close(list(module.parameters()), before, rtol=0, atol=1e-12)
-
-
-def test_factored_sgd_is_refused_by_autograd(images_640: Examples) -> None:
-    with pytest.raises(UserError, match=r"takes gradients by hand \(engine=manual\); with autograd use optimizer=sgd"):
-        fit(make(AutogradModule, optimizer=NOTEBOOK_SGD), images_640, epochs=1)
 
 
 def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
@@ -437,77 +328,21 @@ def test_plateau_schedule_watches_the_validation_loss(
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
 
-def by_hand(module: Classifier, **options: Any) -> dict[str, Any]:
-    """Move step options into a manual module, as `assemble` does; return the other Trainer options."""
-    if isinstance(module, ManualModule):
-        module.batches_per_step = options.pop("accumulate_grad_batches", 1)
-        module.clip_val = options.pop("gradient_clip_val", None)
-        module.clip_algorithm = options.pop("gradient_clip_algorithm", "norm")
-    return options
-
-
-STEPPING: list[dict[str, Any]] = [
-    {"gradient_clip_val": 0.05},
-    {"gradient_clip_val": 100.0},
-    {"gradient_clip_val": 0.001, "gradient_clip_algorithm": "value"},
-    {"accumulate_grad_batches": 4},  # ten batches: the last step has two
-    {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
-]
-
-
 @pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
-@pytest.mark.parametrize("optimizer", ["momentum", "adam", "factored"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_manual_clipping_and_accumulation_match_lightning(
     images_640: Examples, optimizer: str, stepping: dict[str, Any], regularizer: Regularizer
 ) -> None:
-    if optimizer == "factored" and "gradient_clip_algorithm" in stepping:
-        pytest.skip("refused, see the next test")
-    of_autograd = partial(SGD, lr=0.1) if optimizer == "factored" else OPTIMIZERS[optimizer]
-    manual = make(
-        ManualModule,
-        regularizer=regularizer,
-        optimizer=partial(FactoredSGD, lr=0.1) if optimizer == "factored" else of_autograd,
-    )
-    autograd = make(AutogradModule, regularizer=regularizer, optimizer=of_autograd)
-    steps = [
-        fit(module, images_640, epochs=3, **by_hand(module, **stepping)).global_step for module in (manual, autograd)
-    ]
-    assert steps[0] == steps[1]
-    torch.testing.assert_close(manual.state_dict(), autograd.state_dict(), rtol=0, atol=1e-10)
-
-
-def test_clipping_by_value_is_refused_with_factored_gradients(images_640: Examples) -> None:
-    module = make(ManualModule, optimizer=NOTEBOOK_SGD)
-    by_hand(module, gradient_clip_val=0.1, gradient_clip_algorithm="value")
-    with pytest.raises(UserError, match="gradient_clip_algorithm=value needs the whole gradient: use optimizer=sgd"):
-        fit(module, images_640, epochs=1)
-
-
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("engine", [ManualModule, AutogradModule])
-def test_cosine_with_accumulation_ends_at_zero(images_640: Examples, engine: Engine, accumulate: int) -> None:
-    unplanned: Any = {"start_factor": 0.01, "warmup_steps": 2, "total_steps": None}
-    module = make(engine, schedule=partial(warmup_cosine, **unplanned))
-    trainer = fit(module, images_640, epochs=2, **by_hand(module, accumulate_grad_batches=accumulate))
-    assert trainer.global_step == 2 * math.ceil(10 / accumulate)
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+    parts: dict[str, Any] = {"regularizer": regularizer, "optimizer": OPTIMIZERS[optimizer]}
+    agree([make(ManualModule, **parts), make(AutogradModule, **parts)], images_640, epochs=3, **stepping)
 
 
 def low_precision(
     engine: Engine, images_640: Examples, optimizer: Callable[..., Optimizer], **options: Any
 ) -> Classifier:
     module = make(engine, optimizer=optimizer, network=MLP([784, 50, 20, 10]))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        **options,
-    )
-    trainer.fit(module, make_loader(images_640, 64, seed=0), {"test": make_loader(head_of(images_640, 64), 64)})
+    fit(module, images_640, 3, **({"precision": None} | options))
     return module
 
 

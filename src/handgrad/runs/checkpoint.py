@@ -18,17 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
-    """Read a checkpoint or state dict without executing code from it.
+    """Read a file of `torch.save` without executing code from it, and the run's configuration, None if there is none.
 
-    Args:
-        path: file written by `torch.save`.
-
-    Returns:
-        the content; the run's configuration (Lightning's `hyper_parameters`), None if there is none.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: the file is damaged, or `weights_only=True` rejects its content.
+    FileNotFoundError if it does not exist; UserError if it is damaged, or `weights_only=True` rejects its content.
     """
     try:
         if zipfile.is_zipfile(path):  # torch's older format is not a zip archive
@@ -51,17 +43,9 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
 
 
 def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read the checkpoint to resume from; if it is damaged, log a warning and start from scratch.
+    """Read the checkpoint to resume from; None if it is missing or, with a warning, damaged.
 
-    Args:
-        path: path of the checkpoint; need not exist.
-        config: configuration of the run.
-
-    Returns:
-        the checkpoint's content, None if it is missing or damaged.
-
-    Raises:
-        UserError: the configurations differ (names the differences), or a callback has a path outside the folder.
+    UserError if the configurations differ (names the differences), or a callback has a path outside the folder.
     """
     content: dict[str, Any] | None
     try:
@@ -100,21 +84,13 @@ def leads_outside(text: str, folder: Path) -> bool:
 
 
 def logged_step(content: Mapping[str, Any]) -> int:
-    """Return the logger's step at which a checkpoint's run resumes.
-
-    Raises:
-        ValueError: a count in the state of Lightning's loops is not an integer.
-    """
+    """Return the logger's step at which a checkpoint's run resumes; ValueError if a count is no integer."""
     check_counts(content["loops"])
     return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def check_counts(loops: Mapping[str, Any]) -> None:
-    """Check the counts in the state of Lightning's loops.
-
-    Raises:
-        ValueError: a count is not an integer.
-    """
+    """Check that the counts in the state of Lightning's loops are integers; else ValueError."""
     for name, value in loops.items():
         if name in ("ready", "started", "processed", "completed") and type(value) is not int:
             raise ValueError(f"a count of its loops is {type(value).__name__}")
@@ -124,15 +100,7 @@ def check_counts(loops: Mapping[str, Any]) -> None:
 
 @contextmanager
 def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
-    """Convert errors from resuming a checkpoint to `UserError`.
-
-    Args:
-        path: path of the checkpoint.
-        passed: tells whether the run has already saved a new checkpoint; later errors are not due to the old one.
-
-    Raises:
-        UserError: in place of any error that an unsuitable state raises.
-    """
+    """Convert an error from resuming a checkpoint to UserError, unless the run has `passed` it by a new one."""
     try:
         yield
     except (UserError, OSError, MemoryError):

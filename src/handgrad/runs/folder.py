@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 METRICS = "metrics.json"
 HISTORY = "history.csv"
 LAYERS = "layers.csv"
@@ -44,15 +43,7 @@ def remove_empty_run(folder: Path) -> None:
 
 @contextmanager
 def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
-    """Lock a run's folder, and delete the temporary files of killed processes.
-
-    Args:
-        folder: folder to lock; created if missing.
-        patiently: wait while another process holds the lock.
-
-    Raises:
-        UserError: another process holds the lock, and `patiently` is false.
-    """
+    """Lock a folder, and delete what killed processes left; UserError if it is locked, unless we wait `patiently`."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
     try:
@@ -90,11 +81,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
-    """Convert errors from writing a run's files to `UserError`.
-
-    Raises:
-        UserError: a file in the folder could not be written; names it and the reason.
-    """
+    """Convert an OSError from writing a run's files to a UserError that names the file and the reason."""
     try:
         yield
     except OSError as error:
@@ -120,17 +107,6 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `history.csv`: a row per epoch, with empty cells for sets that were not scored."""
     columns = max((list(row) for row in rows), key=len)
     write_rows(folder / HISTORY, [columns, *([row.get(column) for column in columns] for row in rows)])
-
-
-def write_confusion(folder: Path, name: str, counts: Sequence[Sequence[int]]) -> None:
-    """Write the (C, C) confusion matrix of a set, rows: true class, columns: predicted class."""
-    write_rows(folder / f"confusion_{name}.csv", counts)
-
-
-def write_predictions(folder: Path, rows: Iterable[tuple[int, int, float]]) -> None:
-    """Write a row per test image, in dataset order: true class, predicted class, predicted class's probability."""
-    cells = ((true, predicted, f"{probability:.6g}") for true, predicted, probability in rows)
-    write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *cells])
 
 
 def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:

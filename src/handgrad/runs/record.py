@@ -23,14 +23,7 @@ FINISHED = ("completed", "diverged")  # a rerun would give the same result
 
 
 class DivergedError(UserError):
-    """Error for a loss or weight that is not finite.
-
-    Args:
-        name: name of the quantity, e.g. "train/loss".
-        loss: its value.
-        epoch: epoch of the step, from 0.
-        step: step since the start of training, from 0.
-    """
+    """Error for a loss or weight that is not finite, at an epoch and a step since the start of training, from 0."""
 
     def __init__(self, name: str, loss: float, epoch: int, step: int) -> None:
         super().__init__(name, loss, epoch, step)  # unformatted, so that a worker's error can be pickled
@@ -68,11 +61,7 @@ class Record(BaseModel):
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of the run in a folder; return None if there is none.
-
-    Raises:
-        UserError: `metrics.json` is damaged.
-    """
+    """Read the record of the run in a folder, None if there is none; UserError if it is damaged."""
     path = folder / METRICS
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -90,19 +79,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any] | None]:
-    """Find the existing run with a configuration, or the folder for a new one.
+    """Find the existing run with a configuration and its record, or the folder for a new one and None.
 
-    Args:
-        folder: default folder of the run.
-        config: composed configuration.
-        siblings: for sweeps, where adding a seed renumbers the jobs: also search the sibling folders, and if another
-            run occupies the default folder, append a hash of the configuration to its name.
-
-    Returns:
-        the run's folder; its record, None for a new run.
-
-    Raises:
-        UserError: the folder holds a run with another configuration (and not `siblings`); names the differences.
+    In a sweep adding a seed renumbers the jobs. With `siblings` the folders beside the run's own are searched too, and
+    if another run occupies that one, a hash of the configuration is appended to its name. Else it is refused by a
+    UserError that names the differences.
     """
     record, config = read_record(folder), normalize(config)
     differ = differences(normalize(record["config"]), config) if record else []
@@ -124,14 +105,7 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
 
 
 def newest_run(outputs: Path) -> Path:
-    """Return the folder of the most recently completed run, including runs of sweeps.
-
-    Args:
-        outputs: folder of `runs/` and `sweeps/`.
-
-    Raises:
-        UserError: there is no completed run.
-    """
+    """Return the folder of the run completed last in `runs/` or `sweeps/` of a folder; UserError if there is none."""
     for path in newest_records(outputs):
         with suppress(UserError):  # skip a damaged record
             record = read_record(path.parent)
@@ -150,27 +124,16 @@ def newest_records(outputs: Path) -> list[Path]:
 def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Record the run's status in `metrics.json`: "running" on entry, "completed", "diverged" or "failed" on exit.
 
-    The status of a run interrupted by a signal or a crash stays "running", but its folder is no longer locked.
-
-    Args:
-        folder: the run's folder.
-        facts: name, seed, choices and config of the run.
-
-    Yields:
-        the record; entries added to it during the run are written at the end.
-
-    Raises:
-        UserError: the folder is not writable at the start or the end.
+    The status of a run interrupted by a signal or a crash stays "running", but its folder is no longer locked. `facts`
+    are name, seed, choices and config. Entries added to the yielded record are written at the end. UserError if the
+    folder is not writable.
     """
-    record = {"status": "running", "reason": None, **facts, "metrics": {}}
-    record |= {
-        "versions": {name: version(name) for name in ("torch", "lightning", "hydra-core")},
-        "commit": git_commit(),
-    }
+    versions = {name: version(name) for name in ("torch", "lightning", "hydra-core")}
+    record = {"status": "running", "reason": None, **facts, "metrics": {}, "versions": versions, "commit": git_commit()}
     started = time.perf_counter()
     try:
         with write_errors(folder):
-            write_record(folder, record)
+            write_json(folder / METRICS, record)
             yield record
         record["status"] = "completed"
     except DivergedError as error:
@@ -183,12 +146,7 @@ def track_status(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, A
         if record["status"] != "running":  # else interrupted by a signal: keep "running"
             record |= {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}
             with write_errors(folder) if record["status"] == "completed" else suppress(OSError):
-                write_record(folder, record)
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a run's `metrics.json`."""
-    write_json(folder / METRICS, record)
+                write_json(folder / METRICS, record)
 
 
 def peak_memory_mb() -> float | None:

@@ -18,8 +18,7 @@ class RunTables:
 
     history: columns of `history.csv` by name, a value per epoch, NaN for an empty cell.
     confusion: (C, C) counts on the scored set, rows: true class.
-    truth: (N,) true class of each test image.
-    right: (N,) whether each test image was classified correctly.
+    truth, right: (N,) true class of each test image, and whether it was classified correctly.
     """
 
     history: dict[str, np.ndarray] | None = None
@@ -29,29 +28,18 @@ class RunTables:
 
 
 def read_run_tables(folder: Path, scored: str, epochs: int | None, classes: int) -> tuple[RunTables, list[str]]:
-    """Read the tables of a run.
+    """Read the tables of a run; return them, and a sentence for each unreadable or damaged file.
 
-    Args:
-        folder: the run's folder.
-        scored: set whose confusion matrix to read, "test" or "val".
-        epochs: number of epochs in the run's record, None if unknown.
-        classes: number of classes C of its data.
-
-    Returns:
-        the tables; a sentence for each unreadable or damaged file.
+    `scored` is the set whose confusion matrix to read, "test" or "val"; `epochs`, of the record, is None if unknown.
     """
     found: dict[str, Any] = {}
     remarks = []
-
-    def history(lines: list[str]) -> dict[str, Any]:
-        return {"history": history_in(lines, epochs)}
-
-    readers: list[tuple[str, Callable[[list[str]], dict[str, Any]]]] = [
-        (HISTORY, history),
-        (f"confusion_{scored}.csv", lambda lines: {"confusion": counts_in(lines, classes)}),
-        (PREDICTIONS, lambda lines: predictions_in(lines, classes)),
-    ]
-    for name, read in readers:
+    readers: dict[str, Callable[[list[str]], dict[str, Any]]] = {
+        HISTORY: lambda lines: {"history": history_in(lines, epochs)},
+        f"confusion_{scored}.csv": lambda lines: {"confusion": counts_in(lines, classes)},
+        PREDICTIONS: lambda lines: predictions_in(lines, classes),
+    }
+    for name, read in readers.items():
         try:
             found |= read(lines_of(folder / name))
         except FileNotFoundError:
@@ -64,12 +52,7 @@ def read_run_tables(folder: Path, scored: str, epochs: int | None, classes: int)
 
 
 def lines_of(path: Path) -> list[str]:
-    """Read the lines of a text file.
-
-    Raises:
-        OSError: the file is missing or unreadable.
-        ValueError: it is not UTF-8, is empty, or its last line is incomplete, so that a number may have lost digits.
-    """
+    """Read a text file's lines; ValueError if it is empty, or cut short, so that a number may have lost digits."""
     text = path.read_text(encoding="utf-8")
     if not text.strip():
         raise ValueError("it is empty")
@@ -79,11 +62,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray]:
-    """Parse and validate the columns of a history.
-
-    Raises:
-        ValueError: the table is invalid; the message says why.
-    """
+    """Parse the columns of a history; ValueError says why it is invalid."""
     names, *rows = [line.split(",") for line in lines]
     if "epoch" not in names or len(set(names)) < len(names):
         raise ValueError("its first line does not name its columns")
@@ -103,11 +82,7 @@ def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray
 
 
 def numbers(cells: Sequence[str]) -> np.ndarray:
-    """Parse cells as finite numbers, empty ones as NaN.
-
-    Raises:
-        ValueError: a cell is anything else, including "nan".
-    """
+    """Parse cells as finite numbers, empty ones as NaN; ValueError at anything else, "nan" included."""
     try:
         values = np.array([float(cell) if cell else 0.0 for cell in cells])
     except ValueError:
@@ -118,11 +93,7 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def counts_in(lines: Sequence[str], classes: int) -> np.ndarray:
-    """Parse and validate the (C, C) counts of a confusion matrix.
-
-    Raises:
-        ValueError: the table is invalid; the message says why.
-    """
+    """Parse the (C, C) counts of a confusion matrix; ValueError says why they are invalid."""
     rows = [line.split(",") for line in lines]
     if len(rows) != classes or any(len(row) != classes for row in rows):
         raise ValueError(f"it is not {classes} by {classes}")
@@ -132,11 +103,7 @@ def counts_in(lines: Sequence[str], classes: int) -> np.ndarray:
 
 
 def predictions_in(lines: Sequence[str], classes: int) -> dict[str, np.ndarray]:
-    """Parse and validate predictions: true class of each image, and whether the prediction is correct.
-
-    Raises:
-        ValueError: the table is invalid; the message says why.
-    """
+    """Parse each image's true class, and whether the prediction is right; ValueError says why they are invalid."""
     if lines[0] != PREDICTION:
         raise ValueError(f"its first line is not {PREDICTION}")
     if len(lines) == 1:

@@ -20,10 +20,7 @@ class ArrayData(FileData):
     """Data module of arrays, which are used as they are; bytes of pictures are divided by 255.
 
     Args: those of `FileData`. The file is a .npz archive with `x` (N, I), (N, H, W) or (N, H, W, C) and `y` (N,),
-    optionally `x_test` and `y_test`; without these a part of the rows is drawn.
-
-    Raises:
-        UserError: from `setup`: the archive does not hold such arrays.
+    optionally `x_test` and `y_test`; without these a part of the rows is drawn. UserError from `setup`: it is none.
     """
 
     def load(self, content: bytes) -> Labelled:
@@ -46,11 +43,7 @@ class ArrayData(FileData):
         return Labelled(x, y, None)
 
     def checked(self, x: np.ndarray, name: str) -> np.ndarray:
-        """Return an array of rows, as bytes if they are pictures of bytes, else as floats.
-
-        Raises:
-            UserError: it has another shape, or holds no finite numbers.
-        """
+        """Return rows as bytes if they are pictures of bytes, else as floats; UserError if they cannot be used."""
         if x.ndim not in (2, 3, 4) or 0 in x.shape:
             raise UserError(f"{self.path}: {name} is {x.shape}, but must be (N, I), (N, H, W) or (N, H, W, C)")
         if x.dtype.kind not in "biuf":
@@ -64,22 +57,14 @@ class ArrayData(FileData):
         return x
 
     def check_labels(self, x: np.ndarray, y: np.ndarray, name: str) -> None:
-        """Check that there is a number or text per row.
-
-        Raises:
-            UserError: there is not.
-        """
+        """Check that there is a number or text per row."""
         if y.shape != x.shape[:1]:
             raise UserError(f"{self.path}: {name} is {y.shape}, but must be ({len(x)},), a class per row")
         if y.dtype.kind not in "biufU":
             raise UserError(f"{self.path}: {name} is of type {y.dtype}, neither whole numbers nor texts")
 
     def check_like_x(self, x: np.ndarray, name: str) -> None:
-        """Check that rows are like those of the training array.
-
-        Raises:
-            UserError: they have another shape, or one of them bytes and the other floats.
-        """
+        """Check that rows are like those of the training array."""
         if x.shape[1:] != self.shape or x.dtype != self.kind:
             raise UserError(
                 f"{name} has rows of {x.shape[1:]} {x.dtype}, those of {self.path} are {self.shape} {self.kind}"
@@ -114,11 +99,7 @@ class ArrayData(FileData):
 
 
 def parse(content: bytes, path: Path, needed: tuple[str, ...], more: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Read arrays of a .npz archive; nothing in it is executed.
-
-    Raises:
-        UserError: it is no such archive, lacks an array, or an array holds objects.
-    """
+    """Read arrays of a .npz archive; nothing in it is executed. UserError if one is missing or unusable."""
     if not zipfile.is_zipfile(BytesIO(content)):
         raise UserError(f"{path} is no .npz archive: np.savez(path, x=x, y=y) writes one")
     try:

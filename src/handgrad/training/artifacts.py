@@ -9,46 +9,37 @@ from lightning import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 
-from handgrad.runs.folder import write_confusion, write_figure, write_predictions
+from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
 from handgrad.text import format_value
 from handgrad.training import figures
-from handgrad.training.data import DeformedExamples
+from handgrad.training.data import ClassificationData, DeformedExamples
 from handgrad.training.modules import Classifier
 
 
 def write_scores(
     trainer: Trainer,
     module: Classifier,
+    data: ClassificationData,
     folder: Path,
-    class_names: Sequence[str],
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
     """Write the results of `Trainer.test` to the run's folder and to the loggers.
 
-    Args:
-        trainer: trainer that has just tested the module.
-        module: module with the scores of every set.
-        folder: the run's folder.
-        class_names: names of the classes.
-        history: a row per epoch.
-        settings: the run's choices and every configuration value, by dotted key.
-
-    Returns:
-        `NAME/accuracy` and `NAME/loss` of every scored set NAME.
+    `history` has a row per epoch; `settings` are the run's choices and every configuration value, by dotted key.
+    Returns `NAME/accuracy` and `NAME/loss` of every scored set NAME.
     """
-    assert trainer.test_dataloaders is not None
     metrics = module.metrics_of(module.test_sets)
     if not trainer.is_global_zero:  # only needed for the collectives above
         return metrics
     final = "test" if "test" in module.test_sets else "val"
     for name in module.test_sets:
-        write_confusion_of(trainer, module, folder, name, class_names, drawn=name == final)
+        write_confusion_of(trainer, module, folder, name, data.class_names, drawn=name == final)
     drawn = {"curves": figures.curves(history)}
-    if trainer.datamodule.image_shape:  # type: ignore[attr-defined]
-        drawn["predictions"] = first_ten(trainer, module, final, class_names)
-    if trainer.datamodule.deform:  # type: ignore[attr-defined]
-        pictures = trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
+    if data.image_shape:
+        drawn["predictions"] = first_ten(module, data, final)
+    if data.deform:
+        pictures = data.train_dataloader().dataset
         if isinstance(pictures, DeformedExamples):  # not with overfit_batches
             drawn["deformed"] = first_twenty(pictures)
     for name, figure in drawn.items():
@@ -56,8 +47,9 @@ def write_scores(
         write_figure(folder, name, figure)
     if module.test_logits:
         probability, predicted = torch.softmax(torch.cat(module.test_logits), dim=1).max(dim=1)
-        true = trainer.test_dataloaders["test"].dataset.targets[: len(predicted)].argmax(dim=1)
-        write_predictions(folder, zip(true.tolist(), predicted.tolist(), probability.tolist(), strict=True))
+        true = data.sets["test"].targets[: len(predicted)].argmax(dim=1)
+        rows = zip(true.tolist(), predicted.tolist(), [f"{each:.6g}" for each in probability.tolist()], strict=True)
+        write_rows(folder / PREDICTIONS, [("true", "predicted", "probability"), *rows])
     log_hyperparameters(trainer, settings, metrics, [name for name in max(history, key=len) if name.endswith("/loss")])
     return metrics
 
@@ -67,7 +59,7 @@ def write_confusion_of(
 ) -> None:
     """Write the confusion matrix of a set as CSV, log its figure, and if `drawn` save the figure in the folder."""
     counts = module.scores_of(name).confusion_matrix().cpu()
-    write_confusion(folder, name, counts.tolist())
+    write_rows(folder / f"confusion_{name}.csv", counts.tolist())
     accuracy = module.scores_of(name).compute()["accuracy"]
     figure = figures.confusion(counts, class_names, f"{name}: {accuracy:.2%} of {counts.sum():,} right")
     log_figure(trainer, f"confusion/{name}", figure)
@@ -78,14 +70,7 @@ def write_confusion_of(
 def log_hyperparameters(
     trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float], losses: Sequence[str]
 ) -> None:
-    """Log a run's settings and final accuracies, and close the loggers.
-
-    Args:
-        trainer: trainer of the run.
-        settings: settings by dotted key.
-        metrics: metrics of every scored set.
-        losses: names of the per-epoch losses, shown in one chart.
-    """
+    """Log settings by dotted key and final accuracies, all losses in one chart, and close the loggers."""
     # Sorted: TensorBoard's table shows the first by default, the test set's.
     accuracies = sorted(name for name in metrics if name.endswith("accuracy"))
     final_scores = {f"final/{name.replace('/', '_')}": metrics[name] for name in accuracies}
@@ -109,23 +94,19 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to the numbers and strings that TensorBoard logs (it would turn true into 1).
-
-    Class names (`_target_`) and empty groups are dropped: the choices already name the classes.
-    """
+    """Convert settings to what TensorBoard logs (it would turn true into 1), without `_target_` and empty groups."""
     classes = ("_target_", "_partial_")
     told = {key: value for key, value in settings.items() if not key.endswith(classes) and value != {}}
     return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}
 
 
-def first_ten(trainer: Trainer, module: Classifier, name: str, class_names: Sequence[str]) -> Figure:
+def first_ten(module: Classifier, data: ClassificationData, name: str) -> Figure:
     """Draw the first ten images of a set with actual and predicted classes."""
-    assert trainer.test_dataloaders is not None
-    x, y = trainer.test_dataloaders[name].dataset.first(10)
+    x, y = data.sets[name].first(10)
     with torch.no_grad():
-        guesses = module(x.to(module.device, module.dtype)).argmax(dim=1)
-    actual, predicted = ([class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
-    return figures.predictions(x.view(-1, *trainer.datamodule.image_shape), actual, predicted)  # type: ignore[attr-defined]
+        guesses = module(x.to(next(module.parameters()))).argmax(dim=1)
+    actual, predicted = ([data.class_names[i] for i in labels] for labels in (y.argmax(dim=1), guesses))
+    return figures.predictions(x.view(-1, *(data.image_shape or ())), actual, predicted)
 
 
 def first_twenty(pictures: DeformedExamples) -> Figure:

@@ -63,19 +63,11 @@ def assemble(
     sizes: Sequence[int] | None = None,
     read: bool = True,
 ) -> Assembly:
-    """Seed the process and build data, module and Trainer with loggers and callbacks.
+    """Seed the process and build data, module and Trainer with loggers and callbacks, for results in a folder.
 
-    Args:
-        cfg: validated configuration.
-        folder: folder for the results.
-        show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
-        terminal: whether stdout is a terminal.
-        resumed_at: logged step at which a run resumes; TensorBoard purges later ones.
-        sizes: units per layer of a trained network; None: from the data's inputs to its classes.
-        read: read the data.
-
-    Raises:
-        UserError: the data are unusable, or a library rejects a value of the configuration.
+    A progress bar is shown on a terminal, a line per epoch elsewhere. TensorBoard purges steps later than the logged
+    one at which a run resumes. `sizes` are the units per layer of a trained network; None: from the data's inputs to
+    its classes. UserError if the data are unusable, or a library rejects a value of the configuration.
     """
     prepare_process(cfg)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,15 +91,7 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Build the Trainer with our loggers, callbacks and plugins beside the user's.
 
-    Args:
-        cfg: validated configuration.
-        options: what is left of `cfg.trainer` for the Trainer.
-        history: writes the run's history to its folder.
-        bar: show a progress bar.
-        resumed_at: logged step at which the run resumes.
-
-    Raises:
-        UserError: a library rejects a value of the configuration.
+    `options` is what is left of `cfg.trainer`, `resumed_at` the logged step at which the run resumes.
     """
     folder = history.folder
     with open_dict(options):
@@ -131,22 +115,16 @@ def build_trainer(
 def build_module(
     cfg: DictConfig, options: DictConfig, sizes: Sequence[int], image_shape: Sequence[int] | None
 ) -> Classifier:
-    """Build the engine of a network with these sizes.
+    """Build the engine of a network with these sizes; UserError if it cannot be built, or needs autograd.
 
     With manual optimization, move the `STEPPING` options from the Trainer's options to it.
-
-    Raises:
-        UserError: the network cannot be built, or needs autograd.
     """
     parts = {name: build(cfg[name]) for name in ("activation", "regularizer", "optimizer", "schedule")}
-    parts |= {
-        "network": build_network(cfg.network, sizes, image_shape),
-        "classes": sizes[-1],
-        "skip": cfg.get("skip", 0),
-    }
+    network = build_network(cfg.network, sizes, image_shape)
+    parts |= {"network": network, "classes": sizes[-1], "skip": cfg.get("skip", 0)}
     engine = build(cfg.engine)
     if not engine.func.automatic_optimization:
-        if not isinstance(parts["network"], MLP):
+        if not isinstance(network, MLP):
             raise UserError(
                 f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only: engine=autograd"
             )
@@ -199,13 +177,7 @@ def built_callback(node: DictConfig, checkpoints: Path | None = None) -> Any:
 def data_of(cfg: DictConfig, read: bool = True, sizes: Sequence[int] | None = None) -> ClassificationData:
     """Build the data module of a configuration and, on request, read its examples.
 
-    Args:
-        cfg: configuration.
-        read: read the examples.
-        sizes: units per layer of a trained network that must fit the data.
-
-    Raises:
-        UserError: the data are unusable, or do not fit the network.
+    UserError if they are unusable, or do not fit a trained network's units per layer, `sizes`.
     """
     data: ClassificationData = build(cfg.data, seed=cfg.seed)
     check_fit(sizes, data)  # MNIST's sizes are known before
@@ -221,14 +193,8 @@ def assemble_for_scoring(
 ) -> Assembly:
     """Build a run with trained weights for scoring: on one device, without loggers and optional callbacks.
 
-    Args:
-        cfg: the run's configuration; of the Trainer's options, only those that affect scoring.
-        weights: the module's state_dict.
-        sizes: units per layer of an MLP; None for a network of its own.
-        images: read the data too.
-
-    Raises:
-        UserError: the data are unusable, or the weights are those of another network.
+    `weights` are the module's state_dict, `sizes` the units per layer of an MLP, None for a network of its own. The
+    data are read for `images`. UserError if they are unusable, or the weights are those of another network.
     """
     cfg = copy.deepcopy(cfg)
     cfg.trainer.devices = 1
@@ -245,11 +211,7 @@ def assemble_for_scoring(
 
 
 def check_fit(sizes: Sequence[int] | None, data: ClassificationData) -> None:
-    """Check that a trained network of these sizes fits the data, if their inputs and classes are known.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Check that a trained network of these sizes fits the data, if their inputs and classes are known."""
     known = (data.inputs, len(data.class_names)) if hasattr(data, "inputs") else None
     if sizes and known and known != (sizes[0], sizes[-1]):
         raise UserError(
@@ -261,12 +223,7 @@ def check_fit(sizes: Sequence[int] | None, data: ClassificationData) -> None:
 def check_strategy(strategy: Strategy, name: str) -> None:
     """Check that the strategy replicates the whole network and leaves the trained one in this process.
 
-    Args:
-        strategy: Lightning's strategy object.
-        name: its name in the configuration.
-
-    Raises:
-        UserError: the strategy shards the network, or trains it only in child processes (spawn, fork, notebook).
+    Others shard it, or train it only in child processes (spawn, fork, notebook).
     """
     one_device = isinstance(strategy, SingleDeviceStrategy)
     elsewhere = any(method in name for method in ("spawn", "fork", "notebook"))
@@ -275,11 +232,7 @@ def check_strategy(strategy: Strategy, name: str) -> None:
 
 
 def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> None:
-    """Check that no callback trains, scores or saves another network than the checkpoint's.
-
-    Raises:
-        UserError: names the callback, why it is refused, and what does the same.
-    """
+    """Check that no callback trains, scores or saves another network than the checkpoint's."""
     for callback in used:
         for kind, reason in (REFUSED if module.automatic_optimization else REFUSED | REFUSED_BY_HAND).items():
             if isinstance(callback, kind):
@@ -288,15 +241,14 @@ def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> N
 
 def loggers_of(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Any]:
     """Build the loggers of `conf/logger/`; they write to the run's folder, MLflow to its tracking store."""
-    purge = {"purge_step": resumed_at}  # steps after the checkpoint are logged again
-    loggers = []
+    loggers: list[Any] = []
     for node in (cfg.get("logger") or {}).values():
         if node._target_.endswith("MLFlowLogger"):
             loggers.append(in_store(node, str(cfg.name), folder / MLFLOW))
+        elif node._target_.endswith("TensorBoardLogger"):  # steps after the checkpoint are logged again
+            loggers.append(build(node, save_dir=folder, purge_step=resumed_at))
         else:
-            loggers.append(
-                build(node, save_dir=folder, **(purge if node._target_.endswith("TensorBoardLogger") else {}))
-            )
+            loggers.append(build(node, save_dir=folder))
         if isinstance(loggers[-1], CSVLogger):
             keep_rows(loggers[-1], resumed_at)
     return loggers
@@ -314,16 +266,7 @@ def keep_rows(logger: CSVLogger, resumed_at: int) -> None:
 
 
 def in_store(node: DictConfig, name: str, known: Path) -> MLFlowLogger:
-    """Build MLflow's logger: create its store under a lock, and resume the MLflow run of a resumed run.
-
-    Args:
-        node: configuration from `conf/logger/mlflow.yaml`.
-        name: name of the run.
-        known: file with the MLflow run ID.
-
-    Raises:
-        UserError: MLflow is not installed, or its store is unusable.
-    """
+    """Build MLflow's logger: create its store under a lock; resume the MLflow run whose ID is in the file `known`."""
     uri = str(node.get("tracking_uri"))
     store = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else known
     store.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from handgrad.runs.folder import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file in the target folder and renames it.
+    """Writes to a temporary file beside the target, and renames it.
 
-    Lightning's plugin moves the file from the system's temporary folder; across file systems that is a copy, which can
-    be interrupted.
+    Lightning's plugin moves it from the system's temporary folder, across file systems by a copy that can be
+    interrupted.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

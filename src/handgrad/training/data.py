@@ -27,24 +27,13 @@ def seed_sequence(seed: int, purpose: str, epoch: int) -> np.random.SeedSequence
 
 
 def make_generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    """Make an epoch's (or batch's) random generator for one purpose, the same in every process and after a resume.
-
-    Args:
-        seed: seed of the run.
-        purpose: a key of `PURPOSES`.
-        epoch: epoch or batch, from 0.
-    """
+    """Make an epoch's (or batch's) generator for a purpose, the same in every process and after a resume."""
     mixed = seed_sequence(seed, purpose, epoch).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class Examples(Dataset[Batch]):
-    """In-memory dataset, indexed by whole batches.
-
-    Args:
-        rows: (N, I) floats, or bytes of pictures, which are returned divided by 255.
-        targets: (N, C) one-hot float.
-    """
+    """In-memory dataset of rows (N, I), floats, or bytes of pictures divided by 255, and one-hot targets (N, C)."""
 
     def __init__(self, rows: Tensor, targets: Tensor) -> None:
         self.rows = rows
@@ -148,6 +137,14 @@ def make_loader(
     return DataLoader(examples, batch_size=None, sampler=sampler, collate_fn=tuple)
 
 
+def stratified(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the indices of the examples to keep and of those to hold out, stratified by their classes."""
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    kept, out = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
+    return kept, out
+
+
 class ClassificationData(LightningDataModule):
     """Base class of every data module: examples in memory with one-hot targets. A subclass implements `read`.
 
@@ -163,10 +160,6 @@ class ClassificationData(LightningDataModule):
         seed: seed of the shuffling, the validation split and the deformations.
         deform: strengths by which training pictures are deformed, as for `DeformedExamples`; None: not at all. Scoring
             and `overfit_batches` use the pictures as they are.
-
-    Raises:
-        UserError: from `setup`: val_size leaves fewer examples than classes on one side of the split, or no set is left
-            to score.
     """
 
     dataset = "data"
@@ -195,52 +188,48 @@ class ClassificationData(LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read both sets into memory and split off the validation examples; a second call does nothing."""
+        """Read all sets into memory; a second call does nothing."""
         if self.sets:
             return
-        self.check_scored()
-        train = self.read("train")
-        if self.val_size:
-            kept, held_out = self._split(train.targets)
-            self.sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
-            train = Examples(train.rows[kept], train.targets[kept])
-        self.sets["train"] = train
-        if self.score_test:
-            self.sets["test"] = self.read("test")
-
-    def check_scored(self) -> None:
-        """Check that there is a set to score."""
         if not self.score_test and not self.val_size:
             raise UserError("data.score_test=false leaves nothing to score: hold examples out with data.val_size=6000")
+        self.sets = self.read_sets()
+
+    def read_sets(self) -> dict[str, Examples]:
+        """Read the training and test set, and split off the validation examples."""
+        sets, train = dict[str, Examples](), self.read("train")
+        if self.val_size:
+            kept, held_out = self._split(train.targets.argmax(dim=1).numpy())
+            sets["val"] = Examples(train.rows[held_out], train.targets[held_out])
+            train = Examples(train.rows[kept], train.targets[kept])
+        sets["train"] = train
+        if self.score_test:
+            sets["test"] = self.read("test")
+        return sets
 
     def new_rows(self, path: Path) -> Tensor:
-        """Read (N, I) new examples from a file; only data that come from a file can.
-
-        Raises:
-            UserError: the file does not fit the data.
-        """
+        """Read (N, I) new examples from a file; only data that come from a file can."""
         raise UserError(f"rows=...: the network takes pictures of {self.dataset}: use images=...")
 
-    def _split(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the indices of the training and validation examples, stratified by class."""
-        from sklearn.model_selection import train_test_split  # takes a second to import
+    def classes_with(self, count: int, labels: np.ndarray) -> list[str]:
+        """Return the names of the classes that have this many examples."""
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return [self.class_names[number] for number in np.flatnonzero(counts == count)]
 
-        labels, classes = targets.argmax(dim=1), targets.shape[1]
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the indices of the training and validation examples, stratified by class."""
+        classes = len(self.class_names)
         if not classes <= self.val_size <= len(labels) - classes:
             raise UserError(
                 f"data.val_size must be 0 or between {classes} and {len(labels) - classes} "
                 f"({len(labels)} training examples in {classes} classes), not {self.val_size}"
             )
-        counts = torch.bincount(labels, minlength=classes)
-        if rare := [self.class_names[number] for number in range(classes) if counts[number] == 1]:
+        if rare := self.classes_with(1, labels):
             raise UserError(
                 f"data.val_size={self.val_size} needs two examples of every class, one to train on, one to hold out: "
                 f"class {', '.join(rare)} has one; add examples of it or use data.val_size=0"
             )
-        kept, held_out = train_test_split(
-            torch.arange(len(labels)).numpy(), test_size=self.val_size, stratify=labels.numpy(), random_state=self.seed
-        )
-        return torch.from_numpy(kept), torch.from_numpy(held_out)
+        return stratified(labels, self.val_size, self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Make the training loader, shuffled and deformed; with `overfit_batches`, the same batches in every epoch.

@@ -31,27 +31,15 @@ def all_reduce_list(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """Concatenate the rows of all processes, in rank order.
-
-    Args:
-        rows: (B, N) rows of this process; B may differ between processes and may be 0.
-
-    Returns:
-        (sum of B, N), the same in every process.
-    """
+    """Concatenate the rows (B, N) of all processes, in rank order; B may differ between them, and be 0."""
     return torch.cat(gather_all_tensors(rows.contiguous())) if is_distributed() else rows
 
 
 def all_gather_factors(gradients: Sequence[FactoredGradient]) -> list[FactoredGradient]:
-    """All-gather the factored gradient of the whole batch by concatenating the factors of all processes.   (25)
+    """All-gather the factored gradients of the whole batch, in layer order: join the factors of all processes.   (25)
 
-    The factors of all layers are sent as one tensor, sum over layers of (O + I) numbers per example.
-
-    Args:
-        gradients: gradients of this process's examples in layer order; deltas are divided by the whole batch's size.
-
-    Returns:
-        L gradients of the whole batch, in layer order.
+    The deltas are divided by the whole batch's size. The factors of all layers are sent as one tensor, sum over layers
+    of (O + I) numbers per example.
     """
     if not is_distributed():
         return list(gradients)

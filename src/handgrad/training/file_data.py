@@ -10,19 +10,14 @@ from torch import Tensor
 
 from handgrad.errors import UserError, describe_os_error
 from handgrad.text import format_value, join_names
-from handgrad.training.data import ClassificationData, Examples
+from handgrad.training.data import ClassificationData, Examples, stratified
 
 MOST_CLASSES = 1000
 FEW_CLASSES = 20  # as many may be more than a tenth of the rows
 
 
 class Labelled(NamedTuple):
-    """Content of a file.
-
-    x: (N, ...) an array or a data frame.
-    labels: (N,) a class per row, numbers or texts.
-    in_test: (N,) whether a row is one of the test set; None: a part is drawn.
-    """
+    """Content of a file: x (N, ...), a class per row, and whether it is a test row; None: a part is drawn."""
 
     x: Any
     labels: np.ndarray
@@ -32,15 +27,8 @@ class Labelled(NamedTuple):
 class FileData(ClassificationData):
     """Base class of data modules of one file. A subclass implements `load`, `fit` and `prepare`.
 
-    Args:
-        path: the file.
-        sha256: hash of its content when it was trained on; None: any content.
-        test_size: part of the rows that are the test set, stratified by class.
-        split_seed: draws them; not the run's seed, so that all runs are scored on the same rows.
-        shared: arguments of `ClassificationData`.
-
-    Raises:
-        UserError: from `setup`: the file is missing, has changed or is unusable.
+    Args are described in conf/data/table.yaml; `sha256` None takes any content, `shared` are those of
+    `ClassificationData`. UserError from `setup`: the file is missing, has changed or is unusable.
     """
 
     label = "y"  # what the classes are called in messages
@@ -63,11 +51,8 @@ class FileData(ClassificationData):
         """Convert rows to (N, I) floats, or bytes of pictures."""
         raise NotImplementedError
 
-    def setup(self, stage: str | None = None) -> None:
+    def read_sets(self) -> dict[str, Examples]:
         """Read the file and split it, then fit the preparation to what is left for training."""
-        if self.sets:
-            return
-        self.check_scored()
         content = read_file(self.path, "data.path")
         if self.sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise UserError(
@@ -79,11 +64,14 @@ class FileData(ClassificationData):
         train, test = (
             self.test_split(numbers) if in_test is None else (np.flatnonzero(~in_test), np.flatnonzero(in_test))
         )
-        self.check_trained(numbers[train])
+        if none := self.classes_with(0, numbers[train]):
+            raise UserError(
+                f"{self.label}: class {join_names(none)} has test rows only: move some to the training rows"
+            )
         targets = torch.nn.functional.one_hot(torch.from_numpy(numbers), len(self.class_names)).float()
         parts = {"train": train, "test": test}
         if self.val_size:
-            kept, held_out = self._split(targets[train])
+            kept, held_out = self._split(numbers[train])
             parts = {"val": train[held_out], "train": train[kept], "test": test}
         if not self.score_test:
             del parts["test"]
@@ -91,19 +79,12 @@ class FileData(ClassificationData):
         self.fit(take[parts["train"]])
         sets = {name: Examples(self.prepare(take[rows]), targets[rows]) for name, rows in parts.items()}
         self.inputs = sets["train"].rows.shape[1]
-        self.sets = sets
+        return sets
 
     def test_split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the indices of training and test rows, stratified by class.
-
-        Raises:
-            UserError: a class has a single row, or a side has fewer rows than there are classes.
-        """
-        from sklearn.model_selection import train_test_split  # takes a second to import
-
+        """Draw the indices of training and test rows, stratified by class; UserError if there are too few."""
         rows, classes = len(numbers), len(self.class_names)
-        counts = np.bincount(numbers)
-        if rare := [self.class_names[number] for number in np.flatnonzero(counts == 1)]:
+        if rare := self.classes_with(1, numbers):
             raise UserError(
                 f"{self.label}: class {join_names(rare)} has one row, which cannot be both trained on and tested: "
                 "add rows of it, or remove it"
@@ -114,30 +95,11 @@ class FileData(ClassificationData):
                 f"data.test_size={self.test_size} makes {tested} of {rows} rows the test set: "
                 f"each side needs one for each of the {classes} classes"
             )
-        train, test = train_test_split(
-            np.arange(rows), test_size=self.test_size, stratify=numbers, random_state=self.split_seed
-        )
-        return train, test
-
-    def check_trained(self, numbers: np.ndarray) -> None:
-        """Check that every class has a training row.
-
-        Raises:
-            UserError: names those that have none.
-        """
-        counts = np.bincount(numbers, minlength=len(self.class_names))
-        if none := [self.class_names[number] for number in np.flatnonzero(counts == 0)]:
-            raise UserError(
-                f"{self.label}: class {join_names(none)} has test rows only: move some to the training rows"
-            )
+        return stratified(numbers, tested, self.split_seed)
 
 
 def read_file(path: Path, option: str) -> bytes:
-    """Read a file whole.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read.
-    """
+    """Read a file whole; UserError if there is none, or it cannot be read."""
     if not path.is_file():  # no device or pipe, which might never end
         raise UserError(f"{option}={path}: there is no such file")
     try:
@@ -149,12 +111,8 @@ def read_file(path: Path, option: str) -> bytes:
 def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
     """Return the sorted names of the classes, and the (N,) number of each row's.
 
-    Args:
-        labels: (N,) integers, whole floats, booleans or texts.
-        label: what they are called in messages.
-
-    Raises:
-        UserError: there are no labels, one class, too many, or decimal numbers, which would be regression.
+    `labels` (N,) are integers, whole floats, booleans or texts. UserError if there are none, one class, too many, or
+    decimal numbers, which would be regression.
     """
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():

@@ -22,11 +22,7 @@ LONGEST = 10_000_000  # bytes
 
 
 def read(path: Path) -> bytes:
-    """Read a student's file.
-
-    Raises:
-        UserError: there is no such file, or it is far too long for a program.
-    """
+    """Read a student's file; UserError if there is none, or it is far too long for a program."""
     try:
         if path.is_file() and path.stat().st_size > LONGEST:
             raise UserError(f"{path} has more than {LONGEST // 10**6} MB: is it a program?")
@@ -38,11 +34,7 @@ def read(path: Path) -> bytes:
 
 
 def as_code(content: bytes, path: Path) -> bytes:
-    """Return the program of a student's file; of a notebook, its imports and functions.
-
-    Raises:
-        UserError: it should be a notebook and is none.
-    """
+    """Return the program of a student's file; of a notebook, its imports and functions. UserError if it is none."""
     if path.suffix != ".ipynb":
         return content
     try:
@@ -96,11 +88,7 @@ def lines_of(source: bytes) -> list[str]:
 
 
 def find(module: ModuleType, name: str) -> Callable[..., Any]:
-    """Return a function of a student's file.
-
-    Raises:
-        UserError: it is missing.
-    """
+    """Return a function of a student's file; UserError if it is missing."""
     function: Callable[..., Any] | None = getattr(module, name, None)
     if function is None or not callable(function):
         raise UserError(f"def {name}(...) is missing from the file")

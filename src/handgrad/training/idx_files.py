@@ -3,7 +3,6 @@
 import gzip
 import logging
 import math
-import os
 import shutil
 import struct
 import tempfile
@@ -13,14 +12,12 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
 from handgrad.errors import UserError
 
 log = logging.getLogger(__name__)
-
 
 LOCK = ".lock"
 UNSIGNED, SIDE = 0x08, 28
@@ -31,14 +28,7 @@ SCRATCH = ".unpacking."  # prefix of temporary folders
 
 @contextmanager
 def unpack_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder for unpacking, and delete the temporary folders of killed processes.
-
-    Args:
-        folder: folder to lock; created if missing, and removed again if it stays empty.
-
-    Raises:
-        UserError: the folder is not writable.
-    """
+    """Lock a folder, created if missing, removed again if empty, and delete what killed processes left there."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,16 +54,9 @@ def unpack_lock(folder: Path) -> Iterator[None]:
 def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
     """Ensure that the unpacked file of an archive is complete; unpack, and download if the archive is missing.
 
-    Existing files are never overwritten: an archive is used even if its checksum differs, and an unpacked file that
-    does not match it is renamed. Writes are atomic.
-
-    Args:
-        archive: path of the .gz file; need not exist.
-        md5: checksum of the original archive, for the download.
-        mirrors: base URLs of the archive.
-
-    Raises:
-        UserError: the archive is damaged, or missing and cannot be downloaded.
+    Existing files are never overwritten: an archive is used even if its checksum differs, `md5` is for the download,
+    and an unpacked file that does not match it is renamed. Writes are atomic. UserError if the archive is damaged, or
+    missing everywhere.
     """
     unpacked = archive.with_suffix("")
     if is_complete(unpacked, archive):
@@ -90,14 +73,11 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
 
 
 def unpack(archive: Path, scratch: Path) -> Path:
-    """Unpack an archive into a temporary folder.
-
-    Raises:
-        UserError: the archive is not a complete gzip file with a complete IDX file of the right kind.
-    """
+    """Unpack an archive into a temporary folder; UserError if it is no gzip file of a complete IDX file."""
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
-        reason = None if is_complete(extracted, archive) else f"what it holds {describe_idx(extracted)}"
+        fault = fault_of(extracted, extracted.read_bytes()) or "has another checksum"
+        reason = None if is_complete(extracted, archive) else f"what it holds {fault}"
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error)
     if reason is None:
@@ -109,11 +89,7 @@ def unpack(archive: Path, scratch: Path) -> Path:
 
 
 def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
-    """Download a missing archive from the first mirror that has it, via a temporary folder on the same disk.
-
-    Raises:
-        UserError: no mirror delivers the archive.
-    """
+    """Download a missing archive from the first mirror that has it, via a temporary folder on the same disk."""
     for mirror in mirrors:
         try:
             download_url(f"{mirror}{archive.name}", scratch, md5=md5)
@@ -121,9 +97,10 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
             continue
         Path(scratch, archive.name).replace(archive)
         return
-    if archive.with_suffix("").exists():
+    unpacked = archive.with_suffix("")
+    if unpacked.exists():
         raise UserError(
-            f"{archive.with_suffix('')} {describe_idx(archive.with_suffix(''))}, and {archive.name}, from which it "
+            f"{unpacked} {fault_of(unpacked, unpacked.read_bytes())}, and {archive.name}, from which it "
             "could be made anew, is not there and could not be downloaded: put one of the two there"
         )
     raise UserError(
@@ -132,46 +109,36 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
     )
 
 
-def describe_idx(path: Path) -> str:
-    """Say what an IDX file holds instead of the type and shape that are expected of its name."""
+def fault_of(path: Path, content: bytes) -> str | None:
+    """Say what an IDX file holds instead of the type and shape that are expected of its name; None if it has these.
+
+    IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
+    """
     axes = 3 if "images" in path.name else 1
     expected = f"unsigned bytes, {f'N x {SIDE} x {SIDE}' if axes == 3 else 'one per image'}, are expected"
     try:
-        content = path.read_bytes()
-        kind, count = content[2], content[3]
+        zeros, kind, count = struct.unpack_from(">H2B", content)
         shape = struct.unpack_from(f">{count}I", content, 4)
-    except (OSError, IndexError, struct.error):
+    except struct.error:
         return f"is no IDX file ({expected})"
-    if content[:2] != b"\0\0" or kind not in IDX_TYPES:
+    if zeros or kind not in IDX_TYPES:
         return f"is no IDX file ({expected})"
     sizes = " x ".join(map(str, shape))
     missing = 4 + 4 * count + math.prod(shape) - len(content)
     if (kind, count) == (UNSIGNED, axes) and missing:
         return f"is {abs(missing):,} bytes too {'short' if missing > 0 else 'long'} for its shape, {sizes}"
+    if (kind, count) == (UNSIGNED, axes) and shape[1:] in ((), (SIDE, SIDE)):
+        return None
     return f"is an IDX file of {IDX_TYPES[kind]}, {sizes} ({expected})"
 
 
 def is_complete(unpacked: Path, archive: Path) -> bool:
-    """Tell whether an unpacked IDX file has the right magic number and size, and the CRC of its archive if that exists.
-
-    IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
-    """
+    """Tell whether an unpacked file is the IDX file it should be, with the CRC of its archive if that exists."""
     try:
         content = unpacked.read_bytes()
-        axes = 3 if "images" in unpacked.name else 1
-        magic, *shape = struct.unpack_from(f">{1 + axes}I", content)
-        trailer = last_bytes(archive, 8) if archive.exists() else None
-    except (OSError, struct.error):
-        return False
-    expected = 4 * (1 + axes) + int(torch.tensor(shape).prod())
-    if magic != 0x0800 + axes or len(content) != expected or (axes == 3 and shape[1:] != [SIDE, SIDE]):
+        trailer = archive.read_bytes()[-8:] if archive.exists() else None
+    except OSError:
         return False
     # A gzip file ends with the CRC and the length of its content (RFC 1952, 2.3.1).
-    return trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
-
-
-def last_bytes(path: Path, count: int) -> bytes:
-    """Read the last bytes of a file."""
-    with path.open("rb") as file:
-        file.seek(-count, os.SEEK_END)
-        return file.read()
+    sound = trailer is None or trailer == struct.pack("<2I", zlib.crc32(content), len(content))
+    return sound and fault_of(unpacked, content) is None

@@ -30,9 +30,7 @@ from handgrad.training.modules import Classifier, mlp_of
 
 log = logging.getLogger(__name__)
 
-
 CHECKED = 64  # sample images for the gradient check and the histograms
-WHAT = "diagnostics=layers"
 SATURATED = 0.01  # saturation threshold on |phi'|, relative to its maximum
 SHOWN = 64  # first-layer units shown as images
 
@@ -65,18 +63,11 @@ def max_slope(phi: Activation) -> float:
 
 @torch.no_grad()
 def layer_stats(layer: Layer, weight: Tensor, decay: float, most: float) -> dict[str, float | None]:
-    """Compute a layer's statistics, named as in `layers.csv` and the loggers.
+    """Compute a layer's statistics on a sample, named as in `layers.csv` and the loggers.
 
-    Args:
-        layer: the layer's values on a sample.
-        weight: (O, I) weights.
-        decay: factor c of the penalty's gradient c * W.
-        most: maximum of |phi'|.
-
-    Returns:
-        mean and standard deviation of the activation; saturated share of units and images (|phi'| below 1 % of its
-        maximum) and dead share of units (phi' zero on the whole sample), both None for the last layer; Euclidean norms
-        of delta and of the weight gradient including the penalty.
+    Mean and standard deviation of the activation; saturated share of units and images (|phi'| below 1 % of its maximum,
+    `most`) and dead share of units (phi' zero on the whole sample), both None for the last layer; Euclidean norms of
+    delta and of the weight gradient including the penalty's, `decay` times the weights (O, I).
     """
     saturated = dead = None
     if layer.slope is not None:
@@ -96,12 +87,8 @@ class LayerDiagnostics(Callback):
     """Records layer statistics before training and after every epoch, excluded from the epoch's time.
 
     Writes `layers.csv` and `layers.png` to the run's folder. TensorBoard also gets scalars, histograms, the first
-    layer's weights, the confusion matrix and the figure; MLflow scalars and the figure; other loggers scalars.
-
-    Args:
-        folder: the run's folder.
-        history: callback that times the epochs.
-        examples: sample size; the sample is the start of the training set.
+    layer's weights, the confusion matrix and the figure; MLflow scalars and the figure; other loggers scalars. The
+    sample is the start of the training set.
     """
 
     def __init__(self, folder: Path, history: History, examples: int = 256) -> None:
@@ -121,7 +108,7 @@ class LayerDiagnostics(Callback):
         self.rows = state_dict["rows"]
 
     def setup(self, trainer: Trainer, pl_module: Classifier, stage: str) -> None:
-        mlp_of(pl_module, WHAT)  # refuses another network before training
+        self.network = mlp_of(pl_module, "diagnostics=layers")  # refuses another network before training
 
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         self.most = max_slope(pl_module.activation)
@@ -133,13 +120,13 @@ class LayerDiagnostics(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
         if trainer.is_last_batch:
-            self.before = [weight.detach().clone() for weight in mlp_of(pl_module, WHAT).weights]
+            self.before = [weight.detach().clone() for weight in self.network.weights]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.before:
-            steps = zip(self.before, mlp_of(pl_module, WHAT).weights, strict=True)
+            steps = zip(self.before, self.network.weights, strict=True)
             shares = [float((after.detach() - before).norm() / before.norm()) for before, after in steps]
             self.updates = [math.log10(share) if share > 0 else None for share in shares]
             self.before = []
@@ -158,21 +145,14 @@ class LayerDiagnostics(Callback):
         log.info("diagnostics=layers took %.3f s per epoch, %.1f %% of its training", look, 100 * look / epoch)
 
     def look(self, trainer: Trainer, module: Classifier, epoch: int) -> None:
-        """Compute, write and log the statistics of every layer.
-
-        Args:
-            trainer: trainer of the run.
-            module: module to measure.
-            epoch: number of epochs trained so far.
-        """
+        """Compute, write and log the statistics of every layer after a number of epochs."""
         # Before the return of other ranks: the confusion matrix may need a collective.
         counts = {name: module.scores_of(name).confusion_matrix() for name in module.val_sets if module.val_is_fresh}
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         began = time.perf_counter()
         train = trainer.datamodule.sets["train"]  # type: ignore[attr-defined]
-        network = mlp_of(module, WHAT)
-        weights = network.weights
+        network, weights = self.network, self.network.weights
         dtype = torch.promote_types(weights[0].dtype, torch.float32)
         network = network if weights[0].dtype == dtype else copy.deepcopy(network).to(dtype)
         x, y = train.first(self.examples, like=network.weights[0])
@@ -217,14 +197,7 @@ def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def show(board: Any, step: int, layers: Sequence[Layer], counts: Mapping[str, Tensor]) -> None:
-    """Log histograms and images to TensorBoard.
-
-    Args:
-        board: TensorBoard's `SummaryWriter`.
-        step: step to log at.
-        layers: the layers' values on the sample.
-        counts: (C, C) confusion matrices, by name of the set.
-    """
+    """Log histograms and the (C, C) confusion matrices of every set to TensorBoard's `SummaryWriter`."""
     for number, layer in enumerate(layers, start=1):
         board.add_histogram(f"layer_{number}/activation", layer.activation[:CHECKED], step)
         board.add_histogram(f"layer_{number}/delta", layer.gradient.delta[:CHECKED], step)

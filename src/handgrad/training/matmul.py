@@ -9,14 +9,9 @@ FASTER = "medium"  # allows bfloat16; on CPUs without bfloat16 units it only sel
 
 
 def set_matmul_precision(matmul: str, device: torch.device) -> str:
-    """Set PyTorch's float32 matmul precision for the whole process.
+    """Set PyTorch's float32 matmul precision for the whole process; return it: "highest", "high" or "medium".
 
-    Args:
-        matmul: "default"; "auto": "medium" if that is faster without loss of precision; or PyTorch's "high", "medium".
-        device: device of the products.
-
-    Returns:
-        PyTorch's precision as set: "highest", "high" or "medium".
+    `matmul` is "default"; "auto": "medium" if that is faster without loss of precision; or PyTorch's "high", "medium".
     """
     auto = FASTER if device.type == "cpu" and faster_is_exact() else DEFAULT
     precision = {"default": DEFAULT, "auto": auto}.get(matmul, matmul)

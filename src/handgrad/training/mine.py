@@ -29,13 +29,8 @@ EXAMPLES = 3  # of the batch that the functions are tried on
 class MineModule(ManualModule):
     """Engine with a student's functions: activation, derivative, deltas, gradients and update.
 
-    The file is executed when training starts. Scores are those of the network with the built-in activation, so that a
-    trained network is opened without the file.
-
-    Args:
-        file: the student's file.
-        sha256: hash of its content.
-        shared: arguments of `ManualModule`.
+    The file, whose content has the hash `sha256`, is executed when training starts. Scores are those of the network
+    with the built-in activation, so that a trained network is opened without the file.
     """
 
     def __init__(self, *, file: str, sha256: str, **shared: Any) -> None:
@@ -44,24 +39,16 @@ class MineModule(ManualModule):
         self.source, self.functions = b"", {}  # type: tuple[bytes, dict[str, Any]]
 
     def read(self) -> bytes:
-        """Read the student's file.
-
-        Raises:
-            UserError: it is missing, or its content has changed since the configuration was made.
-        """
+        """Read the student's file; UserError if it is missing, or was changed since the configuration was made."""
         source = handin.read(self.file)
         if hashlib.sha256(source).hexdigest() != self.sha256:
             raise UserError(f"{self.file} was changed while the command started: start it again")
         return source
 
     def configure_optimizers(self) -> Any:
-        """Make optimizer and schedule; execute the file and try its functions on a few random images.
-
-        Raises:
-            UserError: an option that these functions cannot follow, a missing function, or a function that fails.
-        """
+        """Make optimizer and schedule; execute the file and try its functions on a few random images."""
         configured = super().configure_optimizers()
-        check_options(self, configured["optimizer"])
+        check_supported(self, configured["optimizer"])
         self.source = handin.as_code(self.read(), self.file)
         try:
             with handin.time_limit(handin.LIMIT):
@@ -87,11 +74,7 @@ class MineModule(ManualModule):
         return UserError(f"{where}, {handin.describe(error, self.source, self.functions.get(name or ''))}")
 
     def call(self, name: str, shape: Sequence[int], *arguments: Any) -> Tensor:
-        """Call a student's function.
-
-        Raises:
-            UserError: it fails, or does not return a tensor of the right shape.
-        """
+        """Call a student's function; UserError if it fails, or does not return a tensor of the right shape."""
         try:
             result = self.functions[name](*arguments)
         except (Exception, SystemExit) as error:
@@ -103,15 +86,7 @@ class MineModule(ManualModule):
 
     @torch.no_grad()
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Run both passes with the student's functions.
-
-        Args:
-            x: (B, I) inputs.
-            y: (B, C) targets.
-
-        Returns:
-            () mean loss, without the penalty; gradients of all parameters in layer order, with the penalty's.
-        """
+        """Run both passes on x (B, I), y (B, C); return the () mean loss, and gradients with the penalty's."""
         inputs, slopes = [x], []
         for weight, bias in zip(self.network.weights[:-1], self.network.biases[:-1], strict=True):
             z = pre_activation(inputs[-1], weight, bias)
@@ -161,12 +136,8 @@ class MineModule(ManualModule):
         self.step_schedule()
 
 
-def check_options(module: MineModule, optimizer: Optimizer) -> None:
-    """Check that a student's functions can follow the options.
-
-    Raises:
-        UserError: names the option and says what to use.
-    """
+def check_supported(module: MineModule, optimizer: Optimizer) -> None:
+    """Check that a student's functions can follow the options; UserError names one and says what to use."""
     trainer = module.trainer
     if module.clips or module.batches_per_step != 1:
         raise UserError("engine=mine neither clips nor accumulates gradients: leave the trainer's options out")

@@ -21,19 +21,12 @@ DIM = 128  # a brightest pixel below this is not that of images from 0 to 255
 
 
 class MNISTDataModule(ClassificationData):
-    """Data module of images (784,) in [0, 1].
+    """Data module of images (784,) in [0, 1], from a class of `torchvision.datasets` with MNIST's four files.
 
-    Args:
-        dataset: class of `torchvision.datasets` with MNIST's four files, e.g. "FashionMNIST"; or "QMNIST", "EMNIST".
-        root: folder of `<dataset>/raw/` with the four archives; missing ones are downloaded there, except for QMNIST
-            and EMNIST, whose unpacked files must be there.
-        split: "balanced" (47 classes), "letters" (26) or "digits" of EMNIST, whose images are published lying on their
-            side, and are turned upright.
-        shared: arguments of `ClassificationData`.
-
-    Raises:
-        UserError: only EMNIST has splits; from `prepare_data` and `setup`: a file is missing, damaged or has the wrong
-            content.
+    Missing archives of `<dataset>/raw/` are downloaded there, except for QMNIST and EMNIST, whose unpacked files must
+    be there. EMNIST's splits, "balanced" (47 classes), "letters" (26) and "digits", are published lying on their side,
+    and are turned upright. UserError: only EMNIST has splits; from `prepare_data` and `setup`: a file is missing,
+    damaged or has the wrong content.
     """
 
     inputs = INPUTS
@@ -95,11 +88,7 @@ class MNISTDataModule(ClassificationData):
         return Examples(images.reshape(-1, self.inputs), targets)
 
     def images_and_labels(self, train: bool, folder: Path) -> tuple[Tensor, Tensor]:
-        """Read the images (N, 28, 28), upright, and the labels (N,), from 0.
-
-        Raises:
-            UserError: QMNIST's or EMNIST's files are not in the folder, or cannot be read.
-        """
+        """Read the images (N, 28, 28), upright, and the labels (N,), from 0."""
         try:
             found = self.dataset_class(self.root, train=train, **self.options)
         except Exception as error:

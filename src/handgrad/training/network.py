@@ -23,18 +23,11 @@ def sizes_of(cfg: DictConfig, data: ClassificationData) -> list[int]:
 
 
 def build_network(node: DictConfig, sizes: Sequence[int], image_shape: Sequence[int] | None = None) -> nn.Module:
-    """Build the network of a `conf/network/` node.
+    """Build the network of a `conf/network/` node; UserError if it is no class of a network that maps x to logits.
 
     A class of your own is an `nn.Module` that maps x (B, I) to logits (B, C). It gets the node's arguments, and as far
-    as its signature names them `inputs` I, `classes` C, `image_shape`, and MLP's `hidden_sizes` and `init`.
-
-    Args:
-        node: the class and its arguments.
-        sizes: units per layer of an MLP; of another network only the first and the last count, I and C.
-        image_shape: (H, W) of inputs that are grey pictures, else None.
-
-    Raises:
-        UserError: there is no such class, it rejects its arguments, or its network does not map x to logits.
+    as its signature names them `inputs` I, `classes` C, `image_shape`, and MLP's `hidden_sizes` and `init`. Of `sizes`,
+    the units per layer of an MLP, only the first and the last count, I and C.
     """
     kind = find_class(node._target_)
     if isinstance(kind, type) and issubclass(kind, MLP):
@@ -56,11 +49,7 @@ def build_with(node: DictConfig, keys: list[str], **objects: Any) -> Any:
 
 
 def find_class(target: str) -> Any:
-    """Import the class of a network by its full name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Import the class of a network by its full name; UserError if there is none."""
     if not isinstance(target, str):
         raise UserError("network._target_ must be a class by its full name, e.g. my_cnn.CNN")
     module, _, name = target.rpartition(".")
@@ -75,11 +64,7 @@ def find_class(target: str) -> Any:
 
 
 def check_network(network: Any, target: str, inputs: int, classes: int) -> None:
-    """Check on two black examples that a network is an `nn.Module` that maps x (B, I) to logits (B, C).
-
-    Raises:
-        UserError: it is not, or it fails.
-    """
+    """Check on two black examples that a network is an `nn.Module` that maps x (B, I) to logits (B, C)."""
     if not isinstance(network, nn.Module):
         raise UserError(f"network._target_={target} makes no torch.nn.Module, but {type(network).__name__}")
     x = torch.zeros(2, inputs)

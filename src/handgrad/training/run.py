@@ -26,17 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: bool = True) -> None:
-    """Train and score a run; resume from the folder's checkpoint if there is one.
+    """Train and score a run in its folder; resume from the checkpoint there if there is one.
 
-    Args:
-        cfg: validated configuration.
-        folder: folder for the results.
-        record: updated with metrics, threads, matmul precision, epochs and seconds per epoch.
-        show_progress: show a progress bar on a terminal, log a line per epoch elsewhere.
-
-    Raises:
-        UserError: the data are unusable, a library rejects a value of the configuration, or no step was taken.
-        DivergedError: the loss or a weight is not finite.
+    A progress bar is shown on a terminal, a line per epoch elsewhere. `record` gets metrics, threads, matmul precision,
+    epochs and seconds per epoch. UserError if the data are unusable, a library rejects a value of the configuration, or
+    no step was taken; DivergedError if the loss or a weight is not finite.
     """
     last = folder / CHECKPOINTS / LAST
     last.parent.mkdir(exist_ok=True)  # fail now if the folder cannot be created, not after an epoch
@@ -64,7 +58,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     module.load_state_dict(read_checkpoint(last)[0]["state_dict"])
     trainer.test(module, data, verbose=False)
     settings = record["choices"] | flatten(record["config"])
-    metrics = write_scores(trainer, module, folder, data.class_names, history.rows, settings)
+    metrics = write_scores(trainer, module, data, folder, history.rows, settings)
     record |= {"metrics": metrics, "threads": torch.get_num_threads(), "matmul": torch.get_float32_matmul_precision()}
     record |= summarize(history.rows) | {"classes": len(data.class_names)}
 
@@ -96,11 +90,7 @@ def train_as_worker(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> No
 
 
 def check_not_multirun(processes: int) -> None:
-    """Check that Lightning can start the DDP workers from this command line and folder.
-
-    Raises:
-        UserError: the command is a sweep, or the folder's name cannot be passed on a command line.
-    """
+    """Check that Lightning can start the DDP workers from this command line: no sweep, no quotes in the folder."""
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN:
         raise UserError(

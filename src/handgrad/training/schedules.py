@@ -16,12 +16,8 @@ from handgrad.nn.optimizers import FactoredSGD
 def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
     """Step optimizer and schedule once on dummy parameters, so that a bad configuration fails before training.
 
-    Args:
-        make_optimizer: makes an optimizer from (name, parameter) pairs.
-        make_schedule: makes a schedule from an optimizer, or None.
-
-    Raises:
-        UserError: the optimizer or the schedule cannot be made or stepped; names it and the reason.
+    The first is made from (name, parameter) pairs, the second, or None, from the optimizer. UserError names what cannot
+    be made or stepped, and the reason.
     """
     named = [(name, Parameter(torch.zeros(1, 1))) for name in ("weight", "bias")]
     evaluations = 0
@@ -53,8 +49,7 @@ def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Cal
 def fill_total_steps(schedule: Callable[..., Any], steps: Callable[[], float]) -> Callable[[Optimizer], Any]:
     """Fill in a schedule's `total_steps: null` with the run's steps, known only once the Trainer has the data.
 
-    Raises:
-        UserError: when the schedule is made: `total_steps` is less than the steps of the run.
+    The schedule is refused by a UserError when it is made if `total_steps` is less than that.
     """
     options = getattr(schedule, "keywords", {})
     if "total_steps" not in options:
@@ -76,14 +71,8 @@ def constant(optimizer: Optimizer) -> None:
 def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
     """Rise linearly from `start_factor` times the learning rate, then fall to zero along a half cosine.
 
-    Args:
-        optimizer: optimizer whose learning rates are the peaks.
-        start_factor: learning rate of the first step, relative to the peak.
-        warmup_steps: steps until the peak.
-        total_steps: steps until zero.
-
-    Raises:
-        ValueError: warmup_steps is not between 0 and total_steps.
+    The peak is reached after `warmup_steps`, zero after `total_steps`. ValueError if the first is not between 0 and
+    these.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
     """

@@ -26,15 +26,8 @@ TEST = {"true": True, "yes": True, "test": True, "1": True, "false": False, "no"
 class TableData(FileData):
     """Data module of a table: numbers standardised, texts one-hot, both as fitted to the training rows.
 
-    Args:
-        path: a .csv or .parquet file.
-        target: column of the classes.
-        test_column: column that is true in test rows; None: a part of them is drawn.
-        missing: "refuse" or "impute" empty cells, by the median or the most frequent text of the training rows.
-        shared: arguments of `FileData`.
-
-    Raises:
-        UserError: from `setup`: the file is no such table, or a column is unusable.
+    Args are described in conf/data/table.yaml; `shared` are those of `FileData`. UserError from `setup`: the file is no
+    such table, or a column is unusable.
     """
 
     def __init__(
@@ -64,17 +57,14 @@ class TableData(FileData):
                 f"{self.path} has no columns beside {self.label}" if len(labels) else f"{self.path} has no rows"
             )
         self.columns = list(frame)
-        self.texts = [name for name in frame if not types.is_numeric_dtype(frame[name])]
+        self.numbers = [name for name in frame if types.is_numeric_dtype(frame[name])]
+        self.texts = [name for name in frame if name not in self.numbers]
         self.check_columns(frame)
         plain = labels.to_numpy() if types.is_numeric_dtype(labels) else labels.to_numpy(dtype=str)
         return Labelled(self.plain(frame), plain, in_test)
 
     def check_columns(self, frame: pd.DataFrame) -> None:
-        """Check that every column holds numbers or a limited number of texts.
-
-        Raises:
-            UserError: names the columns that do not.
-        """
+        """Check that every column holds numbers or a limited number of texts."""
         for name in self.texts:
             if not (types.is_object_dtype(frame[name]) or types.is_string_dtype(frame[name])):
                 raise UserError(f"{self.path}: column {name} is of type {frame[name].dtype}, neither numbers nor texts")
@@ -86,16 +76,11 @@ class TableData(FileData):
             raise UserError(f"{self.path}: column {join_names(none)} is empty: remove it")
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Convert numbers to floats and texts to objects.
-
-        Raises:
-            UserError: a column of numbers has texts, a number is infinite, or a cell is empty and not to be imputed.
-        """
-        numbers = [name for name in self.columns if name not in self.texts]
-        if wrong := [name for name in numbers if not types.is_numeric_dtype(frame[name])]:
+        """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
+        if wrong := [name for name in self.numbers if not types.is_numeric_dtype(frame[name])]:
             raise UserError(f"column {join_names(wrong)} has texts where the network was trained on numbers")
-        frame = frame[self.columns].astype(dict.fromkeys(numbers, float) | dict.fromkeys(self.texts, object))
-        if infinite := [name for name in numbers if np.isinf(frame[name]).any()]:
+        frame = frame[self.columns].astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
+        if infinite := [name for name in self.numbers if np.isinf(frame[name]).any()]:
             raise UserError(f"column {join_names(infinite)} has infinite numbers: remove the rows")
         empty = frame.isna().sum()
         if self.missing == "refuse" and empty.any():
@@ -119,16 +104,10 @@ class TableData(FileData):
         if constant:
             log.warning("%s: column %s is constant in the training rows", self.path, join_names(constant))
         encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)  # an unknown text: all zeros
-        self.transformer = ColumnTransformer(
-            [
-                (
-                    "numbers",
-                    make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
-                    [name for name in self.columns if name not in self.texts],
-                ),
-                ("texts", make_pipeline(SimpleImputer(strategy="most_frequent"), encoder), self.texts),
-            ]
-        ).fit(x)
+        scaling = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+        encoding = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder)
+        parts = [("numbers", scaling, self.numbers), ("texts", encoding, self.texts)]
+        self.transformer = ColumnTransformer(parts).fit(x)
 
     def prepare(self, x: pd.DataFrame) -> Tensor:
         """Return (N, I) standardised numbers and one-hot texts."""
@@ -147,26 +126,18 @@ class TableData(FileData):
         if frame.empty:
             raise UserError(f"rows={path} has no rows")
         x = self.plain(frame)
-        for name, known in zip(self.texts, self.known_texts(), strict=True):
+        known_texts = self.transformer.named_transformers_["texts"][-1].categories_ if self.texts else []
+        for name, known in zip(self.texts, known_texts, strict=True):
             if unknown := sorted(set(x[name].dropna()) - set(known)):
                 log.warning("column %s: %s was not in the training rows and counts as none", name, join_names(unknown))
         return self.prepare(x)
 
-    def known_texts(self) -> list[np.ndarray]:
-        """Return the texts of the training rows, per column of texts."""
-        return list(self.transformer.named_transformers_["texts"][-1].categories_) if self.texts else []
-
 
 def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Parse a CSV or Parquet file; nothing in it is executed.
+    """Parse a CSV or Parquet file, as its suffix says; nothing in it is executed.
 
-    Args:
-        content: of the file.
-        path: its name, whose suffix says what it is.
-        texts: columns whose cells are texts even if they look like numbers.
-
-    Raises:
-        UserError: it is no such file, is empty, or two columns have the same name.
+    The cells of the columns `texts` are texts even if they look like numbers. UserError if it is no such file, is
+    empty, or two columns have the same name.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(f"{path} must be a .csv or a .parquet file")
@@ -198,11 +169,7 @@ def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
 
 
 def test_rows(column: pd.Series) -> np.ndarray:
-    """Return which rows a column marks as test rows: numbers but 0, and true, yes or test.
-
-    Raises:
-        UserError: a cell is empty or another text, or one of the two sets has no rows.
-    """
+    """Return which rows a column marks as test rows: numbers but 0, and true, yes or test."""
     if types.is_numeric_dtype(column):
         marked = column.map(lambda value: value != 0, na_action="ignore")
     else:
