@@ -82,12 +82,14 @@ def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
 
     Args:
         place: the output path.
-        kind: "folder" or "file".
+        kind: "folder", which is made, or "file".
 
     Raises:
         UserError: instead of an OSError; says which file and why.
     """
     try:
+        if kind == "folder":
+            place.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise UserError(f"{describe_os_error(error, place)}: name another {kind} with output=...") from error
