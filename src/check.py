@@ -9,12 +9,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from handgrad.config import CheckConfig, build, check, check_options, to_dict
-from handgrad.console import table_console
+from handgrad.console import print_table, say, table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.hydra_version import BASE
 from handgrad.process import import_from_here, run
 from handgrad.runs.folder import CHECK, VERDICTS, write_json, write_rows
-from handgrad.text import escape_control
 
 if TYPE_CHECKING:
     from handgrad.nn.activations import Activation
@@ -81,7 +80,7 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
             f"no gradient is wrong although {told} is broken: with this configuration it does not show{hint}"
         )
     which = "a term broken: which? guess=BP1, ..." if told == SECRET else f"{told} broken"
-    table_console().print(f"{count} are wrong, as they should be with {which}", soft_wrap=True)
+    say(f"{count} are wrong, as they should be with {which}")
 
 
 def guess(config: dict[str, Any]) -> None:
@@ -98,7 +97,7 @@ def guess(config: dict[str, Any]) -> None:
         raise UserError(f"no, {config['guess']} is not what is broken in {path}: look again, and guess again")
     from handgrad.nn.gradcheck import BROKEN
 
-    table_console().print(f"yes, {config['guess']} was broken: {BROKEN[config['guess']]}", soft_wrap=True)
+    say(f"yes, {config['guess']} was broken: {BROKEN[config['guess']]}")
 
 
 def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
@@ -112,7 +111,7 @@ def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
     if config["mine"] == "new":
         option = str(HydraConfig.get().runtime.choices["activation"])
         path = exercise.write_template(Path.cwd(), build(cfg.activation), option)
-        table_console().print(f"{path.name} has seven functions for you to write: python src/check.py mine={path.name}")
+        say(f"{path.name} has seven functions for you to write: python src/check.py mine={path.name}")
         return
     path = Path(config["mine"])
     files = judging.found(path)
@@ -129,20 +128,15 @@ def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
     right = f"{count} of {len(verdicts)} functions are right"
     if count < len(verdicts):
         raise UserError(right)
-    table_console().print(right)
+    say(right)
 
 
-def show_class(rows: "list[list[str]]", folder: Path) -> None:
+def show_class(rows: list[list[str]], folder: Path) -> None:
     """Write verdicts.csv and print it as a table."""
-    from rich.table import Table
-
     with output_errors(folder):
         write_rows(folder / VERDICTS, rows)
-    table = Table(*(heading.replace("_", " ") for heading in rows[0]))  # can be broken
-    for row in rows[1:]:
-        table.add_row(*row)
-    table_console().print(table)
-    table_console().print(f"table: {escape_control(str((folder / VERDICTS).absolute()))}", soft_wrap=True)
+    print_table([heading.replace("_", " ") for heading in rows[0]], rows[1:])  # headings that can be broken
+    say(f"table: {(folder / VERDICTS).absolute()}")
 
 
 def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
@@ -227,7 +221,7 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
     table.add_section()
     table.add_row("", "tolerance", "", *(f"{tolerance:.0e}" for tolerance in TOLERANCES.values()), "")
     console.print(table)
-    console.print(f"figures: {escape_control(str((folder / CHECK).absolute()))}", soft_wrap=True)
+    say(f"figures: {(folder / CHECK).absolute()}")
 
 
 if __name__ == "__main__":
