@@ -25,9 +25,9 @@ def main(cfg: DictConfig) -> None:
     path = Path(config["output"] or folder / "explain.html").absolute()
     name = str(network.record["name"]) if network.record else network.source.name
     with output_errors(path, "file"):
-        made = explain.write(network.assembly, name, path)
-    say(made.rounding)
-    say(f"{path} ({made.size / 1e6:.1f} MB)")
+        rounding = explain.write(network.assembly, name, path)
+    say(rounding)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     if config["open"] and not webbrowser.open(path.as_uri()):
         say("No browser could be started: open the file in one yourself.")
 

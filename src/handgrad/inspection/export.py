@@ -25,11 +25,6 @@ TOLERANCE = 1e-5  # relative to the largest logit: other libraries sum in anothe
 def write(assembly: Assembly, kind: str, path: Path) -> float:
     """Export a network, read it back, and compare it with the module itself on random images.
 
-    Args:
-        assembly: the network's assembly.
-        kind: "state_dict", "notebook" (of an MLP) or "onnx".
-        path: output file.
-
     Returns:
         the largest difference of a logit, relative to the largest logit.
 

@@ -122,7 +122,7 @@ def probabilities(module: Classifier, x: Tensor) -> Tensor:
 
 def rows(predicted: Sequence[Prediction], form: str = ".6g") -> list[tuple[str, ...]]:
     """Return a row of texts per prediction: picture, digit, class, probability, runner-up, its probability, doubts."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for each in predicted:
         (first, second), (p, q) = each.classes, each.probabilities
         doubts = "; ".join(each.doubts)
