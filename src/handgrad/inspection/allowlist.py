@@ -131,10 +131,6 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
         source: the configuration's file, for messages.
         trust: whether to accept classes that are not on the list, with any arguments.
 
-    Returns:
-        seed, threads, matmul, activation, engine, network, data, regularizer, and the Trainer's settings that affect
-        scoring.
-
     Raises:
         UserError: names the class that is not on the list, the interpolation, or each invalid value.
     """
@@ -153,11 +149,7 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
 
 
 def check_part(name: str, part: Mapping[str, Any], source: object) -> None:
-    """Check a part's classes, nested ones too, and its arguments against the list.
-
-    Raises:
-        UserError: names the class that is not on the list, or each argument that does not fit.
-    """
+    """Check a part's classes, nested ones too, and its arguments against the list."""
     classes = ALLOWED[name]
     for each in targets_in(part):
         if not isinstance(each, str) or each not in classes:

@@ -178,11 +178,7 @@ def judge(name: str, module: ModuleType, source: bytes, phi: Activation, cases: 
 
 
 def judge_function(function: Callable[..., Any], phi: Activation, cases: Sequence[Case]) -> Verdict:
-    """Judge one function that was written in a notebook; it has the name and arguments of `ARGUMENTS`.
-
-    Raises:
-        UserError: its name is none of them, or its source cannot be had.
-    """
+    """Judge one function that was written in a notebook; UserError if its name or source cannot be used."""
     name = str(getattr(function, "__name__", function))
     if name not in handin.FUNCTIONS or isinstance(function, type):
         raise UserError(f"{name} is none of the exercise's functions: {', '.join(handin.FUNCTIONS)}")

@@ -71,11 +71,7 @@ def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
 
 
 def check_size(network: MLP, data: ClassificationData) -> None:
-    """Check that the network fits in a page, and that there are enough test images.
-
-    Raises:
-        UserError: the network is too large, its data are no pictures, or there are too few of them.
-    """
+    """Refuse a network that is too large for a page, data that are no pictures, and too few of them."""
     if data.image_shape is None:
         raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:

@@ -75,11 +75,7 @@ def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
 
 
 def through_onnx(network: nn.Module, x: Tensor, path: Path) -> Tensor:
-    """Export a network to ONNX, x (B, I) to logits (B, C) for any B, and run it with onnxruntime.
-
-    Raises:
-        UserError: the extra `export` is not installed.
-    """
+    """Export a network to ONNX, x (B, I) to logits (B, C) for any B, and run it with onnxruntime."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it

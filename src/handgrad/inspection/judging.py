@@ -31,11 +31,7 @@ STUCK = re.compile(rf'File "{re.escape(handin.CODE)}", line (\d+)')
 
 
 def found(path: Path) -> dict[str, Path]:
-    """Find the file, or a folder's hand-ins: who -> file, for `who.py`, `who.ipynb` and `who/my_backprop.py`.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Find the file, or a folder's hand-ins: who -> file, for `who.py`, `who.ipynb` and `who/my_backprop.py`."""
     if not path.is_dir():
         handin.read(path)
         return {path.name: path}
