@@ -26,6 +26,13 @@ LONGEST = 120  # seconds until a process counts as hanging
 Prepare = Callable[[], None]
 
 
+class Harm:
+    """Payload that creates the file `mark` when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (Path("mark"),)
+
+
 class Ended(NamedTuple):
     """Result of a command; a negative status is the signal that ended it."""
 
