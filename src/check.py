@@ -46,11 +46,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Build or open a network, check its gradients on a batch, write and print them.
-
-    Raises:
-        UserError: a gradient is wrong without a bug, or a bug that was asked for does not show.
-    """
+    """Build or open a network, check its gradients on a batch, write and print them; refuse a wrong outcome."""
     from handgrad.inspection import secret  # nothing heavy before the configuration is checked
     from handgrad.nn import gradcheck
 
@@ -84,11 +80,7 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
 
 
 def guess(config: dict[str, Any]) -> None:
-    """Say whether a guess names the bug of the latest secret check.
-
-    Raises:
-        UserError: it does not, or there is no such check.
-    """
+    """Say whether a guess names the bug of the latest secret check."""
     from handgrad.inspection import secret
 
     folder = config["output"] or config["run"]
@@ -101,11 +93,7 @@ def guess(config: dict[str, Any]) -> None:
 
 
 def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder.
-
-    Raises:
-        UserError: a function is not right; the file to write exists already; there is nothing to judge.
-    """
+    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder."""
     from handgrad.inspection import exercise, judging
 
     if config["mine"] == "new":
@@ -157,11 +145,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
-    """Open a run; return its network, activation, regularizer (or the one that was typed) and images, and its folder.
-
-    Raises:
-        UserError: a setting was typed that the run determines.
-    """
+    """Open a network; return its objective, with the regularizer that was typed if one was, and a folder."""
     from handgrad.inspection.reopen import open_network
     from handgrad.training.modules import mlp_of
 
@@ -184,11 +168,7 @@ def new_folder() -> Path:
 def objective_of(
     network: "MLP", phi: "Activation", regularizer: "Regularizer", data: "ClassificationData", batch: int
 ) -> "Objective":
-    """Return a network's objective on the first training examples.
-
-    Raises:
-        UserError: there are not that many, or the regularizer does not fit the network.
-    """
+    """Return a network's objective on the first training examples; refuse a regularizer that does not fit it."""
     from handgrad.nn.gradcheck import Objective
     from handgrad.training.modules import check_regularizer
 

@@ -30,11 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict_pictures(config: dict[str, Any]) -> None:
-    """Find the pictures, classify them, write `predictions.csv` and a figure, and print the first ones.
-
-    Raises:
-        UserError: none were named, or some could not be used.
-    """
+    """Find the pictures, classify them, write `predictions.csv` and a figure, and print the first ones."""
     from handgrad.inspection import predict  # nothing heavy before the configuration is checked
     from handgrad.inspection.figures import pictures
     from handgrad.inspection.reopen import open_network
@@ -57,11 +53,7 @@ def predict_pictures(config: dict[str, Any]) -> None:
 
 
 def predict_rows(config: dict[str, Any]) -> None:
-    """Classify the rows of a file, write `predictions.csv`, and print the first rows.
-
-    Raises:
-        UserError: pictures were named too, or the rows do not fit the network's data.
-    """
+    """Classify the rows of a file, write `predictions.csv`, and print the first rows."""
     if config["images"] is not None:
         raise UserError("images=... and rows=... are of different networks: name one of them")
     from handgrad.inspection import predict

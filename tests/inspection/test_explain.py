@@ -18,6 +18,7 @@ from torch import Tensor
 
 from conftest import ACTIVATIONS, ROOT, RunScript, Trained, mnist_in, ran, refused
 from handgrad.inspection import explain
+from handgrad.inspection.digits import centred, fit_to_box
 from handgrad.inspection.weights import layers_of
 from handgrad.nn import backprop, gradcheck
 from handgrad.nn.activations import Activation, LeakyReLU, ReLU, Tanh
@@ -484,7 +485,7 @@ def test_clicking_during_the_animation_shows_every_layer(opened: Open) -> None:
     page.wait_for_function("!document.querySelector('.waiting')", timeout=5000)
 
 
-def test_drawn_digit_is_preprocessed_like_mnist(opened: Open) -> None:
+def test_digit_is_drawn_on_a_phone(opened: Open) -> None:
     page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark", has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.locator("#pad").evaluate("pad => pad.scrollIntoView()")
@@ -494,20 +495,13 @@ def test_drawn_digit_is_preprocessed_like_mnist(opened: Open) -> None:
     page.mouse.move(box["x"] + 90, box["y"] + 30, steps=5)
     page.mouse.move(box["x"] + 50, box["y"] + 150, steps=5)
     page.mouse.up()
-    seen = torch.tensor(page.evaluate("Array.from(state.x)")).view(28, 28)
-    assert seen.max() == 1
-    assert max(int(seen.any(dim=axis).sum()) for axis in (0, 1)) == 20
-    where = torch.arange(28.0)
-    for axis in (0, 1):
-        assert abs(float((seen.sum(dim=axis) * where).sum() / seen.sum()) - 14) <= 0.51
+    assert page.evaluate("Math.max(...state.x)") == 1
     assert page.locator("#backward").is_disabled()
     page.get_by_label("4", exact=True).check()
     assert page.locator("#backward").is_enabled()
 
 
 def test_page_preprocesses_a_drawing_like_predict(opened: Open) -> None:
-    from handgrad.inspection.digits import centred, fit_to_box
-
     page = opened()
     ink = torch.zeros(280, 280, dtype=torch.float64)
     ink[60:210, 100:125] = ink[60:85, 100:190] = 1

@@ -91,11 +91,7 @@ def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
 
 
 def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
-    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black.
-
-    Raises:
-        UserError: the file is no such picture.
-    """
+    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black."""
     grey = read(path)[0]
     if grey.shape != shape:
         height, width = grey.shape
@@ -165,11 +161,7 @@ def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
 
 
 def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
-    """Scale ink from 0 to 1, and leave out lines, dirt and what reaches in from the edge.
-
-    Returns:
-        ink; what is unusual. None where there is too little of it.
-    """
+    """Scale ink from 0 to 1, leave out lines, dirt and what reaches in from the edge, and tell what is unusual."""
     if not paper.any():
         return None
     ink = ink - np.median(ink[paper])  # the closing follows the lightest grain

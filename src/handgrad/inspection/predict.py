@@ -103,11 +103,7 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
 
 
 def predict_rows(assembly: Assembly, path: Path) -> list[tuple[str, float]]:
-    """Prepare the rows of a file as the training rows were; return class and probability of each.
-
-    Raises:
-        UserError: the data are no file's, or the rows do not fit them.
-    """
+    """Prepare the rows of a file as the training rows were; return class and probability of each."""
     most, classes = probabilities(assembly.module, assembly.data.new_rows(path)).max(dim=1)
     return [(assembly.data.class_names[n], p) for n, p in zip(classes.tolist(), most.tolist(), strict=True)]
 

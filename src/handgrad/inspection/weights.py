@@ -119,15 +119,6 @@ def is_named(content: Any) -> bool:
     return isinstance(content, Mapping) and all(isinstance(key, str) for key in content)
 
 
-def for_sequential(network: MLP) -> dict[str, Tensor]:
-    """Return a state_dict as `nn.Sequential(nn.Linear(I, O), phi, nn.Linear(...), ...)` loads it."""
-    return {
-        f"{2 * number}.{name}": parameter.detach().clone()
-        for number, layer in enumerate(network.linear)
-        for name, parameter in layer.named_parameters()
-    }
-
-
 def for_notebook(network: MLP) -> dict[str, Tensor]:
     """Return the notebook's dictionary: "w1" (O, I), "b1" (O, 1), ..."""
     weights = {f"w{number}": weight.detach().clone() for number, weight in enumerate(network.weights, start=1)}
