@@ -1,6 +1,7 @@
 """Forked processes that run scripts of `src/` without importing torch again, and hooks on their file operations."""
 
 import atexit
+import csv
 import gzip
 import itertools
 import multiprocessing
@@ -227,6 +228,20 @@ def before_operation(nth: int, below: Path, act: Callable[[bool], None]) -> Prep
         sys.addaudithook(hook)
 
     return watch
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Return a run's history without seconds, its other tables and its weights, down to the last digit."""
+    import torch
+
+    rows = csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines())
+    history = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    found = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+    return found | {
+        "history.csv": history,
+        "weights": {name: weight.view(torch.uint8).numpy().tobytes() for name, weight in weights.items()},
+    }
 
 
 def make_data(root: Path) -> None:

@@ -6,6 +6,7 @@ Needs Chromium on the PATH, which `.ci/run` installs; skipped without.
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -34,17 +35,27 @@ both_widths = pytest.mark.parametrize("width", [1200, 390])
 OF_REGULARIZERS = ("L2", "dropout", "smoothing", "input")  # the page has none
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the runs whose pages are opened; each is trained once."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def opened(chromium: Any, run_script: RunScript, trained: Trained) -> Iterator[Open]:
+def opened(chromium: Any, run_script: RunScript, trained: Trained, kept: Path) -> Iterator[Open]:
     """Train a small network and open its page; it may log nothing to the console and request no other file."""
     said: list[str] = []
     asked: list[str] = []
     contexts = []
 
     def open_page(*options: str, **how: Any) -> Page:
-        trained(*options, sizes="20,12")
-        printed = ran(run_script, "run=run", script="explain.py")
-        assert re.search(r"no probability moves by more than \S+, and [\d.]+% are right", printed)
+        run = kept / " ".join(["run", *options])
+        if not run.exists():
+            trained(*options, sizes="20,12")
+            printed = ran(run_script, "run=run", script="explain.py")
+            assert re.search(r"no probability moves by more than \S+, and [\d.]+% are right", printed)
+            shutil.move("run", run)
+        shutil.copytree(run, "run")
         context = chromium.new_context(**{"reduced_motion": "reduce"} | how)
         contexts.append(context)
         page = context.new_page()

@@ -51,11 +51,6 @@ def transparent(picture: Image.Image, shade: int) -> Image.Image:
     return glass
 
 
-def deep(picture: Image.Image) -> Image.Image:
-    """Convert to 16-bit grey, using part of the range."""
-    return Image.fromarray(np.asarray(picture).astype(np.uint16) * 150 + 4000)
-
-
 def photographed(picture: Image.Image) -> Image.Image:
     """Simulate a photograph, with uneven light and grain."""
     grain = np.random.default_rng(0)
@@ -91,7 +86,7 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "colour.png": coloured,
     "black on nothing.png": lambda picture: transparent(picture, 0),
     "white on nothing.webp": lambda picture: transparent(picture, 255),
-    "deep.png": deep,
+    "part of 16 bits.png": lambda picture: Image.fromarray(np.asarray(picture).astype(np.uint16) * 150 + 4000),
     "photo.jpg": photographed,
     "dirty.png": dirty,
     "turned.jpg": turned,

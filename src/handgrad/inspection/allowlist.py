@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Count, Data, Deform, Network, Positive, Regularizer
+from handgrad.config import MATMUL, Batched, Batches, Data, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
 from handgrad.text import format_value, targets_in, texts_in
@@ -47,17 +47,13 @@ class DataArguments(Data, extra="forbid"):
     """Arguments of the data module."""
 
 
-class FileArguments(Arguments):
+class FileArguments(Batched, extra="forbid"):
     """Arguments of data from a file, which is read without executing anything."""
 
     path: str
     sha256: str | None = None
     test_size: float = Field(0.2, gt=0, lt=1)
     split_seed: int = Field(0, ge=0, lt=2**32)
-    batch_size: Positive = 64
-    val_size: Count = 0
-    score_test: bool = True
-    deform: Deform | None = None
 
 
 class TableArguments(FileArguments):
