@@ -32,7 +32,6 @@ def main(cfg: DictConfig) -> None:
 def predict_pictures(config: dict[str, Any]) -> None:
     """Find the pictures, classify them, write `predictions.csv` and a figure, and print the first ones."""
     from handgrad.inspection import predict  # nothing heavy before the configuration is checked
-    from handgrad.inspection.figures import pictures
     from handgrad.inspection.reopen import open_network
 
     paths = predict.found(config["images"])
@@ -43,7 +42,7 @@ def predict_pictures(config: dict[str, Any]) -> None:
         folder = folder_of(config)
         with output_errors(folder):
             write_rows(folder / PREDICTIONS, [COLUMNS, *predict.rows(predicted)])
-            write_figure(folder, "predictions", pictures(predicted))
+            write_figure(folder, "predictions", predict.plot(predicted))
         print_table(HEADINGS, predict.rows(predicted[: predict.MOST], ".1%"))
         if (more := len(predicted) - predict.MOST) > 0:
             say(f"and {more:,} more, in {PREDICTIONS}")
