@@ -6,7 +6,6 @@ docs/reliability.md. Every run is forked from this process, which has imported e
 """
 
 import argparse
-import csv
 import errno
 import json
 import os
@@ -37,7 +36,7 @@ from handgrad.runs.record import read_record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from forking import CAME, Child, before_operation, read_all, written_path
 
-from forks import TRAIN, Ended, Prepare, make_data
+from forks import TRAIN, Ended, Prepare, make_data, results_of
 
 TINY = ["trainer.max_epochs=3", "+trainer.limit_train_batches=10", "+trainer.log_every_n_steps=5", "threads=1"]
 ENGINES = ("manual", "autograd")
@@ -82,12 +81,7 @@ def killed_in_a_write(nth: int, below: Path, size: int) -> Prepare:
 def left_by(folder: Path) -> dict[str, Any]:
     """Return everything in a run's folder that two equal runs share, down to the last digit."""
     record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    rows = csv.DictReader((folder / HISTORY).read_text(encoding="utf-8").splitlines())
-    left = {key: record[key] for key in ("status", "reason", "metrics", "config", "epochs")}
-    left["history"] = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-    left["weights"] = torch.load(folder / CHECKPOINTS / LAST, weights_only=True)["state_dict"]
-    left["weights"] = {name: weight.numpy().tobytes() for name, weight in left["weights"].items()}
-    left |= {path.name: path.read_bytes() for path in folder.glob("*.csv") if path.name != HISTORY}
+    left = {key: record[key] for key in ("status", "reason", "metrics", "config", "epochs")} | results_of(folder)
     paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     left["files"] = {name for name in paths if not name.startswith(f"{TENSORBOARD}/")}
     return left

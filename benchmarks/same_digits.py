@@ -6,7 +6,6 @@ CPU). Compares metrics, history (without seconds), predictions, confusion matric
 bit differs. Three minutes on two cores.
 """
 
-import csv
 import json
 import os
 import subprocess
@@ -16,10 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from forks import ROOT, make_data
+from forks import ROOT, make_data, results_of
 
 ROWS = [
     f"experiment=notebook_{row}"
@@ -50,12 +47,7 @@ COMMON = ["threads=1", "matmul=default", "trainer.max_epochs=3", "logger=none", 
 def left(folder: Path) -> dict[str, Any]:
     """Return everything a run wrote that two equal runs share."""
     record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = {key: record[key] for key in ("status", "name", "seed", "metrics", "epochs")}
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        found["history.csv"] = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-    found |= {path.name: path.read_bytes() for path in folder.glob("*.csv") if path.name != "history.csv"}
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return found | {name: weight.view(torch.uint8).numpy().tobytes() for name, weight in state.items()}
+    return {key: record[key] for key in ("status", "name", "seed", "metrics", "epochs")} | results_of(folder)
 
 
 def trained(checkout: Path, options: str, data: Path) -> dict[str, Any]:

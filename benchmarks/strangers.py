@@ -34,7 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from forks import ROOT, Ended, make_data
+from forks import ROOT, Ended, Harm, make_data
 from handgrad.inspection import explain, export, predict, reopen  # noqa: F401 - imported once, here
 from handgrad.runs.checkpoint import read_checkpoint
 from handgrad.runs.folder import METRICS
@@ -45,13 +45,6 @@ EVENTS |= {"socket.connect", "socket.getaddrinfo", "urllib.Request", "code.__new
 SMALL = ["network.hidden_sizes=[16]", "trainer.max_epochs=2", *TINY[1:]]
 RUN, SWEEP, CHECKPOINT = Path("run"), Path("sweep"), Path("run", "checkpoints", "last.ckpt")
 Position = tuple[str | int, ...]
-
-
-class Harm:
-    """Payload that creates the file `mark` when unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (Path("mark"),)
 
 
 def targets(files: Path) -> dict[str, dict[str, Any]]:
@@ -324,8 +317,6 @@ def opening(lab: Lab, command: str) -> Iterator[Case]:
     """Yield the cases of a command that opens a network: changed record, changed checkpoint, fake checkpoint."""
     many = 8 if command == "evaluate" else 2
     yield from in_structure(lab, command, "metrics.json", lab.record, lambda v: rewrite(RUN / METRICS, v), many)
-    if command == "check":  # it opens only runs
-        return
     config = lab.record["config"]
     words = [word.replace("run=run", f"checkpoint={CHECKPOINT}") for word in lab.commands[command]]
     kept = in_structure(lab, command, "hyper_parameters", config, lambda v: resave(lambda _: v, lambda c: c), many)
@@ -431,14 +422,15 @@ def sweeping(lab: Lab, command: str) -> Iterator[Case]:
             yield Case(
                 command, file.name, f"a tag: {name}", lab.commands[command], rewrite(file, f"hydra: {payload}\n")
             )
-    for name, payload in values().items():
-        if isinstance(payload, str) and payload and "/" not in payload and "\0" not in payload and len(payload) < 200:
-            try:
-                os.fsencode(payload)
-            except UnicodeEncodeError:
-                continue
-            renamed = lambda home, p=payload: (home / inside).rename(home / SWEEP / p)  # noqa: E731
-            yield Case(command, "a folder's name", name, lab.commands[command], renamed)
+    for name, payload in file_names().items():
+        renamed = lambda home, p=payload: (home / inside).rename(home / SWEEP / p)  # noqa: E731
+        yield Case(command, "a folder's name", name, lab.commands[command], renamed)
+
+
+def file_names() -> dict[str, str]:
+    """Return the payloads that can name a file."""
+    texts = {name: value for name, value in values().items() if isinstance(value, str) and 0 < len(value) < 200}
+    return {name: text for name, text in texts.items() if not set("/\0\ud800") & set(text)}
 
 
 def predicting(lab: Lab) -> Iterator[Case]:
@@ -447,26 +439,15 @@ def predicting(lab: Lab) -> Iterator[Case]:
     pictures = {"EPS": eps, "a pickle": pickle.dumps(Harm()), "SVG": b"<svg><script>mark()</script></svg>", "none": b""}
     pictures |= {"PDF": b"%PDF-1.4 /JS (mark)", "a huge PNG": huge_png()}
     for name, content in pictures.items():
-        yield Case(
-            "predict",
-            "picture",
-            name,
-            lab.commands["predict"],
-            lambda home, c=content: (home / "digit.png").write_bytes(c) and None,
-        )
-    for name, payload in values().items():
-        if isinstance(payload, str) and payload and "/" not in payload and "\0" not in payload and len(payload) < 200:
-            words = ["run=run", "images=pictures"]
+        overwritten = lambda home, c=content: (home / "digit.png").write_bytes(c)  # noqa: E731
+        yield Case("predict", "picture", name, lab.commands["predict"], overwritten)
+    for name, payload in file_names().items():
 
-            def mutate(home: Path, payload: str = payload) -> None:
-                (home / "pictures").mkdir()
-                (home / "digit.png").rename(home / "pictures" / f"{payload}.png")
+        def mutate(home: Path, payload: str = payload) -> None:
+            (home / "pictures").mkdir()
+            (home / "digit.png").rename(home / "pictures" / f"{payload}.png")
 
-            try:
-                os.fsencode(payload)
-            except UnicodeEncodeError:
-                continue
-            yield Case("predict", "a picture's name", name, words, mutate)
+        yield Case("predict", "a picture's name", name, ["run=run", "images=pictures"], mutate)
 
 
 def huge_png() -> bytes:

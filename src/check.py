@@ -10,17 +10,17 @@ from omegaconf import DictConfig
 
 from handgrad.checks import check_options
 from handgrad.config import CheckConfig, build, check, to_dict
-from handgrad.console import table_console
+from handgrad.console import print_table, say, table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.hydra_version import BASE
 from handgrad.process import import_from_here, run
 from handgrad.runs.folder import CHECK, VERDICTS, write_json, write_rows
-from handgrad.text import escape_control
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from handgrad.nn.activations import Activation
     from handgrad.nn.gradcheck import Objective, Row
+    from handgrad.nn.mlp import MLP
+    from handgrad.nn.regularizers import Regularizer
     from handgrad.training.data import ClassificationData
 
 SECRET = "secret"
@@ -47,32 +47,29 @@ def main(cfg: DictConfig) -> None:
 
 
 def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Build or open a network, check its gradients on a batch, write and print them.
-
-    Raises:
-        UserError: a gradient is wrong without a bug, or a bug that was asked for does not show.
-    """
+    """Build or open a network, check its gradients on a batch, write and print them; refuse a wrong outcome."""
     from handgrad.inspection import secret  # nothing heavy before the configuration is checked
     from handgrad.nn import gradcheck
 
     objective, source = opened(cfg, config) if config["run"] or config["checkpoint"] else fresh(cfg)
-    broken, told = config["inject_bug"], config["inject_bug"]
-    if broken == SECRET:
-        broken = secret.chosen([bug for bug in gradcheck.BROKEN if any(gradcheck.affected(objective, bug))])
+    broken = told = config["inject_bug"]
+    bugs = list(gradcheck.BROKEN) if told == SECRET else [told] if told else []
+    affected = gradcheck.affected(objective, bugs)
+    if told == SECRET:
+        broken = secret.chosen([bug for bug, wrong in affected.items() if any(wrong)])
     rows = gradcheck.check(*objective[:5], config["fd_entries"], broken)
-    folder = Path(config["output"]) if config["output"] else source
+    folder = Path(config["output"] or source)
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         sealed = {"secret": secret.sealed(broken)} if told == SECRET else {}
         write_json(folder / CHECK, gradcheck.report(rows, told) | sealed)
     show(rows, told, folder)
     wrong = [row.verdict == "wrong" for row in rows]
     count = f"{sum(wrong)} of {len(rows)} gradients"
-    if broken is None and any(wrong):
-        raise UserError(f"{count} by hand are wrong")
     if broken is None:
+        if any(wrong):
+            raise UserError(f"{count} by hand are wrong")
         return
-    if wrong != gradcheck.affected(objective, broken):
+    if wrong != affected[broken]:
         raise UserError(f"{count} are wrong, which are not those with {told} broken")
     if not any(wrong):
         hint = f" (it needs regularizer={gradcheck.NEEDS[broken]})" if told in gradcheck.NEEDS else ""
@@ -80,15 +77,11 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
             f"no gradient is wrong although {told} is broken: with this configuration it does not show{hint}"
         )
     which = "a term broken: which? guess=BP1, ..." if told == SECRET else f"{told} broken"
-    table_console().print(f"{count} are wrong, as they should be with {which}", soft_wrap=True)
+    say(f"{count} are wrong, as they should be with {which}")
 
 
 def guess(config: dict[str, Any]) -> None:
-    """Say whether a guess names the bug of the latest secret check.
-
-    Raises:
-        UserError: it does not, or there is no such check.
-    """
+    """Say whether a guess names the bug of the latest secret check."""
     from handgrad.inspection import secret
 
     folder = config["output"] or config["run"]
@@ -97,22 +90,17 @@ def guess(config: dict[str, Any]) -> None:
         raise UserError(f"no, {config['guess']} is not what is broken in {path}: look again, and guess again")
     from handgrad.nn.gradcheck import BROKEN
 
-    console = table_console()
-    console.print(f"yes, {config['guess']} was broken: {BROKEN[config['guess']]}", soft_wrap=True)
+    say(f"yes, {config['guess']} was broken: {BROKEN[config['guess']]}")
 
 
 def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder.
-
-    Raises:
-        UserError: a function is not right; the file to write exists already; there is nothing to judge.
-    """
+    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder."""
     from handgrad.inspection import exercise, judging
 
     if config["mine"] == "new":
         option = str(HydraConfig.get().runtime.choices["activation"])
         path = exercise.write_template(Path.cwd(), build(cfg.activation), option)
-        table_console().print(f"{path.name} has seven functions for you to write: python src/check.py mine={path.name}")
+        say(f"{path.name} has seven functions for you to write: python src/check.py mine={path.name}")
         return
     path = Path(config["mine"])
     files = judging.found(path)
@@ -124,36 +112,28 @@ def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
         return
     ((_, verdicts),) = judged
     for verdict in verdicts:
-        style = "green" if verdict.right else "red"
-        table_console().print(repr(verdict), style=style, soft_wrap=True)
-    right = f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} functions are right"
-    if not all(verdict.right for verdict in verdicts):
+        table_console().print(repr(verdict), style="green" if verdict.right else "red", soft_wrap=True)
+    count = sum(verdict.right for verdict in verdicts)
+    right = f"{count} of {len(verdicts)} functions are right"
+    if count < len(verdicts):
         raise UserError(right)
-    table_console().print(right)
+    say(right)
 
 
-def show_class(rows: "list[list[str]]", folder: Path) -> None:
+def show_class(rows: list[list[str]], folder: Path) -> None:
     """Write verdicts.csv and print it as a table."""
-    from rich.table import Table
-
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / VERDICTS, rows)
-    table = Table(*(heading.replace("_", " ") for heading in rows[0]))  # can be broken
-    for row in rows[1:]:
-        table.add_row(*row)
-    table_console().print(table)
-    table_console().print(f"table: {escape_control(str((folder / VERDICTS).absolute()))}", soft_wrap=True)
+    print_table([heading.replace("_", " ") for heading in rows[0]], rows[1:])  # headings that can be broken
+    say(f"table: {(folder / VERDICTS).absolute()}")
 
 
 def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     """Build an untrained network and a batch for it; return them and an output folder."""
     import torch
 
-    from handgrad.nn.gradcheck import Objective
     from handgrad.nn.mlp import MLP
     from handgrad.training.build import data_of
-    from handgrad.training.modules import check_regularizer
     from handgrad.training.network import build_network, sizes_of
 
     import_from_here()
@@ -162,20 +142,13 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     network = build_network(cfg.network, sizes_of(cfg, data), data.image_shape)
     if not isinstance(network, MLP):
         raise UserError(f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only")
-    parts = (network, build(cfg.activation), build(cfg.regularizer))
-    check_regularizer(parts[2], 0, network)
-    return Objective(*parts, *first_examples(data, cfg.batch)), new_folder()
+    return objective_of(network, build(cfg.activation), build(cfg.regularizer), data, cfg.batch), new_folder()
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
-    """Open a run; return its network, activation, regularizer (or the one that was typed) and images, and its folder.
-
-    Raises:
-        UserError: a setting was typed that the run determines.
-    """
+    """Open a network; return its objective, with the regularizer that was typed if one was, and a folder."""
     from handgrad.inspection.reopen import open_network
-    from handgrad.nn.gradcheck import Objective
-    from handgrad.training.modules import check_regularizer, mlp_of
+    from handgrad.training.modules import mlp_of
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
@@ -184,11 +157,8 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
     (_, module, data, _), source, record = open_network(wanted)
     regularizer = build(cfg.regularizer) if "regularizer" in typed else module.regularizer
-    network = mlp_of(module, "check")
-    check_regularizer(regularizer, 0, network)
-    return Objective(
-        network, module.activation, regularizer, *first_examples(data, cfg.batch)
-    ), source if record else new_folder()
+    objective = objective_of(mlp_of(module, "check"), module.activation, regularizer, data, cfg.batch)
+    return objective, source if record else new_folder()
 
 
 def new_folder() -> Path:
@@ -196,16 +166,18 @@ def new_folder() -> Path:
     return Path("outputs", "checks", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
 
 
-def first_examples(data: "ClassificationData", batch: int) -> "tuple[Tensor, Tensor]":
-    """Return the first training examples and their targets.
+def objective_of(
+    network: "MLP", phi: "Activation", regularizer: "Regularizer", data: "ClassificationData", batch: int
+) -> "Objective":
+    """Return a network's objective on the first training examples; refuse a regularizer that does not fit it."""
+    from handgrad.nn.gradcheck import Objective
+    from handgrad.training.modules import check_regularizer
 
-    Raises:
-        UserError: there are not that many.
-    """
+    check_regularizer(regularizer, 0, network)
     train = data.sets["train"]
     if len(train) < batch:
         raise UserError(f"batch={batch} is more than the {len(train)} training examples")
-    return train.first(batch)
+    return Objective(network, phi, regularizer, *train.first(batch))
 
 
 def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
@@ -217,22 +189,20 @@ def show(rows: "list[Row]", broken: str | None, folder: Path) -> None:
 
     console = table_console()
     if broken:
-        what = f"{broken} is broken on purpose: {BROKEN[broken]}" if broken != SECRET else "one term is broken"
-        console.print(what)
+        console.print("one term is broken" if broken == SECRET else f"{broken} is broken on purpose: {BROKEN[broken]}")
     table = Table("layer", "parameter", "shape", *(f"{reference}\n{precision}" for reference, precision in TOLERANCES))
     table.add_column("verdict")
     for row in rows:
         shares = [
-            Text(f"{share:.1e}" + ("" if row.right(key) else " !"), "" if row.right(key) else "red")
+            Text(f"{share:.1e}") if row.right(key) else Text(f"{share:.1e} !", "red")
             for key, share in row.apart.items()
         ]
         verdict = Text(row.verdict, "red" if row.verdict == "wrong" else "green")
         table.add_row(str(row.layer), row.parameter, " x ".join(map(str, row.shape)), *shares, verdict)
-    tolerances = [f"{tolerance:.0e}" for tolerance in TOLERANCES.values()]
     table.add_section()
-    table.add_row("", "tolerance", "", *tolerances, "")
+    table.add_row("", "tolerance", "", *(f"{tolerance:.0e}" for tolerance in TOLERANCES.values()), "")
     console.print(table)
-    console.print(f"figures: {escape_control(str((folder / CHECK).absolute()))}", soft_wrap=True)
+    say(f"figures: {(folder / CHECK).absolute()}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ import hydra
 from omegaconf import DictConfig
 
 from handgrad.config import OpenConfig, check, to_dict
-from handgrad.console import make_console, table_console
+from handgrad.console import print_table, say
 from handgrad.hydra_version import BASE
 from handgrad.process import run
-from handgrad.text import escape_control
 
 DOUBTFUL = 0.5  # test accuracy of a file below which it is probably read wrongly
 
@@ -26,24 +25,21 @@ def main(cfg: DictConfig) -> None:
     metrics = module.metrics_of(module.test_sets)
     show(metrics, recorded)
     if not opened.record and config["inputs"] is None and metrics.get("test/accuracy", 1.0) < DOUBTFUL:
-        make_console().print(
+        say(
             "Below 50 %: was it trained on normalized inputs? Then add inputs=normalized, or inputs=[mean,deviation]. "
-            "Or with another activation than the one given.",
-            soft_wrap=True,
+            "Or with another activation than the one given."
         )
-    make_console().print(escape_control(str(opened.source)), soft_wrap=True)
+    say(str(opened.source))
 
 
 def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
     """Print a row per metric, beside its recorded value."""
-    from rich.table import Table
-
-    table = Table("metric", "value", *(["recorded", ""] if recorded else []))
+    rows = []
     for name, value in metrics.items():
         before = recorded.get(name)
         verdict = "the same" if before == value else "another" if before is not None else ""
-        table.add_row(name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else []))
-    table_console().print(table)
+        rows.append([name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else [])])
+    print_table(["metric", "value", *(["recorded", ""] if recorded else [])], rows)
 
 
 if __name__ == "__main__":

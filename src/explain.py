@@ -7,11 +7,10 @@ import hydra
 from omegaconf import DictConfig
 
 from handgrad.config import ExplainConfig, check, to_dict
-from handgrad.console import make_console
+from handgrad.console import say
 from handgrad.errors import output_errors
 from handgrad.hydra_version import BASE
 from handgrad.process import run
-from handgrad.text import escape_control
 
 
 @hydra.main(**BASE, config_path="../conf", config_name="explain")
@@ -26,11 +25,11 @@ def main(cfg: DictConfig) -> None:
     path = Path(config["output"] or folder / "explain.html").absolute()
     name = str(network.record["name"]) if network.record else network.source.name
     with output_errors(path, "file"):
-        made = explain.write(network.assembly, name, path)
-    console = make_console()
-    console.print(f"{made.rounding}\n{escape_control(str(path))} ({made.size / 1e6:.1f} MB)", soft_wrap=True)
+        rounding = explain.write(network.assembly, name, path)
+    say(rounding)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     if config["open"] and not webbrowser.open(path.as_uri()):
-        console.print("No browser could be started: open the file in one yourself.")
+        say("No browser could be started: open the file in one yourself.")
 
 
 if __name__ == "__main__":

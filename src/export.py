@@ -6,11 +6,10 @@ import hydra
 from omegaconf import DictConfig
 
 from handgrad.config import ExportConfig, check, to_dict
-from handgrad.console import make_console
+from handgrad.console import say
 from handgrad.errors import output_errors
 from handgrad.hydra_version import BASE
 from handgrad.process import run
-from handgrad.text import escape_control
 
 
 @hydra.main(**BASE, config_path="../conf", config_name="export")
@@ -25,10 +24,10 @@ def main(cfg: DictConfig) -> None:
     path = Path(config["output"] or folder / export.FILES[config["format"]]).absolute()
     with output_errors(path, "file"):
         difference = export.write(network.assembly, config["format"], path)
-    make_console().print(
-        f"{escape_control(str(path))}\nread back, on {export.IMAGES:,} random images: the same predictions, "
-        f"logits apart by {difference:.1e} of the largest at most",
-        soft_wrap=True,
+    say(str(path))
+    say(
+        f"read back, on {export.IMAGES:,} random images: the same predictions, "
+        f"logits apart by {difference:.1e} of the largest at most"
     )
 
 

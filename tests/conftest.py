@@ -34,6 +34,7 @@ from handgrad.training.mnist import MNISTDataModule
 
 RunCommand = Callable[..., Ended]
 RunScript = Callable[..., tuple[int, str]]
+Trained = Callable[..., dict[str, Any]]
 SCRIPT = TRAIN
 USUAL = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}  # variables of a command
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,13 +73,18 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def mnist() -> MNISTDataModule:
-    """All of MNIST, as training reads it."""
-    data = MNISTDataModule(root=str(ROOT / "data"))
+def mnist_in(root: Path) -> MNISTDataModule:
+    """Return the data in a folder, as training reads them."""
+    data = MNISTDataModule(root=str(root))
     data.prepare_data()
     data.setup()
     return data
+
+
+@pytest.fixture(scope="session")
+def mnist() -> MNISTDataModule:
+    """All of MNIST."""
+    return mnist_in(ROOT / "data")
 
 
 @pytest.fixture(scope="session")
@@ -158,18 +164,38 @@ def run_script(
     return call
 
 
-def well(run_script: RunScript, *arguments: str, script: str = SCRIPT) -> str:
-    """Run a command, assert status 0, and return its output."""
-    status, printed = run_script(*arguments, script=script)
+def ran(run_script: RunScript, *arguments: str, **script: str) -> str:
+    """Run a script that must succeed; return its output."""
+    status, printed = run_script(*arguments, **script)
     assert status == 0, printed
     return printed
 
 
 def refused(run_script: RunScript, sentence: str, *arguments: str, script: str = SCRIPT) -> str:
     """Run a command; assert status 1 and a sentence in its output, which is returned, without a traceback."""
-    status, printed = run_script(*arguments, script=script)
-    assert (status, sentence in printed, "Traceback" in printed) == (1, True, False), printed
+    printed = refusal(run_script, *arguments, script=script)
+    assert sentence in printed, printed
     return printed
+
+
+def refusal(run_script: RunScript, *arguments: str, **script: str) -> str:
+    """Run a script that must end with status 1 and without a traceback; return its output."""
+    status, printed = run_script(*arguments, **script)
+    assert status == 1, printed
+    assert "Traceback" not in printed
+    return printed
+
+
+@pytest.fixture
+def trained(run_script: RunScript) -> Trained:
+    """Train a small network for an epoch in the folder `run`; return its record."""
+
+    def train(*options: str, sizes: str = "30,20", folder: str = "run") -> dict[str, Any]:
+        usual = [f"network.hidden_sizes=[{sizes}]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
+        ran(run_script, *usual, *options)
+        return record_of(Path(folder))
+
+    return train
 
 
 def without_report(arguments: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ SRC = ROOT / "src"
 ROOMS = {
     "text": set[str](),
     "errors": {"text"},
-    "console": set[str](),
+    "console": {"text"},
     "hydra_version": set[str](),
     "resolvers": {"hydra_version", "errors"},
     "config": {"hydra_version", "resolvers", "errors"},

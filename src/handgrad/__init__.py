@@ -23,23 +23,15 @@ if TYPE_CHECKING:
     from handgrad.nn.losses import log_softmax as log_softmax
     from handgrad.nn.mlp import MLP as MLP
 
-HOMES = {  # name: its module
-    "MLP": "handgrad.nn.mlp",
-    "forward": "handgrad.nn.backprop",
-    "backward": "handgrad.nn.backprop",
-    "input_gradient": "handgrad.nn.backprop",
-    "log_softmax": "handgrad.nn.losses",
-    "cross_entropy": "handgrad.nn.losses",
-    "cross_entropy_delta": "handgrad.nn.losses",
-    "check": "handgrad.api",
-    "judge": "handgrad.api",
-    "train": "handgrad.api",
-    "load": "handgrad.api",
-    "Run": "handgrad.api",
-    "compare": "handgrad.comparison.report",
-    "UserError": "handgrad.errors",
+HOMES = {
+    "handgrad.api": ("Run", "check", "judge", "load", "train"),
+    "handgrad.comparison.report": ("compare",),
+    "handgrad.errors": ("UserError",),
+    "handgrad.nn.backprop": ("backward", "forward", "input_gradient"),
+    "handgrad.nn.losses": ("cross_entropy", "cross_entropy_delta", "log_softmax"),
+    "handgrad.nn.mlp": ("MLP",),
 }
-__all__ = [*HOMES, "activations"]
+__all__ = ["activations", *(name for names in HOMES.values() for name in names)]
 
 
 def __getattr__(name: str) -> Any:
@@ -47,8 +39,9 @@ def __getattr__(name: str) -> Any:
         return import_module("handgrad.nn.activations")
     if name == "__version__":
         return import_module("importlib.metadata").version("handgrad")
-    if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
+    for module, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(sorted(__all__))}")
 
 

@@ -64,21 +64,14 @@ class Run:
 
     @property
     def layers(self) -> pd.DataFrame:
-        """A row per epoch and layer, of a run with diagnostics=layers.
-
-        Raises:
-            UserError: the run has no such diagnostics.
-        """
-        if not self.file(LAYERS).exists():
-            raise UserError(f'{self.folder / LAYERS} is missing: train with "diagnostics=layers"')
-        return pd.read_csv(self.file(LAYERS))
+        """A row per epoch and layer, of a run with diagnostics=layers; UserError without."""
+        path = self.file(LAYERS)
+        if not path.exists():
+            raise UserError(f'{path} is missing: train with "diagnostics=layers"')
+        return pd.read_csv(path)
 
     def file(self, name: str) -> Path:
-        """Return the path of one of the run's files.
-
-        Raises:
-            UserError: there is no run in the folder.
-        """
+        """Return the path of one of the run's files; UserError if there is no run in the folder."""
         record_of(self.folder)
         return self.folder / name
 
@@ -89,7 +82,7 @@ class Run:
 
 
 def train(*overrides: str, show: bool = True) -> Run:
-    """Train one network, score it, and write its folder, as `python src/train.py` does.
+    """Train one network, score it, and write its folder, as `python src/train.py` with these overrides does.
 
     Args:
         overrides: what would be typed, e.g. "activation=tanh", "trainer.max_epochs=1".
@@ -143,12 +136,10 @@ def load(source: Run | Path | str, activation: Activation | str | None = None, *
         UserError: there is no such run or file, or its weights cannot be used; says why.
     """
     path = Path(source.folder if isinstance(source, Run) else source)
-    with (
-        hydra_of("trained", *([f"activation={activation}"] if isinstance(activation, str) else [])) as cfg,
-        isolate_rng(),
-    ):
-        chosen = {"run" if path.is_dir() else "checkpoint": str(path), "trust": trust}
-        if isinstance(activation, str):
+    chosen: dict[str, Any] = {"run" if path.is_dir() else "checkpoint": str(path), "trust": trust}
+    overrides = [f"activation={activation}"] if isinstance(activation, str) else []
+    with hydra_of("trained", *overrides) as cfg, isolate_rng():
+        if overrides:
             chosen["activation"] = dict(cfg.activation)
         elif activation is not None:
             kind = type(activation)
@@ -218,11 +209,7 @@ def judge(function: Callable[..., Any], phi: Activation | None = None) -> Verdic
 
 
 def check_activation(phi: Any) -> None:
-    """Check that an activation has a derivative, and a reference that it can be compared with.
-
-    Raises:
-        UserError: it is something else, or has none.
-    """
+    """Refuse what is no activation with a derivative, and a reference that it can be compared with."""
     if not is_activation(phi):
         raise UserError(f"phi must be an activation, e.g. handgrad.activations.ReLU(), not {phi!r}")
     if not isinstance(getattr(phi, "reference", lambda: None)(), torch.nn.Module):
@@ -234,11 +221,7 @@ HYDRA = threading.RLock()  # its state is global
 
 @contextmanager
 def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
-    """Compose a command's configuration, and keep Hydra initialised for what composes further ones.
-
-    Raises:
-        UserError: conf/ is missing, or an override is invalid.
-    """
+    """Compose a command's configuration, and keep Hydra initialised for what composes further ones."""
     if not CONF.is_dir():
         raise UserError(f"{CONF} is missing: install a wheel, or from a clone by pip install --editable .")
     with HYDRA:
@@ -253,18 +236,12 @@ def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turn errors that the user can mend into one sentence.
-
-    Raises:
-        UserError: in place of what `describe_error` describes.
-    """
+    """Raise a UserError of one sentence in place of the errors that `describe_error` describes."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         sentence = describe_error(error)
-        if sentence is None:
+        if sentence is None or isinstance(error, UserError):
             raise
         if "--multirun" in sentence:
             sentence = "train takes one value per key: call it once for each, or python src/train.py -m"
@@ -273,11 +250,7 @@ def sentences() -> Iterator[None]:
 
 @contextmanager
 def stop_button() -> Iterator[None]:
-    """Turn SIGINT into a KeyboardInterrupt after the run has been closed; Lightning would ignore further ones.
-
-    Raises:
-        KeyboardInterrupt: the work was interrupted.
-    """
+    """Turn SIGINT into a KeyboardInterrupt after the run has been closed; Lightning would ignore further ones."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from handgrad.text import escape_control
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,3 +51,18 @@ def is_interactive() -> bool:
 def table_console() -> "Console":
     """Return a console as wide as the terminal, or 120 columns if stdout is a file or pipe."""
     return make_console(width=None if sys.stdout.isatty() else 120)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, without control characters."""
+    from rich.table import Table
+
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*map(escape_control, row))
+    table_console().print(table)
+
+
+def say(sentence: str) -> None:
+    """Print a sentence in one line, without control characters."""
+    table_console().print(escape_control(sentence), soft_wrap=True)

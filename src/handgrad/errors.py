@@ -78,8 +78,10 @@ def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
 
 @contextmanager
 def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
-    """Turn an OSError about a command's output, a "folder" or "file", into a UserError that names it and why."""
+    """Make the folder of a command's output; turn an OSError about it, or about a "file", into a UserError."""
     try:
+        if kind == "folder":
+            place.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise UserError(f"{describe_os_error(error, place)}: name another {kind} with output=...") from error

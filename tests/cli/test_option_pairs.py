@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from allpairspy import AllPairs
 
-from conftest import RunScript, record_of, well, without_seconds, words
+from conftest import RunScript, ran, record_of, without_seconds, words
 
 SCHEDULE = "{_target_: torch.optim.lr_scheduler.%s, _partial_: true, %s}"
 FACTORS = {
@@ -57,7 +57,7 @@ def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[
         if engine == "autograd":  # autograd has no factored form of these steps
             optimizer = optimizer.replace("factored_sgd", "sgd optimizer.fused=false")
             optimizer = optimizer.replace(" optimizer.momentum", " +optimizer.momentum")
-        well(run_script, f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
+        ran(run_script, f"engine={engine}", *words(optimizer), *shared, f"hydra.run.dir={engine}")
         found.append(everything(Path(engine)))
     tolerance = {"64-true": 1e-9, "32-true": 1e-3, "bf16-mixed": 0.1}[precision]
     assert found[0] == pytest.approx(found[1], rel=tolerance, abs=tolerance)

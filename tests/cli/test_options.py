@@ -19,10 +19,10 @@ from conftest import (
     compose,
     ended_at_scoring,
     hparams_of,
+    ran,
     record_of,
     refused,
     rows_of,
-    well,
     words,
 )
 
@@ -30,7 +30,7 @@ RUN = ["hydra.run.dir=run", "trainer.max_epochs=1"]
 
 
 def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(run_script: RunScript) -> None:
-    well(run_script, *RUN, "trainer.max_epochs=2", "+trainer.max_steps=25")
+    ran(run_script, *RUN, "trainer.max_epochs=2", "+trainer.max_steps=25")
     whole, cut = rows_of("run")
     assert (whole["batches"], cut["batches"]) == ("20", "5")
     assert whole["test/accuracy"]
@@ -51,7 +51,7 @@ def test_epoch_cut_by_max_steps_has_no_scores_of_another_epoch(run_script: RunSc
 def test_mid_epoch_scores_are_not_in_the_history_row(
     run_script: RunScript, option: str, scored_at_the_end: bool
 ) -> None:
-    well(run_script, *RUN, option)
+    ran(run_script, *RUN, option)
     (row,), accuracy = rows_of("run"), record_of("run")["metrics"]["test/accuracy"]
     assert 0 < accuracy < 1
     assert row["test/accuracy"] == (str(accuracy) if scored_at_the_end else "")
@@ -74,18 +74,18 @@ COSINE = ["schedule=warmup_cosine", "schedule.warmup_steps=3"]
     ids=lambda options: " ".join(option.split(".")[-1] for option in options[-1:]),
 )
 def test_cosine_reaches_zero_at_the_last_step_taken(run_script: RunScript, options: list[str]) -> None:
-    well(run_script, *RUN, *COSINE, *options)
+    ran(run_script, *RUN, *COSINE, *options)
     assert float(rows_of("run")[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
 def test_explicit_total_steps_are_kept(run_script: RunScript) -> None:
-    well(run_script, *RUN, *COSINE, "schedule.total_steps=37")
+    ran(run_script, *RUN, *COSINE, "schedule.total_steps=37")
     assert float(rows_of("run")[-1]["lr"]) == pytest.approx(0.01 / 2)  # half way: step 20 of 3 to 37
 
 
 def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_class(run_script: RunScript) -> None:
     options = ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9,0.5"]
-    well(run_script, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
+    ran(run_script, "-m", "hydra.sweep.dir=sweep", *RUN[1:], *options, "+optimizer.nesterov=true")
     columns = [hparams_of(board_of(folder)) for folder in sorted(Path("sweep").glob("*_relu*"))]
     assert [row["optimizer.momentum"].number_value for row in columns] == [0.9, 0.5]
     assert not [name for name in columns[0] if name.endswith("_target_")]
@@ -98,20 +98,20 @@ def test_hparams_table_has_a_column_for_every_choice_and_value_and_none_for_a_cl
 def test_plateau_schedule_follows_the_training_loss(run_script: RunScript, engine: str) -> None:
     plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 0.9}"
     options = [f"engine={engine}", "optimizer=sgd", "~schedule", f"+schedule={plateau}", "trainer.max_epochs=4"]
-    well(run_script, *RUN, *options)
+    ran(run_script, *RUN, *options)
     rates = [float(row["lr"]) for row in rows_of("run")]
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
 def test_option_typed_replaces_an_experiments_deformation(run_script: RunScript) -> None:
-    well(run_script, *RUN, "experiment=fast", "data/deform=none", "schedule.warmup_steps=2")
+    ran(run_script, *RUN, "experiment=fast", "data/deform=none", "schedule.warmup_steps=2")
     assert record_of("run")["config"]["data"]["deform"] is None
     assert not Path("run", "deformed.png").exists()
 
 
 def test_lists_of_callbacks_and_loggers_go_together(run_script: RunScript) -> None:
     callbacks = "callbacks=[early_stopping,best_checkpoint]"
-    well(run_script, *RUN, "logger=[csv,tensorboard]", callbacks, "data.val_size=280")
+    ran(run_script, *RUN, "logger=[csv,tensorboard]", callbacks, "data.val_size=280")
     assert list(Path("run", "csv").iterdir())
     assert list(Path("run", "tensorboard").iterdir())
     assert {path.name for path in Path("run", "checkpoints").iterdir()} > {"last.ckpt"}
@@ -120,7 +120,7 @@ def test_lists_of_callbacks_and_loggers_go_together(run_script: RunScript) -> No
 def test_users_callbacks_and_loggers_are_added_to_ours(run_script: RunScript) -> None:
     one = "+trainer.callbacks={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: kept}"
     logger = "+trainer.logger=[{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: theirs}]"
-    well(run_script, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
+    ran(run_script, *RUN, one, logger, "+trainer.max_time={minutes: 5}")
     assert list(Path("kept").glob("*.ckpt"))
     assert list(Path("theirs").rglob("metrics.csv"))
     assert list(Path("run", "tensorboard").iterdir())
@@ -258,7 +258,7 @@ def test_diverged_run_is_skipped_with_the_same_status(run_script: RunScript) -> 
 
 @pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "5", "x" * 300, "[b]<i>$x$ ±"])
 def test_name_cannot_leave_the_dated_folder(run_script: RunScript, name: str, tmp_path: Path) -> None:
-    printed = well(run_script, *RUN[1:], f"name='{name}'")
+    printed = ran(run_script, *RUN[1:], f"name='{name}'")
     (folder,) = Path("outputs", "runs").iterdir()
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
     assert record_of(folder)["name"] == name
@@ -267,13 +267,13 @@ def test_name_cannot_leave_the_dated_folder(run_script: RunScript, name: str, tm
 
 def test_paths_are_relative_to_the_working_directory(run_script: RunScript, tiny_mnist: Path, tmp_path: Path) -> None:
     Path("data").symlink_to(tiny_mnist)
-    printed = well(run_script, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
+    printed = ran(run_script, "hydra.job.chdir=true", "hydra.run.dir=a/run", *RUN[1:], "data.root=data")
     assert str(tmp_path / "a" / "run") in printed
     assert {path.name for path in tmp_path.iterdir()} == {"a", "data"}
 
 
 def test_run_in_a_folder_of_another_configuration_names_the_keys(run_script: RunScript) -> None:
-    well(run_script, *RUN)
+    ran(run_script, *RUN)
     differ = "seed (0, not 1), name (relu-manual-none-s0, not relu-manual-none-s1), optimizer.lr (0.01, not 0.1)"
     refused(run_script, f"it has {differ}", *RUN, "seed=1", "optimizer.lr=0.1")
 
@@ -327,7 +327,7 @@ def test_tensorboard_of_a_resumed_run_has_every_step_once(run_script: RunScript)
     options = [*RUN, "trainer.max_epochs=3", "+trainer.callbacks={_target_: test_options.Stopper}"]
     Path("stop").touch()
     assert run_script(*options)[0] == 143
-    assert "goes on from" in well(run_script, *options)
+    assert "goes on from" in ran(run_script, *options)
     board = board_of("run")
     for tag in ("train/loss", "lr-FactoredSGD/weights", "test/accuracy"):
         steps = [event.step for event in board.Scalars(tag)]
@@ -337,7 +337,7 @@ def test_tensorboard_of_a_resumed_run_has_every_step_once(run_script: RunScript)
 
 
 def test_fast_dev_run_leaves_no_files(run_script: RunScript, tmp_path: Path) -> None:
-    printed = well(run_script, *RUN, "+trainer.fast_dev_run=true", "diagnostics=layers")
+    printed = ran(run_script, *RUN, "+trainer.fast_dev_run=true", "diagnostics=layers")
     last = printed.strip().splitlines()[-1]
     assert last.startswith("fast_dev_run: 1 batch(es) each of training, validation and test")
     assert not list(tmp_path.iterdir())
@@ -345,7 +345,7 @@ def test_fast_dev_run_leaves_no_files(run_script: RunScript, tmp_path: Path) -> 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(run_script: RunScript) -> None:
     options = [*words(f"{STOPPING}.patience=1"), "+callbacks.early_stopping.min_delta=9"]
-    well(run_script, *RUN, "trainer.max_epochs=9", "data.val_size=100", *options)
+    ran(run_script, *RUN, "trainer.max_epochs=9", "data.val_size=100", *options)
     assert len(rows_of("run")) == 2
 
 
@@ -355,7 +355,7 @@ def test_best_checkpoint_follows_the_direction_of_its_metric(
 ) -> None:
     """A rate that rises and then falls gives an epoch that is neither first nor last."""
     options = ["callbacks=best_checkpoint", "data.val_size=200", "trainer.max_epochs=4", "seed=2"]
-    well(run_script, *RUN, *options, f"callbacks.best_checkpoint.monitor={monitor}")
+    ran(run_script, *RUN, *options, f"callbacks.best_checkpoint.monitor={monitor}")
     values = [float(row[monitor]) for row in rows_of("run")]
     saved = torch.load(Path("run", "checkpoints", "best.ckpt"), weights_only=True)
     assert values.index(min(values)) != values.index(max(values))
@@ -369,7 +369,7 @@ def test_early_stopping_by_accuracy_goes_on_while_it_rises(run_script: RunScript
     options = [given.replace("X", target).replace("train/loss", "val/accuracy"), "data.val_size=200"]
     if given.startswith("callbacks"):
         options += ["callbacks.early_stopping.monitor=val/accuracy", "callbacks.early_stopping.patience=1"]
-    well(run_script, *RUN, "trainer.max_epochs=4", *options, "optimizer.lr=0.001")
+    ran(run_script, *RUN, "trainer.max_epochs=4", *options, "optimizer.lr=0.001")
     values = [float(row["val/accuracy"]) for row in rows_of("run")]
     assert len(values) == 4
     assert values == sorted(values)
@@ -380,8 +380,8 @@ def test_csv_logger_of_a_run_that_goes_on_has_every_row_once(run_script: RunScri
     options = [f"logger={logger}", "trainer.max_epochs=3", "network.hidden_sizes=[16]"]
     with ended_at_scoring(3):
         assert run_script(*options, "hydra.run.dir=run")[0] == 143
-    well(run_script, *options, "hydra.run.dir=run")
-    well(run_script, *options, "hydra.run.dir=whole")
+    ran(run_script, *options, "hydra.run.dir=run")
+    ran(run_script, *options, "hydra.run.dir=whole")
     resumed, whole = (pd.read_csv(Path(folder, "csv", "metrics.csv")) for folder in ("run", "whole"))
     assert len(whole) > 12
     pd.testing.assert_frame_equal(resumed, whole)
@@ -398,7 +398,7 @@ def state_of(folder: Path) -> dict[Path, tuple[bytes, int]]:
     ids=" ".join,
 )
 def test_folder_of_a_finished_run_is_left_as_it_is(run_script: RunScript, options: list[str]) -> None:
-    well(run_script, *RUN)
+    ran(run_script, *RUN)
     before = state_of(Path("run"))
     assert Path("run", ".hydra", "config.yaml") in before
     run_script("hydra.run.dir=run", *[option for option in options if "run.dir" not in option])
@@ -408,7 +408,7 @@ def test_folder_of_a_finished_run_is_left_as_it_is(run_script: RunScript, option
 @pytest.mark.parametrize(("logger", "folders"), [("csv", {"csv"}), ("many", {"csv", "tensorboard"}), ("none", set())])
 @pytest.mark.usefixtures("drawn")
 def test_results_do_not_depend_on_the_logger(run_script: RunScript, logger: str, folders: set[str]) -> None:
-    well(run_script, *RUN, f"logger={logger}")
+    ran(run_script, *RUN, f"logger={logger}")
     assert {path.name for path in Path("run").iterdir()} & {"csv", "tensorboard"} == folders
     assert len(rows_of("run")) == 1
     assert {path.name for path in Path("run").glob("*.png")} == {"curves.png", "predictions.png", "confusion_test.png"}

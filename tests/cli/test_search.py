@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from omegaconf import OmegaConf
 
-from conftest import RunScript, record_of, refused, well
+from conftest import RunScript, ran, record_of, refused
 
 SEARCH = ["-m", "hydra/sweeper=search", "hydra.sweep.dir=sweep", "optimized_metric=test/loss"]
 SHORT = ["trainer.max_epochs=1", "+trainer.limit_train_batches=5"]
@@ -24,7 +24,7 @@ def trials() -> list[list[optuna.trial.FrozenTrial]]:
 
 def test_search_resumes_its_study_and_every_trial_has_a_run(run_script: RunScript) -> None:
     for n_trials in (2, 1):
-        well(run_script, *SEARCH, *SHORT, RATE, f"hydra.sweeper.n_trials={n_trials}")
+        ran(run_script, *SEARCH, *SHORT, RATE, f"hydra.sweeper.n_trials={n_trials}")
     (study,) = trials()
     assert [trial.state.name for trial in study] == ["COMPLETE"] * 3
     runs = [record_of(path.parent) for path in Path("sweep").glob("*/metrics.json")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import RunScript, start, wait_for, well
+from conftest import RunScript, ran, start, wait_for
 from handgrad.comparison import progress
 
 FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
@@ -17,7 +17,7 @@ FEW = ["trainer.max_epochs=1", "network.hidden_sizes=[10]", "logger=none"]
 
 def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunScript, tmp_path: Path) -> None:
     sweep = ["-m", "activation=relu,tanh", "hydra.sweep.dir=sweep", *FEW]
-    said = well(run_script, *sweep, "seed=0,1", "dry_run=true")
+    said = ran(run_script, *sweep, "seed=0,1", "dry_run=true")
     assert "2 cells, 4 runs: 0 are done already, 4 to run." in said
     assert "No earlier run in outputs/ tells how long that takes." in said
     assert not list(tmp_path.iterdir())
@@ -69,14 +69,14 @@ def test_sweep_ends_with_a_report_even_if_a_run_diverges(run_script: RunScript, 
 def test_failed_report_does_not_fail_the_sweep(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "comparison").touch()  # where a folder should be
-    said = well(run_script, "-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
+    said = ran(run_script, "-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW, "report=true")
     assert "no report: cannot use" in said
     assert "Traceback" not in said
 
 
 def test_sweep_only_options_change_no_run(run_script: RunScript) -> None:
     assert run_script("report=false", "hydra.run.dir=run", *FEW)[0] == 0
-    assert "completed before, skipped" in well(run_script, "report=true", "hydra.run.dir=run", *FEW)
+    assert "completed before, skipped" in ran(run_script, "report=true", "hydra.run.dir=run", *FEW)
 
 
 def test_report_can_be_turned_off(run_script: RunScript, tmp_path: Path) -> None:
@@ -126,5 +126,5 @@ def test_remaining_time_counts_unfinished_runs_divided_by_workers(
 
 def test_watch_ends_with_the_sweep(run_script: RunScript, tmp_path: Path) -> None:
     assert run_script("-m", "seed=0,1", "hydra.sweep.dir=sweep", *FEW)[0] == 0
-    assert " running, " not in well(run_script, "sweep=sweep", "refresh_seconds=1", script="compare.py")
+    assert " running, " not in ran(run_script, "sweep=sweep", "refresh_seconds=1", script="compare.py")
     assert 'http-equiv="refresh"' not in (tmp_path / "sweep" / "comparison" / "report.html").read_text(encoding="utf-8")

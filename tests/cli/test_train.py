@@ -23,13 +23,13 @@ from conftest import (
     board_of,
     ended_at_scoring,
     hparams_of,
+    ran,
     record_of,
     refused,
     rows_of,
     start,
     start_fresh,
     wait_for,
-    well,
     without_seconds,
 )
 from forks import Command
@@ -133,7 +133,7 @@ def test_sweep_continues_after_a_diverged_cell(run_script: RunScript, tmp_path: 
 
 
 def test_validation_split_is_watched_and_the_test_set_scored_once(run_script: RunScript) -> None:
-    well(run_script, "engine=autograd", "data.val_size=280", "hydra.run.dir=run", *SHORT)
+    ran(run_script, "engine=autograd", "data.val_size=280", "hydra.run.dir=run", *SHORT)
     (row,) = rows_of("run")
     assert {"val/loss", "val/accuracy"} < set(row)
     assert not {name for name in row if name.startswith("test/")}
@@ -146,7 +146,7 @@ def test_search_continues_after_a_diverged_trial(run_script: RunScript, tmp_path
     sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3"]
     search = ["-m", "hydra/sweeper=search", *sampler, "optimizer.lr=choice(1e30,0.01)"]
     chosen_by = ["optimized_metric=val/loss", "data.val_size=280", "data.score_test=false", "hydra.sweep.dir=sweep"]
-    well(run_script, *search, *chosen_by, *SHORT)
+    ran(run_script, *search, *chosen_by, *SHORT)
     runs = [record_of(file.parent) for file in (tmp_path / "sweep").glob("*/metrics.json")]
     assert {run["status"] for run in runs} == {"completed", "diverged"}
     found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
@@ -186,7 +186,7 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     assert run_script(*sweep, "optimizer.lr=0.01")[0] == 0
     damaged = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     damaged.write_text(json.dumps(json.loads(damaged.read_text()) | {"status": "failed", "metrics": {}}))
-    printed = well(run_script, *sweep, "optimizer.lr=0.01", "seed=0,1")  # renumbers the jobs
+    printed = ran(run_script, *sweep, "optimizer.lr=0.01", "seed=0,1")  # renumbers the jobs
     assert f"relu-manual-none-s0: completed before, skipped ({tmp_path}/sweep/0_relu-manual-none-s0)" in printed
     assert f"tanh-manual-none-s0: goes on from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
     runs = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
@@ -287,10 +287,10 @@ def test_later_default_and_integer_do_not_change_the_configuration(run_script: R
 
     older = {key: value for key, value in data.items() if key != "dataset"} | {"block": None}
     recorded(older)
-    assert "goes on from" in well(run_script, *typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    assert "goes on from" in ran(run_script, *typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
     recorded(older)
     sweep = ["-m", *typed, "seed=0,1", "optimizer.lr=1.0", "hydra.sweep.dir=sweep"]
-    assert "completed before, skipped" in well(run_script, *sweep)
+    assert "completed before, skipped" in ran(run_script, *sweep)
     settings = [settings_of(record_of(path.parent)) for path in Path("sweep").glob("*/metrics.json")]
     assert len(settings) == 2
     assert settings[0] == settings[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning
 import pytest
 
-from conftest import ROOT, RunScript, ended_at_scoring, record_of, rows_of, well, words
+from conftest import ROOT, RunScript, ended_at_scoring, ran, record_of, rows_of, words
 
 # A row of the table: options, verdict, and details with the quoted error message of a refusal.
 ROW = re.compile(r"^\| `([^`]+)` \| (works|refused)[^|]*\|([^|]*)\|$", re.MULTILINE)
@@ -44,11 +44,11 @@ def check_one_network(run_script: RunScript, options: str) -> None:
     """Check that history, record and evaluation are of the same network, by both engines."""
     for engine in ("manual", "autograd") if "engine=" not in options else (re.findall(r"engine=(\w+)", options)[0],):
         folder, typed = f"by_{engine}", [*words(options), f"engine={engine}", "optimizer.lr=0.01"]
-        well(run_script, SIZES, "trainer.max_epochs=2", f"hydra.run.dir={folder}", *dict.fromkeys(typed))
+        ran(run_script, SIZES, "trainer.max_epochs=2", f"hydra.run.dir={folder}", *dict.fromkeys(typed))
         last, metrics = rows_of(folder)[-1], record_of(folder)["metrics"]
         for name in ("test/loss", "test/accuracy"):
             assert float(last[name]) == pytest.approx(metrics[name], rel=1e-6)
-        assert well(run_script, f"run={folder}", script="evaluate.py").count("the same") == 4
+        assert ran(run_script, f"run={folder}", script="evaluate.py").count("the same") == 4
 
 
 def test_table_has_every_callback_of_lightning() -> None:

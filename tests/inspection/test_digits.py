@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pictures
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from conftest import RunScript
+from conftest import RunScript, Trained, ran
 from handgrad.errors import UserError
 from handgrad.inspection.digits import as_it_is, find_digits
 from handgrad.training.mnist import MNISTDataModule
@@ -60,32 +61,25 @@ def test_doubts_are_told(tmp_path: Path) -> None:
 
 
 def test_clothes_are_not_prepared_as_digits(
-    run_script: RunScript, tmp_path: Path, tiny_mnist: Path, mnist: MNISTDataModule
+    run_script: RunScript, trained: Trained, tmp_path: Path, tiny_mnist: Path, mnist: MNISTDataModule
 ) -> None:
     """A network of Fashion-MNIST, whose files MNIST's stand in for: its own images give its own answers."""
     root = tmp_path / "data"
     root.mkdir()
     (root / "FashionMNIST").symlink_to(tiny_mnist / "MNIST")
-    options = ["data=fashion_mnist", f"data.root={root}", "network.hidden_sizes=[30]", "logger=none"]
-    assert run_script(*options, "trainer.max_epochs=2", "hydra.run.dir=run")[0] == 0
+    trained("data=fashion_mnist", f"data.root={root}", sizes="30")
     (tmp_path / "own").mkdir()
     images = mnist.sets["test"].rows[:30].view(-1, 28, 28).numpy()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "own" / f"{number:02}.png")
-    assert run_script("run=run", "images=own", "output=found", script="predict.py")[0] == 0
-    names = mnist_names(tmp_path / "found" / "predictions.csv")
-    own = np.loadtxt(tmp_path / "run" / "predictions.csv", delimiter=",", skiprows=1)[:30, 1].astype(int)
+    ran(run_script, "run=run", "images=own", "output=found", script="predict.py")
+    names = list(pd.read_csv(tmp_path / "found" / "predictions.csv")["class"])
+    own = pd.read_csv(tmp_path / "run" / "predictions.csv")["predicted"][:30]
     classes = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
     assert names == [classes[number] for number in own]
     Image.fromarray(images[0]).resize((280, 280)).save(tmp_path / "large.png")
     with pytest.raises(UserError, match=r"280 x 280 pixels: for a network of FashionMNIST.*28 x 28, light on black"):
         as_it_is(tmp_path / "large.png", "FashionMNIST", (28, 28))
-
-
-def mnist_names(path: Path) -> list[str]:
-    """The classes in a predictions.csv."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split(",")[2] for line in lines[1:]]
 
 
 def test_raw_images_of_mnist_are_left_as_they_are(tmp_path: Path, mnist: MNISTDataModule) -> None:

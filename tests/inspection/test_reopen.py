@@ -5,7 +5,6 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from conftest import RunScript, record_of
+from conftest import RunScript, Trained, mnist_in, ran, refusal
+from forks import Harm
 from handgrad.errors import UserError
 from handgrad.inspection import export
 from handgrad.inspection.weights import for_notebook, layers_of
 from handgrad.nn.mlp import MLP
-from handgrad.runs.checkpoint import read_checkpoint
-from handgrad.training.mnist import MNISTDataModule
 
 SHAPES = [(30, 784), (20, 30), (10, 20)]
-Trained = Callable[..., dict[str, Any]]
 LAST = Path("checkpoints", "last.ckpt")
-
-
-@pytest.fixture
-def trained(run_script: RunScript) -> Trained:
-    """Train a small network for an epoch in the folder `run`; return its record."""
-
-    def train(*options: str, folder: str = "run") -> dict[str, Any]:
-        usual = ["network.hidden_sizes=[30,20]", "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}"]
-        status, printed = run_script(*usual, *options)
-        assert status == 0, printed
-        return record_of(Path(folder))
-
-    return train
 
 
 def scored(run_script: RunScript, *arguments: str) -> dict[str, float]:
     """Run `src/evaluate.py`; return the metrics it prints."""
-    status, printed = run_script(*arguments, script="evaluate.py")
-    assert status == 0, printed
+    printed = ran(run_script, *arguments, script="evaluate.py")
     return {name: float(value) for name, value in re.findall(r"│ (\w+/\w+) +│ (\S+)", printed)}
 
 
@@ -122,13 +105,6 @@ def notebook(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
-class Harm:
-    """Payload that runs code when unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (Path("harmed"),)
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -150,34 +126,30 @@ class Harm:
 def test_file_that_is_no_network_is_refused_in_one_sentence(run_script: RunScript, content: Any, words: str) -> None:
     torch.save(content, "weights.pt")
     activation = [] if "activation" in words else ["activation=relu"]
-    status, printed = run_script("checkpoint=weights.pt", *activation, script="evaluate.py")
-    assert status == 1
-    assert words in printed
-    assert "Traceback" not in printed
-    assert not Path("harmed").exists()
+    assert words in refusal(run_script, "checkpoint=weights.pt", *activation, script="evaluate.py")
+    assert not Path("mark").exists()
 
 
 def test_run_that_cannot_be_opened_is_refused_in_one_sentence(run_script: RunScript, trained: Trained) -> None:
-    def refused(*arguments: str) -> str:
-        status, printed = run_script(*arguments, script="evaluate.py")
-        assert status == 1
-        assert "Traceback" not in printed
-        return printed
-
-    assert "holds no completed run: make one by python src/train.py" in refused()
-    assert "nowhere is not a run's folder: it has no metrics.json" in refused("run=nowhere")
-    assert "nowhere is missing: there is no such file" in refused("checkpoint=nowhere")
     trained(folder="sweep/0_a")
-    assert "it holds 1: name one, e.g. run=" in refused("run=sweep")
-    assert "run=... and checkpoint=... are two networks" in refused("run=sweep/0_a", "checkpoint=x")
-    assert "is not the one that" in refused("run=sweep/0_a", "activation=tanh")
+    for words, typed in (
+        ("holds no completed run: make one by python src/train.py", []),
+        ("nowhere is not a run's folder: it has no metrics.json", ["run=nowhere"]),
+        ("nowhere is missing: there is no such file", ["checkpoint=nowhere"]),
+        ("it holds 1: name one, e.g. run=", ["run=sweep"]),
+        ("run=... and checkpoint=... are two networks", ["run=sweep/0_a", "checkpoint=x"]),
+        ("is not the one that", ["run=sweep/0_a", "activation=tanh"]),
+    ):
+        assert words in refusal(run_script, *typed, script="evaluate.py")
     last = Path("sweep", "0_a") / LAST
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    assert "last.ckpt is no sound file of weights (the checksum of" in refused("run=sweep/0_a")
+    printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
+    assert "last.ckpt is no sound file of weights (the checksum of" in printed
     last.unlink()
-    assert "last.ckpt is missing: the run was completed" in refused("run=sweep/0_a")
+    printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
+    assert "last.ckpt is missing: the run was completed" in printed
 
 
 def test_notebooks_dictionary_is_read_in_the_layers_order() -> None:
@@ -193,13 +165,9 @@ def test_notebooks_dictionary_is_read_in_the_layers_order() -> None:
 def test_exported_networks_match_the_trained_one(run_script: RunScript, trained: Trained, tiny_mnist: Path) -> None:
     trained("activation=tanh")
     for kind in ("state_dict", "notebook"):
-        status, printed = run_script("run=run", f"format={kind}", script="export.py")
-        assert status == 0
+        printed = ran(run_script, "run=run", f"format={kind}", script="export.py")
         assert "read back, on 1,000 random images: the same predictions" in printed
-    data = MNISTDataModule(root=str(tiny_mnist))
-    data.prepare_data()
-    data.setup()
-    x = data.sets["test"].rows / 255
+    x = mnist_in(tiny_mnist).sets["test"].rows / 255
     with Path("run", "predictions.csv").open() as file:
         predicted = torch.tensor([int(row["predicted"]) for row in csv.DictReader(file)])
     plain = nn.Sequential(nn.Linear(784, 30), nn.Tanh(), nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 10))
@@ -219,8 +187,7 @@ def test_exported_networks_match_the_trained_one(run_script: RunScript, trained:
 def test_onnx_gives_the_same_logits(run_script: RunScript, trained: Trained) -> None:
     pytest.importorskip("onnxruntime")
     trained("activation=gelu", "trainer.precision=64-true")
-    status, printed = run_script("run=run", "format=onnx", script="export.py")
-    assert status == 0, printed
+    printed = ran(run_script, "run=run", "format=onnx", script="export.py")
     assert float(re.findall(r"apart by (\S+) of the largest", printed)[0]) < 1e-5
     assert Path("run/exported/network.onnx").stat().st_size > 90_000
 
@@ -235,50 +202,36 @@ def test_failed_export_leaves_no_file(run_script: RunScript, trained: Trained, m
     for written in (lambda network: notebook(), rescaled):
         with monkeypatch.context() as patch:
             patch.setattr("handgrad.inspection.export.for_notebook", written)
-            status, printed = run_script("run=run", "format=notebook", script="export.py")
-        assert status == 1
+            printed = refusal(run_script, "run=run", "format=notebook", script="export.py")
         assert "was not written: read back, its logits are" in printed
         assert not list(Path("run", "exported").iterdir())
 
 
-def test_missing_and_damaged_checkpoints_raise(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_checkpoint(tmp_path / "none")
-    (tmp_path / "empty").touch()
-    with pytest.raises(UserError, match="is no sound file of weights"):
-        read_checkpoint(tmp_path / "empty")
-
-
-def twelve_layers(names: list[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """A network of eleven hidden layers of 12 units, its layers named and stored in the order of their names."""
+def layers_named(names: list[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """A network with hidden layers of 12 units, its layers named and stored in the order of their names."""
     torch.manual_seed(0)
     widths = [784, *[12] * (len(names) - 1), 10]
     layers = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
-    named = {
-        f"{name}.{key}": value
-        for name, layer in zip(names, layers, strict=True)
-        for key, value in layer.state_dict().items()
-    }
+    named = nn.ModuleDict(dict(zip(names, layers, strict=True))).state_dict()
     return {key: named[key] for key in sorted(named, key=lambda key: (key.split(".")[0], key[::-1]))}, names
 
 
 @pytest.mark.parametrize("last", ["out", "fc13"])
 def test_numbered_layers_go_by_their_numbers(last: str) -> None:
-    content, names = twelve_layers([*(f"fc{number}" for number in range(1, 13)), last])
+    content, names = layers_named([*(f"fc{number}" for number in range(1, 13)), last])
     assert [key for key in content if key.endswith("weight")][1] == "fc10.weight"
     found = layers_of(content, "x")
     assert all(weight.equal(content[f"{name}.weight"]) for (weight, _), name in zip(found, names, strict=True))
 
 
 def test_layers_that_fit_in_two_orders_are_refused() -> None:
-    content, _ = twelve_layers(["first", "second", "third", "out"])
+    content, _ = layers_named(["first", "second", "third", "out"])
     with pytest.raises(UserError, match=r"more than one order.*\(first, out, second, third\).*fc1, fc2"):
         layers_of(content, "x")
     there_and_back = [(100, 784), (50, 100), (100, 50), (20, 100), (100, 20), (10, 100)]  # no two of one shape
-    layers = {f"{letter}.{key}": value for letter, (o, i) in zip("abcdef", there_and_back, strict=True)
-              for key, value in nn.Linear(i, o).state_dict().items()}  # fmt: skip
+    layers = nn.ModuleDict({letter: nn.Linear(i, o) for letter, (o, i) in zip("abcdef", there_and_back, strict=True)})
     with pytest.raises(UserError, match="more than one order"):
-        layers_of(layers, "x")
+        layers_of(layers.state_dict(), "x")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -289,8 +242,7 @@ def test_weight_that_is_not_finite_is_refused(run_script: RunScript, value: floa
     torch.save(content, "weights.pt")
     Image.new("L", (28, 28)).save("x.png")
     pictures = ["images=x.png"] if script == "predict.py" else []
-    status, printed = run_script("checkpoint=weights.pt", "activation=relu", *pictures, script=script)
-    assert status == 1
+    printed = refusal(run_script, "checkpoint=weights.pt", "activation=relu", *pictures, script=script)
     assert "weights.pt: 1 of its weights and biases are NaN or infinite" in printed
     assert not Path("state_dict.pt").exists()
 
@@ -313,18 +265,16 @@ def test_model_state_dict_and_normalized_inputs_score_as_the_run(
         typed = ["checkpoint=theirs.pt", "activation=relu", f"data.root={tiny_mnist}"]
         assert scored(run_script, *typed, f"inputs={inputs}") == pytest.approx(metrics, rel=1e-9)
         assert scored(run_script, *typed)["test/loss"] > 1.05 * metrics["test/loss"]
-    status, printed = run_script("run=run", "inputs=normalized", script="evaluate.py")
-    assert (status, "takes pixels from 0 to 1: leave it out" in printed) == (1, True)
-    status, printed = run_script(*typed, "inputs=[0,0]", script="evaluate.py")
-    assert (status, "must be normalized, or [mean,deviation] with a deviation above 0" in printed) == (1, True)
+    printed = refusal(run_script, "run=run", "inputs=normalized", script="evaluate.py")
+    assert "takes pixels from 0 to 1: leave it out" in printed
+    printed = refusal(run_script, *typed, "inputs=[0,0]", script="evaluate.py")
+    assert "must be normalized, or [mean,deviation] with a deviation above 0" in printed
 
 
 def test_hint_where_a_file_scores_badly(run_script: RunScript, tiny_mnist: Path) -> None:
     torch.save(notebook(), "weights.pt")
-    status, printed = run_script(
-        "checkpoint=weights.pt", "activation=relu", f"data.root={tiny_mnist}", script="evaluate.py"
-    )
-    assert (status, "Below 50 %: was it trained on normalized inputs?" in printed) == (0, True)
+    typed = ["checkpoint=weights.pt", "activation=relu", f"data.root={tiny_mnist}"]
+    assert "Below 50 %: was it trained on normalized inputs?" in ran(run_script, *typed, script="evaluate.py")
 
 
 def test_predict_and_export_need_no_data(
@@ -337,8 +287,7 @@ def test_predict_and_export_need_no_data(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for script, options in (("predict.py", [f"images={tmp_path / 'one.png'}"]), ("export.py", [])):
-        status, printed = run_script(f"run={tmp_path / 'run'}", *options, script=script)
-        assert status == 0, printed
+        ran(run_script, f"run={tmp_path / 'run'}", *options, script=script)
     assert "is no folder here: add data.root=" in run_script(f"run={tmp_path / 'run'}", script="evaluate.py")[1]
 
 
@@ -350,5 +299,5 @@ def test_exported_network_is_compared_with_the_module_itself(
     sound = export.sequential
     monkeypatch.setattr(export, "sequential", lambda layers, phi: nn.Sequential(*sound(layers, phi), phi.reference()))
     for kind in ("state_dict", "notebook", "onnx"):
-        status, printed = run_script("run=run", f"format={kind}", script="export.py")
-        assert (status, "was not written: read back, its logits are off" in printed) == (1, True)
+        printed = refusal(run_script, "run=run", f"format={kind}", script="export.py")
+        assert "was not written: read back, its logits are off" in printed

@@ -3,7 +3,6 @@
 import logging
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import RunScript, record_of, refused, well
+from conftest import RunScript, ran, record_of, refused
+from forks import Harm
 from handgrad.errors import UserError
 from handgrad.runs.checkpoint import resumable
 from handgrad.training.checkpoint_io import AtomicCheckpointIO
@@ -64,18 +64,11 @@ def test_truncated_checkpoint_is_noticed(saved: Path, length: int, caplog: pytes
     assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
 
 
-class Harm:
-    """Payload that runs code when unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (Path("harmed"),)
-
-
 def test_code_in_a_checkpoint_is_not_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved.parent)
     torch.save({"x": Harm()}, saved)
     assert not resumable(saved, CONFIG)
-    assert not Path("harmed").exists()
+    assert not Path("mark").exists()
 
 
 def test_checkpoint_of_another_configuration_is_refused_with_the_difference(saved: Path) -> None:
@@ -106,7 +99,7 @@ def test_run_with_a_damaged_checkpoint_restarts_with_the_same_result(run_script:
     last = Path("run", "checkpoints", "last.ckpt")
     last.write_bytes(last.read_bytes()[:5000])
     said = "last.ckpt is damaged, or not of this project: the run begins anew"
-    assert said in well(run_script, "hydra.run.dir=run", *options)
+    assert said in ran(run_script, "hydra.run.dir=run", *options)
     assert record_of(Path("run"))["metrics"] == whole
 
 

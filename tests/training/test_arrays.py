@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from conftest import RunScript, record_of, refused, well
+from conftest import RunScript, ran, record_of, refused
 from handgrad.errors import UserError
 from handgrad.training.arrays import ArrayData
 
@@ -124,16 +124,16 @@ def test_both_engines_learn_digits_and_classify_rows_and_pictures(
     np.savez("digits.npz", x=digits.images / 16, y=digits.target)
     options = ["data=arrays", "data.path=digits.npz", f"engine={engine}", "data.batch_size=16", "logger=none"]
     options += ["optimizer.lr=0.001"] if engine == "autograd" else []
-    well(run_script, *options, "trainer.max_epochs=8", "hydra.run.dir=run")
+    ran(run_script, *options, "trainer.max_epochs=8", "hydra.run.dir=run")
     assert record_of(Path("run"))["metrics"]["test/accuracy"] >= 0.95
     assert Path("run/predictions.png").exists()
-    assert " another " not in well(run_script, "run=run", script="evaluate.py")
+    assert " another " not in ran(run_script, "run=run", script="evaluate.py")
     np.savez("new.npz", x=digits.images[:200] / 16)
-    well(run_script, "run=run", "rows=new.npz", "output=rows", script="predict.py")
+    ran(run_script, "run=run", "rows=new.npz", "output=rows", script="predict.py")
     found = pd.read_csv("rows/predictions.csv")
     assert (found["class"] == digits.target[:200]).mean() > 0.95
     Image.fromarray((digits.images[0] * 255 / 16).astype(np.uint8)).save("zero.png")
-    well(run_script, "run=run", "images=zero.png", "output=pictures", script="predict.py")
+    ran(run_script, "run=run", "images=zero.png", "output=pictures", script="predict.py")
     assert pd.read_csv("pictures/predictions.csv")["class"].tolist() == [found["class"][0]]
     for content, sentence in (
         ({"x": digits.images[:3, 1:] / 16}, "rows=new.npz: x has rows of (7, 8) float32"),

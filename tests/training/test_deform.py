@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from conftest import RunScript, compose, ended_at_scoring, head_of, record_of, refused, well, without_seconds
+from conftest import RunScript, compose, ended_at_scoring, head_of, ran, record_of, refused, without_seconds
 from handgrad.config import RunConfig, check, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
@@ -189,7 +189,7 @@ def test_resumed_run_equals_the_uninterrupted_one(run_script: RunScript, engine:
     options = [*SHORT, f"engine={engine}", "data/deform=elastic", "trainer.precision=64-true"]
     with ended_at_scoring(2):
         assert run_script(*options, "hydra.run.dir=killed")[0] == 143
-    printed = well(run_script, *options, "hydra.run.dir=killed")
+    printed = ran(run_script, *options, "hydra.run.dir=killed")
     assert "goes on from" in printed
     assert run_script(*options, "hydra.run.dir=whole")[0] == 0
     assert without_seconds("killed") == without_seconds("whole")
@@ -198,7 +198,7 @@ def test_resumed_run_equals_the_uninterrupted_one(run_script: RunScript, engine:
     assert Path("killed", "deformed.png").read_bytes() == Path("whole", "deformed.png").read_bytes()
     with Image.open(Path("whole", "deformed.png")) as picture:
         assert picture.width > 600
-    printed = well(run_script, "run=whole", script="evaluate.py")
+    printed = ran(run_script, "run=whole", script="evaluate.py")
     assert printed.count("the same") == 4  # as recorded
 
 
@@ -216,9 +216,9 @@ def test_digits_of_an_archive_are_deformed(run_script: RunScript) -> None:
     data = ["data=arrays", "data.path=digits.npz"]
     milder = ["data.deform.sigma=2", "data.deform.elastic=0.3", "data.deform.shift=0.3"]
     options = [*data, "data/deform=elastic", *milder, "engine=autograd", "trainer.max_epochs=5"]
-    well(run_script, *options, "hydra.run.dir=run", "logger=none")
+    ran(run_script, *options, "hydra.run.dir=run", "logger=none")
     assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8
-    well(run_script, "run=run", script="evaluate.py")
+    ran(run_script, "run=run", script="evaluate.py")
     np.savez("vectors.npz", x=x, y=y)
     sentence = "data.deform is for grey pictures, and the rows of vectors.npz are none: leave out"
     refused(run_script, sentence, "data=arrays", "data.path=vectors.npz", "data/deform=affine", "hydra.run.dir=refused")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from conftest import ACTIVATIONS, RunScript, board_of, ended_at_scoring, record_of, rows_of, well
+from conftest import ACTIVATIONS, RunScript, board_of, ended_at_scoring, ran, record_of, rows_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training import figures
@@ -99,7 +99,7 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 
     with monkeypatch.context() as patch:
         patch.setattr(History, "paused", counted)
-        assert "diagnostics=layers took" in well(run_script, *options, "hydra.run.dir=run")
+        assert "diagnostics=layers took" in ran(run_script, *options, "hydra.run.dir=run")
     assert len(looks) >= 3  # the clock is paused after every epoch
     assert run_script(*options, "diagnostics=none", "hydra.run.dir=plain")[0] == 0
     assert record_of("run")["metrics"] == record_of("plain")["metrics"]
@@ -126,7 +126,7 @@ def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
 def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     """Plain SGD on the training set as one batch: the step is lr times the initial gradient."""
     options = ["data.batch_size=1280", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant", "trainer.max_epochs=1"]
-    well(run_script, *RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
+    ran(run_script, *RUN, *options, "diagnostics.examples=1280", "hydra.run.dir=run", "logger=none")
     rows = rows_of("run", "layers.csv")
     torch.manual_seed(0)
     weights = MLP([784, 30, 20, 10]).weights
@@ -149,7 +149,7 @@ def test_update_is_that_of_the_epochs_last_step(run_script: RunScript) -> None:
     ids=lambda options: " ".join(options),
 )
 def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options: list[str]) -> None:
-    well(run_script, *RUN, *options, "hydra.run.dir=run")
+    ran(run_script, *RUN, *options, "hydra.run.dir=run")
     rows = rows_of("run", "layers.csv")
     assert float(rows[-1]["gradient_check"]) < 1e-5
     if "+trainer.max_steps=25" in options:  # the second epoch had no last batch
@@ -158,11 +158,11 @@ def test_diagnostics_work_with_the_usual_options(run_script: RunScript, options:
 
 def test_resumed_run_has_every_row_and_step_once(run_script: RunScript) -> None:
     options = [*RUN, "activation=tanh"]
-    well(run_script, *options, "hydra.run.dir=whole")
+    ran(run_script, *options, "hydra.run.dir=whole")
     with ended_at_scoring(3):
         assert run_script(*options, "hydra.run.dir=run")[0] == 143
     assert len(rows_of("run", "layers.csv")) == 9
-    well(run_script, *options, "hydra.run.dir=run")
+    ran(run_script, *options, "hydra.run.dir=run")
     assert rows_of("run", "layers.csv") == rows_of("whole", "layers.csv")
     board = board_of("run")
     assert [event.step for event in board.Scalars("layer_1/delta_norm")] == [0, 19, 39, 59]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, RunScript, record_of, refused, well, without_seconds
+from conftest import ROOT, RunScript, ran, record_of, refused, without_seconds
 from handgrad.resolvers import content_hash
 from handgrad.training import handin
 from handgrad.training.mine import MineModule
@@ -42,7 +42,7 @@ def history(folder: Path) -> list[list[float]]:
 def test_right_functions_repeat_the_built_in_engine(run_script: RunScript, options: list[str]) -> None:
     Path("mine.py").write_text(SOURCE)
     options = [*USUAL, "trainer.precision=64-true", "hydra.sweep.dir=sweep", *options]
-    well(run_script, "-m", "engine=mine,manual", *options)
+    ran(run_script, "-m", "engine=mine,manual", *options)
     mine, manual = sorted(Path("sweep").glob("*_tanh-*"))
     assert len(history(mine)) == 2
     for ours, theirs in zip(history(mine), history(manual), strict=True):
@@ -74,7 +74,7 @@ def test_run_keeps_its_file_and_is_opened_without_executing_it(run_script: RunSc
     shutil.copy(ROOT / "docs" / "images" / "lesson.png", "digit.png")
     opening = [["evaluate.py"], ["check.py", "fd_entries=2"], ["explain.py"], ["export.py"]]
     for script, *options in [*opening, ["predict.py", "images=digit.png"]]:
-        well(run_script, "run=run", *options, script=script)
+        ran(run_script, "run=run", *options, script=script)
     assert Path("executed").read_text() == "once "
     assert Path("run/explain.html").exists()
 
@@ -85,7 +85,7 @@ def test_edited_file_is_another_run_and_the_same_one_is_skipped(run_script: RunS
     assert run_script(*sweep)[0] == 0
     assert "completed before, skipped" in run_script(*sweep)[1]
     Path("mine.py").write_text(SOURCE + "# edited\n")
-    printed = well(run_script, *sweep)
+    printed = ran(run_script, *sweep)
     assert "skipped" not in printed
     assert len(list(Path("sweep").glob("*/metrics.json"))) == 2
 
@@ -158,7 +158,7 @@ def test_option_that_it_cannot_follow_is_refused(run_script: RunScript, option: 
 
 def test_other_activation_than_the_scored_one_is_remarked(run_script: RunScript) -> None:
     Path("mine.py").write_text(SOURCE)
-    printed = well(run_script, *[word for word in RUN if "activation" not in word], "trainer.max_epochs=1")
+    printed = ran(run_script, *[word for word in RUN if "activation" not in word], "trainer.max_epochs=1")
     assert "phi is not the activation with which the network is scored" in printed
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import RunScript, record_of, well
+from conftest import RunScript, ran, record_of
 from handgrad.errors import UserError
 from handgrad.training.data import Examples
 from handgrad.training.mnist import MNISTDataModule
@@ -64,10 +64,10 @@ def test_26_letters_train_and_are_drawn(
 ) -> None:
     make_emnist(tmp_path, "letters", images_640, first=1)
     words = ["data=emnist", "data.split=letters", f"data.root={tmp_path}", "network.hidden_sizes=[8]", "logger=none"]
-    printed = well(run_script, *words, "trainer.max_epochs=1", "hydra.run.dir=run")
+    printed = ran(run_script, *words, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert "turned upright" in printed
     assert record_of(Path("run"))["classes"] == 26
-    well(run_script, "run=run", script="explain.py")
+    ran(run_script, "run=run", script="explain.py")
     page = Path("run", "explain.html").read_text(encoding="utf-8")
     assert ('id="pad"' in page, "Nothing to draw on" in page) == (False, True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT, RunScript, ended_at_scoring, record_of, refused, well
+from conftest import ROOT, RunScript, ended_at_scoring, ran, record_of, refused
 from handgrad.runs.checkpoint import read_checkpoint
 
 DOCS = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
@@ -57,10 +57,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_own_network_trains_resumes_bit_for_bit_and_opens_only_with_trust(run_script: RunScript) -> None:
-    well(run_script, *CNN, "hydra.run.dir=whole")
+    ran(run_script, *CNN, "hydra.run.dir=whole")
     with ended_at_scoring(2):
         assert run_script(*CNN, "hydra.run.dir=resumed")[0] == 143
-    assert "goes on from" in well(run_script, *CNN, "hydra.run.dir=resumed")
+    assert "goes on from" in ran(run_script, *CNN, "hydra.run.dir=resumed")
     whole, resumed = (read_checkpoint(folder / LAST)[0]["state_dict"] for folder in (Path("whole"), Path("resumed")))
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
     record = record_of(Path("whole"))
@@ -68,7 +68,7 @@ def test_own_network_trains_resumes_bit_for_bit_and_opens_only_with_trust(run_sc
     assert record["name"] == "CNN-autograd-none-s0"
     for file in ("run=whole", f"checkpoint={'whole' / LAST}"):
         refused(run_script, "network._target_=my_cnn.CNN: building it may run any code", file, script="evaluate.py")
-        printed = well(run_script, file, "trust=true", script="evaluate.py")
+        printed = ran(run_script, file, "trust=true", script="evaluate.py")
         assert all(repr(value) in printed for value in record["metrics"].values())
 
 
@@ -87,7 +87,7 @@ def test_what_looks_into_layers_says_that_it_cannot(run_script: RunScript, tiny_
         assert "MLP" in said
         assert "CNN" in said
     for name, content in (("state_dict", "state_dict.pt"), ("onnx", "network.onnx")):
-        well(run_script, *opened, f"format={name}", script="export.py")
+        ran(run_script, *opened, f"format={name}", script="export.py")
         assert Path("run", "exported", content).exists()
 
 
@@ -115,7 +115,7 @@ def test_commands_of_the_docs_run(run_script: RunScript, tmp_path: Path, section
             words += ["trainer.max_epochs=1"] if "trainer.max_epochs=2" in words else []
             words = ["--config-dir=conf", *words] if "data=wine" in words else words
             words += ["report=true", "logger=none"] if "-m" in words else []
-        well(run_script, *words, script=script)
+        ran(run_script, *words, script=script)
     (sweep,) = Path("outputs", "sweeps").iterdir()
     summary = (sweep / "comparison" / "summary.md").read_text(encoding="utf-8")
     assert "CNN" in summary if "network" in section else "manual" in summary

@@ -14,7 +14,7 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import StandardScaler
 
 import handgrad
-from conftest import RunScript, record_of, refused, well
+from conftest import RunScript, ran, record_of, refused
 from handgrad.errors import UserError
 from handgrad.training.build import data_of
 from handgrad.training.table import TableData
@@ -196,25 +196,25 @@ def test_both_engines_learn_wine_and_evaluate_gives_the_recorded_numbers(
     run_script: RunScript, wine_csv: None, engine: str
 ) -> None:
     options = [*TABLE, *SMALL, f"engine={engine}", "trainer.max_epochs=12", "hydra.run.dir=run", "diagnostics=layers"]
-    well(run_script, *options)
+    ran(run_script, *options)
     record = record_of(Path("run"))
     assert record["metrics"]["test/accuracy"] >= 0.95
     assert (record["classes"], len(record["config"]["data"]["sha256"])) == (3, 64)
     assert {"layers.csv", "confusion_test.csv", "predictions.csv"} <= {path.name for path in Path("run").iterdir()}
-    assert " another " not in well(run_script, "run=run", script="evaluate.py")
-    well(run_script, "run=run", script="export.py")
+    assert " another " not in ran(run_script, "run=run", script="evaluate.py")
+    ran(run_script, "run=run", script="export.py")
 
 
 def test_gradients_on_a_table_are_checked(run_script: RunScript, wine_csv: None) -> None:
-    well(run_script, *TABLE, "batch=16", "fd_entries=2", "output=there", script="check.py")
+    ran(run_script, *TABLE, "batch=16", "fd_entries=2", "output=there", script="check.py")
     rows = json.loads(Path("there/check.json").read_text())["rows"]
     assert max(row["autograd float64"] for row in rows) < 1e-10
 
 
 def test_changed_file_is_another_run_and_is_refused_on_opening(run_script: RunScript, wine_csv: None) -> None:
     options = [*TABLE, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run"]
-    well(run_script, *options)
-    assert "skipped" in well(run_script, *options)
+    ran(run_script, *options)
+    assert "skipped" in ran(run_script, *options)
     Path("moved.csv").write_bytes(Path("wine.csv").read_bytes())
     wine().iloc[1:].to_csv("wine.csv", index=False)
     refused(run_script, "data.sha256", *options)
@@ -222,16 +222,16 @@ def test_changed_file_is_another_run_and_is_refused_on_opening(run_script: RunSc
     for script, more in (("evaluate.py", []), ("predict.py", ["rows=moved.csv"]), ("check.py", ["batch=8"])):
         refused(run_script, changed, "run=run", *more, script=script)
     refused(run_script, changed, "run=run", *TABLE, script="evaluate.py")  # nor with its present hash
-    assert " another " not in well(run_script, "run=run", "data.path=moved.csv", script="evaluate.py")
+    assert " another " not in ran(run_script, "run=run", "data.path=moved.csv", script="evaluate.py")
 
 
 def test_new_rows_are_classified_as_the_network_does(run_script: RunScript, wine_csv: None) -> None:
     MIXED.to_csv("mixed.csv", index=False)
     options = ["data=table", "data.path=mixed.csv", "data.target=buys", *SMALL, "trainer.max_epochs=1"]
-    well(run_script, *options, "hydra.run.dir=run")
+    ran(run_script, *options, "hydra.run.dir=run")
     new = MIXED.head(5)[["town", "rooms", "age"]].assign(town=["Ulm", "Bonn", "Kiel", "Rome", "Ulm"])
     new.to_csv("new.csv", index=False)
-    printed = well(run_script, "run=run", "rows=new.csv", "output=there", script="predict.py")
+    printed = ran(run_script, "run=run", "rows=new.csv", "output=there", script="predict.py")
     assert "column town: Rome was not in the training rows" in printed
     found = pd.read_csv("there/predictions.csv")
     assert found.columns.tolist() == ["row", "class", "probability"]

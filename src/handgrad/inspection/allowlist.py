@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handgrad.config import MATMUL, Batches, Count, Data, Deform, Network, Positive, Regularizer
+from handgrad.config import MATMUL, Batched, Batches, Data, Network, Positive, Regularizer
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import in_todays_names
 from handgrad.text import format_value, targets_in, texts_in
@@ -47,17 +47,13 @@ class DataArguments(Data, extra="forbid"):
     """Arguments of the data module."""
 
 
-class FileArguments(Arguments):
+class FileArguments(Batched, extra="forbid"):
     """Arguments of data from a file, which is read without executing anything."""
 
     path: str
     sha256: str | None = None
     test_size: float = Field(0.2, gt=0, lt=1)
     split_seed: int = Field(0, ge=0, lt=2**32)
-    batch_size: Positive = 64
-    val_size: Count = 0
-    score_test: bool = True
-    deform: Deform | None = None
 
 
 class TableArguments(FileArguments):
@@ -131,10 +127,6 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
         source: the configuration's file, for messages.
         trust: whether to accept classes that are not on the list, with any arguments.
 
-    Returns:
-        seed, threads, matmul, activation, engine, network, data, regularizer, and the Trainer's settings that affect
-        scoring.
-
     Raises:
         UserError: names the class that is not on the list, the interpolation, or each invalid value.
     """
@@ -153,11 +145,7 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
 
 
 def check_part(name: str, part: Mapping[str, Any], source: object) -> None:
-    """Check a part's classes, nested ones too, and its arguments against the list.
-
-    Raises:
-        UserError: names the class that is not on the list, or each argument that does not fit.
-    """
+    """Check a part's classes, nested ones too, and its arguments against the list."""
     classes = ALLOWED[name]
     for each in targets_in(part):
         if not isinstance(each, str) or each not in classes:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops
 from skimage.morphology import isotropic_opening
@@ -46,10 +47,7 @@ class Digit(NamedTuple):
 
 
 def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
-    """Read a picture and prepare its digits as MNIST's were, from left to right.
-
-    Args:
-        path: of a PNG, JPEG, BMP, GIF or WebP file, of any size and colour, dark on light or light on dark.
+    """Read a picture, dark on light or light on dark, and prepare its digits as MNIST's were, from left to right.
 
     Returns:
         the picture, (H, W) from 0, black, to 1, white; and its digits, at least one.
@@ -65,8 +63,7 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
     digits = []
     for part in separate(ink):
         own = np.where(part, ink, 0)
-        rows, columns = (np.flatnonzero((own > 0.1).any(axis=axis)) for axis in (1, 0))
-        left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        top, left, bottom, right = bounds(own > 0.1)
         said = list(doubts)
         if min(left, top) == 0 or right == width or bottom == height:
             said.append("it reaches the picture's edge")
@@ -77,20 +74,24 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
     return grey, digits
 
 
+def bounds(mask: Mask) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right of what a mask holds, the latter two exclusive."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def rim(field: NDArray[Any]) -> NDArray[Any]:
+    """The pixels at the four edges."""
+    return np.concatenate([field[0], field[-1], field[:, 0], field[:, -1]])
+
+
 def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
     """Tell whether a data set's images (H, W) are digits of MNIST's size, as a drawing is prepared."""
     return tuple(shape) == (SIDE, SIDE) and all(name.isdigit() for name in class_names)
 
 
 def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
-    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black.
-
-    Returns:
-        the picture, (H, W) from 0 to 1; and the same as the network sees it.
-
-    Raises:
-        UserError: the file is no such picture.
-    """
+    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black."""
     grey = read(path)[0]
     if grey.shape != shape:
         height, width = grey.shape
@@ -144,15 +145,14 @@ def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
 def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
     """Dark ink as a share of the paper's light, and where there is paper."""
     if max(grey.shape) <= CUT_OUT:
-        rim = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-        level = max(float(np.median(rim)), 0.05)
+        level = max(float(np.median(rim(grey))), 0.05)
         return np.clip((level - grey) / level, 0, 1), np.ones(grey.shape, dtype=bool)
     # Padded, so that the strip of a table at the edge is not taken for a stroke.
     paper = ndimage.grey_closing(np.pad(grey, width, mode="edge"), size=(width, width))[width:-width, width:-width]
     usual = float(np.percentile(paper, 90))
     dark = ndimage.label(paper < 0.4 * usual)[0]
-    rim = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
-    table = np.isin(dark, rim[rim > 0])
+    at_edge = np.unique(rim(dark))
+    table = np.isin(dark, at_edge[at_edge > 0])
     if table.mean() > 0.75 or np.median(grey[~table]) < 0.6 * usual:  # no sheet: light strokes on a dark ground
         table[:] = False
     elif table.any():
@@ -161,11 +161,7 @@ def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
 
 
 def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
-    """Scale ink from 0 to 1, and leave out lines, dirt and what reaches in from the edge.
-
-    Returns:
-        ink; what is unusual. None where there is too little of it.
-    """
+    """Scale ink from 0 to 1, leave out lines, dirt and what reaches in from the edge, and tell what is unusual."""
     if not paper.any():
         return None
     ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
@@ -219,15 +215,10 @@ def thin_lines(mask: Mask) -> Mask:
     thick = core(mask)
     if not thick.any() or max(mask.shape) <= CUT_OUT:
         return np.zeros_like(mask)
-    rows, columns = np.flatnonzero(thick.any(axis=1)), np.flatnonzero(thick.any(axis=0))
-    extent = max(np.ptp(rows), np.ptp(columns)) + 1
+    top, left, bottom, right = bounds(thick)
+    extent = max(bottom - top, right - left)
     thin, _ = ndimage.label(mask & ~ndimage.binary_dilation(thick, iterations=2), structure=np.ones((3, 3)))
-    long = [
-        region.label
-        for region in regionprops(thin)
-        if max(region.bbox[2] - region.bbox[0], region.bbox[3] - region.bbox[1]) > 0.5 * extent
-    ]
-    return np.isin(thin, long)
+    return np.isin(thin, [region.label for region in regionprops(thin) if max(region.image.shape) > 0.5 * extent])
 
 
 def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
@@ -243,7 +234,7 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
         return mask, 0.0
     numbers = np.arange(1, count + 1)
     mass = ndimage.sum_labels(ink, labels, numbers)
-    at_edge = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    at_edge = np.isin(numbers, rim(labels))
     regions = regionprops(labels)
     boxes = np.array([region.bbox for region in regions])  # top, left, bottom, right
     usable = mass >= SPECK * mass.max()
@@ -266,17 +257,18 @@ def separate(ink: Grey) -> list[Mask]:
     """Separate digits side by side, from left to right; fragments go with the digit that they are nearest to."""
     labels, _ = ndimage.label(ink > 0.1, structure=np.ones((3, 3)))
     regions = regionprops(labels)
-    tallest = max(region.bbox[2] - region.bbox[0] for region in regions)
-    bodies = [region for region in regions if region.bbox[2] - region.bbox[0] >= SMALLER * tallest]
-    groups: list[list[Any]] = []
-    for region in sorted(bodies, key=lambda region: region.bbox[1]):
-        if groups and overlap(span(groups[-1]), span([region])) > 0.5:
+    tallest = max(region.image.shape[0] for region in regions)
+    bodies = [region for region in regions if region.image.shape[0] >= SMALLER * tallest]
+    first, *others = sorted(bodies, key=lambda region: region.bbox[1])
+    groups = [[first]]
+    for region in others:
+        before, own = span(groups[-1]), span([region])
+        if overlap(before, own) > 0.5 * min(np.ptp(before), np.ptp(own)):
             groups[-1].append(region)
         else:
             groups.append([region])
     for fragment in (region for region in regions if region not in bodies):
-        gaps = [distance(span(group), span([fragment])) for group in groups]
-        groups[int(np.argmin(gaps))].append(fragment)
+        max(groups, key=lambda group: overlap(span(group), span([fragment]))).append(fragment)
     return [np.isin(labels, [region.label for region in group]) for group in groups]
 
 
@@ -285,28 +277,19 @@ def span(group: list[Any]) -> tuple[int, int]:
     return min(region.bbox[1] for region in group), max(region.bbox[3] for region in group)
 
 
-def overlap(a: tuple[int, int], b: tuple[int, int]) -> float:
-    """How much of the narrower of two spans lies in the other."""
-    return (min(a[1], b[1]) - max(a[0], b[0])) / max(1, min(a[1] - a[0], b[1] - b[0]))
-
-
-def distance(a: tuple[int, int], b: tuple[int, int]) -> int:
-    """How far two spans are from each other; negative where they overlap."""
-    return max(a[0], b[0]) - min(a[1], b[1])
+def overlap(a: tuple[int, int], b: tuple[int, int]) -> int:
+    """How many columns two spans share; below zero: how many are between them."""
+    return min(a[1], b[1]) - max(a[0], b[0])
 
 
 def strokes(ink: Grey) -> Grey:
     """Crop the digit, and thicken strokes that would be too thin in the box."""
-    rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left, bottom, right = bounds(ink > 0.1)
+    ink = ink[top:bottom, left:right]
     scale = max(ink.shape) / BOX
-    stroke = ink > 0.5
-    # In a stroke of width w the mean distance to the edge is w / 4.
-    width = (
-        4 * float(ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1][stroke].mean()) - 2
-        if stroke.any()
-        else 1.0
-    )
+    stroke, width = np.pad(ink > 0.5, 1), 1.0
+    if stroke.any():  # in a stroke of width w the mean distance to the edge is w / 4
+        width = 4 * float(ndimage.distance_transform_edt(stroke)[stroke].mean()) - 2
     missing = round((THINNEST * scale - width) / 2)
     if missing > 0:
         ink = np.pad(ink, missing)

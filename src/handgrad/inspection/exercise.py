@@ -12,6 +12,7 @@ from string import Template
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
@@ -69,7 +70,7 @@ def write_template(folder: Path, phi: Activation, option: str) -> Path:
     Args:
         folder: where to write it.
         phi: the activation to be written.
-        option: the activation's option on the command line, e.g. "tanh".
+        option: the activation's name on the command line.
 
     Raises:
         UserError: there is such a file, or it cannot be written.
@@ -157,15 +158,7 @@ def make_case(name: str, phi: Activation, z: Tensor, weight: Tensor, delta: Tens
 
 @torch.no_grad()
 def judge(name: str, module: ModuleType, source: bytes, phi: Activation, cases: Sequence[Case]) -> Verdict:
-    """Judge one function of a student's file.
-
-    Args:
-        name: the function, one of `handin.FUNCTIONS`.
-        module: the executed file.
-        source: the file's text, for messages.
-        phi: the activation that was to be written.
-        cases: from `all_cases`.
-    """
+    """Judge one function of a student's executed file on cases from `all_cases`; the source is for messages."""
     try:
         if handin.is_blank(source, name):
             return Verdict(name, False, "not written yet", "not written yet")
@@ -185,11 +178,7 @@ def judge(name: str, module: ModuleType, source: bytes, phi: Activation, cases: 
 
 
 def judge_function(function: Callable[..., Any], phi: Activation, cases: Sequence[Case]) -> Verdict:
-    """Judge one function that was written in a notebook; it has the name and arguments of `ARGUMENTS`.
-
-    Raises:
-        UserError: its name is none of them, or its source cannot be had.
-    """
+    """Judge one function that was written in a notebook; UserError if its name or source cannot be used."""
     name = str(getattr(function, "__name__", function))
     if name not in handin.FUNCTIONS or isinstance(function, type):
         raise UserError(f"{name} is none of the exercise's functions: {', '.join(handin.FUNCTIONS)}")
@@ -262,7 +251,7 @@ def lettered(shape: Sequence[int], sizes: dict[str, int]) -> str:
 
 
 def same_shape(ours: Tensor, theirs: Tensor) -> bool:
-    """Tell whether numbers of two results can be compared one by one."""
+    """Tell whether the numbers of two results can be compared one by one."""
     return ours.shape == theirs.shape and ours.layout == theirs.layout and ours.device == theirs.device
 
 
@@ -319,9 +308,7 @@ def numbered(value: Any, indent: int) -> str:
     """Write a tensor's numbers to four digits, a row per line."""
     if not isinstance(value, Tensor):
         return str(value)
-    if value.dim() == 0:
-        return f"{float(value):.4f}"
-    rows = (
-        [numbered(row, indent + 1) for row in value] if value.dim() > 1 else [f"{float(each):7.4f}" for each in value]
-    )
-    return f"[{(',' + chr(10) + ' ' * (indent + 1)).join(rows) if value.dim() > 1 else ', '.join(rows)}]"
+    numbers = np.array(value.to_dense().tolist(), dtype=float)
+    form, before = "{:7.4f}".format, " " * indent
+    text = np.array2string(numbers, 1000, separator=", ", prefix=before, formatter={"float_kind": form})
+    return text.strip().replace("\n\n", "\n")

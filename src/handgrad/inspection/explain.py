@@ -3,7 +3,7 @@
 import base64
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -23,36 +23,12 @@ from handgrad.training.modules import mlp_of
 DIGITS, SAMPLE = 20, 200  # test images to choose from, and to measure accuracy on
 WRONG = 4  # misclassified images among the DIGITS, if there are that many
 ROUNDED = torch.float16
-SCRIPTS = [
-    "mathematics.js",
-    "draw.js",
-    "unit.js",
-    "show.js",
-    "quiz.js",
-    "tiny.js",
-    "lesson.js",
-]  # the last one starts the page
+SCRIPTS = ("mathematics", "draw", "unit", "show", "quiz", "tiny", "lesson")  # the last one starts the page
 LARGEST = 32_000_000  # bytes; more is too much for a phone
 
 
-class LessonPage(NamedTuple):
-    """Properties of a written page.
-
-    size: size in bytes.
-    rounding: effect of 16-bit weights on the probabilities, as a sentence.
-    """
-
-    size: int
-    rounding: str
-
-
-def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
-    """Write the page of a trained network.
-
-    Args:
-        assembly: the network's assembly.
-        name: the network's name on the page.
-        path: output file.
+def write(assembly: Assembly, name: str, path: Path) -> str:
+    """Write the page of a trained network of some name; return the effect of 16-bit weights, as a sentence.
 
     Raises:
         UserError: the network is too large for a page, or there is no test set to take images from.
@@ -82,10 +58,9 @@ def write(assembly: Assembly, name: str, path: Path) -> LessonPage:
         "start": DIGITS - len(failed) if len(failed) else 0,
         "sample": pictures(test, slice(-SAMPLE, None)),
     }
-    page = rendered(content, name=name, digits=DIGITS, wrong=len(failed), rounding=rounding)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
-    return LessonPage(len(page.encode()), rounding)
+    write_text(path, rendered(content, name=name, wrong=len(failed), rounding=rounding))
+    return rounding
 
 
 def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
@@ -96,11 +71,7 @@ def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
 
 
 def check_size(network: MLP, data: ClassificationData) -> None:
-    """Check that the network fits in a page, and that there are enough test images.
-
-    Raises:
-        UserError: the network is too large, its data are no pictures, or there are too few of them.
-    """
+    """Refuse a network that is too large for a page, data that are no pictures, and too few of them."""
     if data.image_shape is None:
         raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:
@@ -116,21 +87,14 @@ def rendered(content: dict[str, Any], **told: Any) -> str:
     """Render the template with the page's data, parts and texts."""
     loader = PackageLoader("handgrad.inspection", "page")
     environment = Environment(loader=loader, autoescape=select_autoescape(["html.jinja"]))
-    told |= {
-        "sizes": "-".join(map(str, content["sizes"])),
-        "activation": content["activation"],
-        "drawable": content["drawable"],
-        "sample": len(content["sample"]["labels"]),
-        "inputs": content["sizes"][0],
-        "data": embedded(content),
-    }
-    parts = {"style": Markup(source("lesson.css")), "scripts": [Markup(source(script)) for script in SCRIPTS]}
-    return environment.get_template("lesson.html.jinja").render(**told, **parts)
+    scripts = [source(f"{script}.js") for script in SCRIPTS]
+    parts = {"style": source("lesson.css"), "scripts": scripts, "data": embedded(content)}
+    return environment.get_template("lesson.html.jinja").render(content, **told, **parts)
 
 
-def source(name: str) -> str:
+def source(name: str) -> Markup:
     """Read a part of the page from its file in `page/`."""
-    return (Path(__file__).parent / "page" / name).read_text(encoding="utf-8")
+    return Markup((Path(__file__).parent / "page" / name).read_text(encoding="utf-8"))
 
 
 def embedded(content: dict[str, Any]) -> Markup:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handgrad.errors import UserError, as_user_error
-from handgrad.inspection.weights import Layer, for_notebook, for_sequential, layers_of
+from handgrad.inspection.weights import Layer, for_notebook, layers_of
 from handgrad.nn.activations import Activation
 from handgrad.nn.mlp import MLP
 from handgrad.runs.checkpoint import read_checkpoint
@@ -25,11 +25,6 @@ TOLERANCE = 1e-5  # relative to the largest logit: other libraries sum in anothe
 def write(assembly: Assembly, kind: str, path: Path) -> float:
     """Export a network, read it back, and compare it with the module itself on random images.
 
-    Args:
-        assembly: the network's assembly.
-        kind: "state_dict", "notebook" (of an MLP) or "onnx".
-        path: output file.
-
     Returns:
         the largest difference of a logit, relative to the largest logit.
 
@@ -37,36 +32,31 @@ def write(assembly: Assembly, kind: str, path: Path) -> float:
         UserError: ONNX is not installed, or the file does not reproduce the network.
     """
     module = assembly.module.cpu().float()
-    own = module.network.eval()
-    network = own if kind != "notebook" and not isinstance(own, MLP) else mlp_of(module, f"format={kind}")
-    inputs = network.weights[0].shape[1] if isinstance(network, MLP) else assembly.data.inputs
+    network: nn.Module = module.network.eval()
+    mlp = mlp_of(module, f"format={kind}") if kind == "notebook" or isinstance(network, MLP) else None
+    if mlp is not None:
+        network = sequential(list(zip(mlp.weights, mlp.biases, strict=True)), module.activation)
+    inputs = mlp.weights[0].shape[1] if mlp is not None else assembly.data.inputs
     x = torch.rand(IMAGES, inputs, generator=torch.Generator().manual_seed(0))
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), replacing(path) as temporary:
         expected = module(x)
-        if isinstance(network, MLP):
-            found = through_file(network, module.activation, x, kind, temporary)
-        elif kind == "onnx":
+        if kind == "onnx":
             with as_user_error("format=onnx", Exception):
                 found = through_onnx(network, x, temporary)
         else:
-            torch.save(network.state_dict(), temporary)
-            again = copy.deepcopy(network)
-            again.load_state_dict(read_checkpoint(temporary)[0])
-            found = again(x)
+            torch.save(for_notebook(mlp) if mlp is not None and kind == "notebook" else network.state_dict(), temporary)
+            content, _ = read_checkpoint(temporary)
+            if kind == "notebook":
+                network = sequential(layers_of(content, path), module.activation)
+            else:
+                network = copy.deepcopy(network)
+                network.load_state_dict(content)
+            found = network(x)
         difference = float((found - expected).abs().max() / expected.abs().max())
         if not found.argmax(dim=1).equal(expected.argmax(dim=1)) or difference > TOLERANCE:
             raise UserError(f"{path} was not written: read back, its logits are off by {difference:.1e} of the largest")
     return difference
-
-
-def through_file(network: MLP, phi: Activation, x: Tensor, kind: str, path: Path) -> Tensor:
-    """Write an MLP's file of a kind, read it back, and return the logits of what was read."""
-    if kind == "onnx":
-        return through_onnx(sequential(list(zip(network.weights, network.biases, strict=True)), phi), x, path)
-    torch.save(for_notebook(network) if kind == "notebook" else for_sequential(network), path)
-    logits: Tensor = sequential(layers_of(read_checkpoint(path)[0], path), phi)(x)
-    return logits
 
 
 def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
@@ -80,11 +70,7 @@ def sequential(layers: list[Layer], activation: Activation) -> nn.Sequential:
 
 
 def through_onnx(network: nn.Module, x: Tensor, path: Path) -> Tensor:
-    """Export a network to ONNX, x (B, I) to logits (B, C) for any B, and run it with onnxruntime.
-
-    Raises:
-        UserError: the extra `export` is not installed.
-    """
+    """Export a network to ONNX, x (B, I) to logits (B, C) for any B, and run it with onnxruntime."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it

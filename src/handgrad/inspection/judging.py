@@ -31,11 +31,7 @@ STUCK = re.compile(rf'File "{re.escape(handin.CODE)}", line (\d+)')
 
 
 def found(path: Path) -> dict[str, Path]:
-    """Find the file, or a folder's hand-ins: who -> file, for `who.py`, `who.ipynb` and `who/my_backprop.py`.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Find the file, or a folder's hand-ins: who -> file, for `who.py`, `who.ipynb` and `who/my_backprop.py`."""
     if not path.is_dir():
         handin.read(path)
         return {path.name: path}
@@ -56,13 +52,7 @@ def programs(folder: Path) -> list[Path]:
 def judge_files(
     files: Mapping[str, Path], phi: Activation, cases: Sequence[Case], quiet: bool
 ) -> list[tuple[str, list[Verdict]]]:
-    """Judge several students' files, as many at once as there are processors.
-
-    Args:
-        files: who -> file.
-        phi: the activation that was to be written.
-        cases: from `all_cases`.
-        quiet: discard what the files print.
+    """Judge students' files, who -> file, as many at once as there are processors; quiet: discard what they print.
 
     Returns:
         who, and a verdict per function.
@@ -81,9 +71,6 @@ def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT
         cases: file of the activation and the cases.
         quiet: discard what the file prints.
         limit: seconds for the import and for each function.
-
-    Returns:
-        a verdict per function, in the order of `handin.FUNCTIONS`.
     """
     verdicts: dict[str, Verdict] = {}
     try:
@@ -93,48 +80,42 @@ def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT
     while missing := [name for name in handin.FUNCTIONS if name not in verdicts]:
         with tempfile.TemporaryDirectory() as scratch:
             report, stuck = Path(scratch, "report"), Path(scratch, "stuck")
-            ending = run_apart([path, cases, report, stuck, limit, *missing], quiet, limit * (len(missing) + 1) + GRACE)
+            words = [path, cases, report, stuck, limit, *missing]
+            brief, full = run_apart(words, quiet, limit * (len(missing) + 1) + GRACE)
             loaded, told = read_report(report)
             if line := STUCK.search(text_of(stuck)):
-                ending = (
-                    f"still running after {limit:g} s",
-                    f"endless, line {line[1]}",
-                    handin.quoted(source, int(line[1])),
-                )
+                brief = f"endless, line {line[1]}"
+                full = f"still running after {limit:g} s, in {handin.quoted(source, int(line[1]))}"
         verdicts |= {verdict.function: verdict for verdict in told}
         left = [name for name in missing if name not in verdicts]
-        why, brief, where = ending
         for name in left[:1] if loaded else left:
-            verdicts[name] = Verdict(name, False, brief, f"{why}, in {where}." if where else f"{why}.")
+            verdicts[name] = Verdict(name, False, brief, f"{full}.")
     return [verdicts[name] for name in handin.FUNCTIONS]
 
 
-def run_apart(words: Sequence[object], quiet: bool, seconds: float) -> tuple[str, str, str]:
-    """Run this module in a process and process group of its own, and kill what is left of the group.
-
-    Returns:
-        how it ended: in words, briefly, and "".
-    """
+def run_apart(words: Sequence[object], quiet: bool, seconds: float) -> tuple[str, str]:
+    """Run this module in a process group of its own, and kill what is left; say how it ended, briefly and fully."""
     home = str(Path(str(handgrad.__file__)).parents[1])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+    printed = subprocess.DEVNULL if quiet else None
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "handgrad.inspection.judging", *map(str, words)],  # -P: not a student's torch.py
         env=os.environ | {"PYTHONPATH": paths},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL if quiet else None,
-        stderr=subprocess.DEVNULL if quiet else None,
+        stdout=printed,
+        stderr=printed,
         start_new_session=os.name == "posix",
     )
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        return f"did not end within {seconds:g} s", "did not end", ""
+        return "did not end", f"did not end within {seconds:g} s"
     finally:
         with suppress(OSError):  # nothing is left
             os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
     ended = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"ended the process ({ended})", "ended the process", ""
+    return "ended the process", f"ended the process ({ended})"
 
 
 def read_report(path: Path) -> tuple[bool, list[Verdict]]:

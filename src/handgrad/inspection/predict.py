@@ -1,11 +1,14 @@
 """Classification of pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from handgrad.errors import UserError
 from handgrad.inspection.digits import Digit, as_it_is, find_digits, like_mnist
@@ -13,10 +16,11 @@ from handgrad.inspection.pictures import SUFFIXES, Grey
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 from handgrad.training.data import SCORING_BATCH_SIZE
+from handgrad.training.modules import Classifier
 
 MOST = 40  # most pictures shown in a terminal or a figure
+COLUMNS = 4  # of pairs of pictures in a figure
 UNSURE = 0.8  # probability below which an answer is doubtful
-HEADINGS = ("picture", "digit", "class", "probability", "runner-up", "its probability", "doubts")
 
 
 class Prediction(NamedTuple):
@@ -40,11 +44,8 @@ class Prediction(NamedTuple):
     @property
     def doubts(self) -> list[str]:
         """Why the answer may be wrong, in words."""
-        unsure = self.probabilities[0] < UNSURE
-        return [
-            *self.digit.doubts,
-            *([f"the network is unsure between {' and '.join(self.classes)}"] if unsure else []),
-        ]
+        unsure = [f"the network is unsure between {' and '.join(self.classes)}"]
+        return [*self.digit.doubts, *(unsure if self.probabilities[0] < UNSURE else [])]
 
 
 def found(images: Any) -> list[Path]:
@@ -59,15 +60,13 @@ def found(images: Any) -> list[Path]:
     if images is None:
         raise UserError("name the pictures: images=my_digit.png, images=folder, 'images=*.png', 'images=[one,another]'")
     paths: dict[Path, None] = {}
-    for name in images if isinstance(images, list) else [images]:
-        path = Path(str(name))
+    for name in map(str, images if isinstance(images, list) else [images]):
+        path, what = Path(name), "is not there"
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            files, what = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES), "holds no picture"
         else:
-            pattern = str(name)
-            files = [path] if path.exists() else [Path(file) for file in sorted(glob(pattern, recursive=True))]  # noqa: PTH207
+            files = [path] if path.exists() else list(map(Path, sorted(glob(name, recursive=True))))  # noqa: PTH207
         if not files:
-            what = "holds no picture" if path.is_dir() else "is not there"
             raise UserError(f"images={name}: {path.absolute()} {what}")
         paths |= dict.fromkeys(files)
     return list(paths)
@@ -76,12 +75,11 @@ def found(images: Any) -> list[Path]:
 def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction], list[str]]:
     """Preprocess pictures and classify them.
 
-    Args:
-        assembly: a trained network's assembly.
-        paths: the pictures' files.
-
     Returns:
         a prediction per digit of each usable picture, and a sentence per unusable picture.
+
+    Raises:
+        UserError: the network takes no pictures.
     """
     if not hasattr(assembly.data, "class_names"):  # a file has them
         assembly.data.setup()
@@ -99,10 +97,8 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
             refused.append(str(error))
     if not usable:
         return [], refused
-    module, names = assembly.module, assembly.data.class_names
-    x = torch.stack([digit.seen.flatten() for *_, digit in usable]).to(next(module.network.parameters()))
-    with torch.no_grad():
-        two = torch.softmax(module(x).float(), dim=1).topk(2, dim=1)
+    names = assembly.data.class_names
+    two = probabilities(assembly.module, torch.stack([digit.seen.flatten() for *_, digit in usable])).topk(2, dim=1)
     predicted = [
         Prediction(*each, (names[first], names[second]), (p, q))
         for each, (first, second), (p, q) in zip(usable, two.indices.tolist(), two.values.tolist(), strict=True)
@@ -111,32 +107,54 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
 
 
 def predict_rows(assembly: Assembly, path: Path) -> list[tuple[str, float]]:
-    """Prepare the rows of a file as the training rows were, and classify them.
-
-    Returns:
-        class and probability of each row.
-
-    Raises:
-        UserError: the data are no file's, or the rows do not fit them.
-    """
-    module, names = assembly.module, assembly.data.class_names
-    x = assembly.data.new_rows(path).to(next(module.parameters()))
-    with torch.no_grad():
-        logits = torch.cat([module(part) for part in torch.split(x, SCORING_BATCH_SIZE)])
-    most, classes = torch.softmax(logits.float(), dim=1).max(dim=1)
-    return list(zip((names[number] for number in classes.tolist()), most.tolist(), strict=True))
+    """Prepare the rows of a file as the training rows were; return class and probability of each."""
+    most, classes = probabilities(assembly.module, assembly.data.new_rows(path)).max(dim=1)
+    return [(assembly.data.class_names[n], p) for n, p in zip(classes.tolist(), most.tolist(), strict=True)]
 
 
-def rows(predicted: Sequence[Prediction]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of `predictions.csv`."""
-    yield "picture", "digit", "class", "probability", "runner_up", "runner_up_probability", "doubts"
+@torch.no_grad()
+def probabilities(module: Classifier, x: Tensor) -> Tensor:
+    """Return (N, C) probabilities of inputs (N, I) of any precision."""
+    x = x.to(next(module.parameters()))
+    logits = torch.cat([module(part) for part in torch.split(x, SCORING_BATCH_SIZE)])
+    return torch.softmax(logits.float(), dim=1)
+
+
+def rows(predicted: Sequence[Prediction], form: str = ".6g") -> list[tuple[str, ...]]:
+    """Return a row of texts per prediction: picture, digit, class, probability, runner-up, its probability, doubts."""
+    found: list[tuple[str, ...]] = []
     for each in predicted:
         (first, second), (p, q) = each.classes, each.probabilities
-        yield each.path, each.number, first, f"{p:.6g}", second, f"{q:.6g}", "; ".join(each.doubts)
+        doubts = "; ".join(each.doubts)
+        found.append((str(each.path), str(each.number), first, f"{p:{form}}", second, f"{q:{form}}", doubts))
+    return found
 
 
-def cells(prediction: Prediction) -> tuple[str, ...]:
-    """Format a prediction as a row of texts, under `HEADINGS`."""
-    (first, second), (p, q) = prediction.classes, prediction.probabilities
-    name = escape_control(str(prediction.path))
-    return name, str(prediction.number), first, f"{p:.1%}", second, f"{q:.1%}", "; ".join(prediction.doubts)
+def plot(predicted: Sequence[Prediction]) -> Figure:
+    """Plot each digit in its picture beside the network's input, under the two most probable classes; at most forty.
+
+    Several digits of a picture are numbered from left to right; a question mark stands where there is a doubt.
+    """
+    shown = predicted[:MOST]
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.1 * lines), layout="constrained")
+    grid = figure.subplots(lines, 2 * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, each in enumerate(shown):
+        line, column = divmod(number, columns)
+        picture, seen = grid[line, 2 * column], grid[line, 2 * column + 1]
+        picture.imshow(each.grey, cmap="gray", vmin=0, vmax=1)
+        height, width = each.grey.shape
+        left, top, right, bottom = each.digit.box
+        frame = Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height)
+        frame.set(fill=False, edgecolor="tab:red", linewidth=1)
+        picture.add_patch(frame)
+        seen.imshow(each.digit.seen.numpy(), cmap="gray", vmin=0, vmax=1)
+        (first, second), (p, q) = each.classes, each.probabilities
+        name = escape_control(each.path.name)
+        name = f"{each.number}: {name}" if sum(other.path == each.path for other in predicted) > 1 else name
+        picture.set_title(name if len(name) <= 18 else f"{name[:17]}…", fontsize=8, parse_math=False)
+        seen.set_title(f"{first}: {p:.1%}{' ?' if each.doubts else ''}\n{second}: {q:.1%}", fontsize=8)
+    return figure

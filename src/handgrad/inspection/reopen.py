@@ -38,11 +38,7 @@ class TrainedNetwork(NamedTuple):
 
 
 def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwork:
-    """Open the network that a command's configuration names.
-
-    Args:
-        wanted: the command's configuration, which extends `conf/trained.yaml`, or a part of it.
-        images: also read the data set.
+    """Open the network, and with `images` the data set, that a command's configuration or a part of it names.
 
     Raises:
         UserError: there is no such run or file, or its weights cannot be used; says why.
@@ -81,11 +77,7 @@ def open_network(wanted: Mapping[str, Any], images: bool = True) -> TrainedNetwo
 
 
 def find_source(wanted: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Path]:
-    """Find the run's record and folder, or the weights file, that a command's configuration names.
-
-    Raises:
-        UserError: it names both, or there is no such run.
-    """
+    """Find the run's record and folder, or the weights file, that a command's configuration names."""
     source = Path(wanted["checkpoint"] or wanted["run"] or "outputs").absolute()
     if wanted["checkpoint"] is None:
         source = source if wanted["run"] else newest_run(source)
@@ -114,11 +106,7 @@ def as_state(layers: Sequence[Layer]) -> dict[str, Tensor]:
 def for_weights(
     config: Mapping[str, Any], layers: Sequence[Layer], activation: dict[str, Any] | None, path: Path
 ) -> dict[str, Any]:
-    """Return what a weights file without a configuration changes in the composed one.
-
-    Raises:
-        UserError: no activation was chosen.
-    """
+    """Return what a weights file without a configuration changes in the composed one."""
     if activation is None:
         raise UserError(f"{path} does not say which function follows its layers: add activation=relu, or another")
     precision = 64 if layers[0][0].dtype == torch.float64 else 32
@@ -132,18 +120,11 @@ def for_weights(
 def as_recorded(
     config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, images: bool
 ) -> dict[str, Any]:
-    """Return what a recorded configuration changes in the composed one.
-
-    Args:
-        config: the composed configuration.
-        recorded: the configuration of a run or a checkpoint.
-        wanted: the command's configuration.
-        where: the file of the recorded configuration.
-        images: whether the data set will be read.
+    """Return what a recorded configuration, from the file `where`, changes in the composed one.
 
     Raises:
         UserError: the allow list rejects a part, the activation differs from the one that was typed, or the folder of
-            images does not exist.
+            images does not exist although they are needed.
     """
     parts = allowed_parts(recorded, where, wanted["trust"])
     typed = wanted.get("activation")

@@ -14,11 +14,7 @@ PLACES = ("checks/*", "runs/*", "sweeps/*/*")  # of check.json, in outputs/
 
 
 def chosen(bugs: Sequence[str]) -> str:
-    """Choose a bug at random.
-
-    Raises:
-        UserError: there is none to choose from.
-    """
+    """Choose a bug at random; UserError if there is none."""
     if not bugs:
         raise UserError("inject_bug=secret: with this configuration no bug shows: take a larger batch or a network")
     return secrets.choice(bugs)
@@ -36,14 +32,7 @@ def is_it(bug: str, seal: dict[str, str]) -> bool:
 
 
 def latest(folder: Path | None) -> tuple[Path, dict[str, str]]:
-    """Find the latest check with a secret bug; return its file and hash.
-
-    Args:
-        folder: the only folder to look into; None for all of outputs/.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Find the latest check with a secret bug, in one folder or in all of outputs/; return its file and hash."""
     where = folder or Path("outputs")
     files = [folder / CHECK] if folder else [path for place in PLACES for path in where.glob(f"{place}/{CHECK}")]
     for path in sorted(filter(Path.is_file, files), key=lambda path: path.stat().st_mtime, reverse=True):

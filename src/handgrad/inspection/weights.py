@@ -10,7 +10,7 @@ from torch import Tensor
 from handgrad.errors import UserError
 from handgrad.nn.mlp import MLP
 
-NOTEBOOK = re.compile(r"([wb])(\d+)")  # "w1" (O, I), "b1" (O, 1), "w2" ...
+NOTEBOOK = re.compile(r"[wb]\d+")  # "w1" (O, I), "b1" (O, 1), "w2" ...
 NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as PyTorch's example has them
 Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
 
@@ -27,16 +27,15 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         (weight, bias) of every layer, from input to output.
 
     Raises:
-        UserError: there are no layers, or `check_layers` or `in_order` refuse them.
+        UserError: there are no layers, or they make no network, or several.
     """
     for name in ("state_dict", "model_state_dict"):  # Lightning's key, and that of PyTorch's tutorial
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if is_named(content) else {}
     if tensors and all(NOTEBOOK.fullmatch(key) for key in tensors):
-        tensors = dict(sorted(tensors.items(), key=lambda item: int(item[0][1:])))
-        named = {f"{key[1:]}.{'weight' if key[0] == 'w' else 'bias'}": value for key, value in tensors.items()}
-        tensors = {key: value.flatten() if key.endswith("bias") else value for key, value in named.items()}
+        weights = {f"{key[1:]}.weight": value for key, value in tensors.items() if key[0] == "w"}
+        tensors = weights | {f"{key[1:]}.bias": value.flatten() for key, value in tensors.items() if key[0] == "b"}
     prefixes = [key.removesuffix("weight") for key in tensors if key.endswith("weight")]
     if not prefixes or {f"{prefix}{name}" for prefix in prefixes for name in ("weight", "bias")} != set(tensors):
         raise UserError(
@@ -50,11 +49,7 @@ def layers_of(content: Any, source: object) -> list[Layer]:
 
 
 def check_layers(layers: Sequence[Layer], source: object) -> None:
-    """Check that layers make a network of finite floating-point numbers.
-
-    Raises:
-        UserError: their shapes do not chain, or a number is an integer or not finite.
-    """
+    """Refuse layers whose shapes do not chain or whose numbers are integers or not finite."""
     shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in layers]
     fit = all(len(weight) == 2 and bias == weight[:1] and 0 not in weight for weight, bias in shapes)
     fit = fit and chained(weight for weight, _ in shapes)
@@ -71,12 +66,7 @@ def check_layers(layers: Sequence[Layer], source: object) -> None:
 
 
 def in_order(prefixes: list[str], shapes: Sequence[tuple[int, ...]], source: object) -> list[str]:
-    """Sort layers from the input on: by the numbers in their names, or else as the file has them.
-
-    Args:
-        prefixes: names of the layers, in the order of the file.
-        shapes: (O, I) of their weights.
-        source: the file, for the error.
+    """Sort the names of layers with weights of some shapes (O, I) by the numbers in them, or else as the file has them.
 
     Raises:
         UserError: the names have no numbers, and the layers fit each other in more than one order.
@@ -116,9 +106,7 @@ def take_normalized(layers: list[Layer], inputs: Any) -> list[Layer]:
 
         W (x - mean) / deviation + b  =  (W / deviation) x + (b - W mean / deviation)
 
-    Args:
-        layers: (weight, bias) of every layer.
-        inputs: "normalized" for MNIST's mean 0.1307 and deviation 0.3081, or [mean, deviation].
+    `inputs` is "normalized", for MNIST's mean 0.1307 and deviation 0.3081, or [mean, deviation].
     """
     mean, deviation = NORMALIZED if inputs == "normalized" else inputs
     weight, bias = (tensor.double() for tensor in layers[0])
@@ -129,15 +117,6 @@ def take_normalized(layers: list[Layer], inputs: Any) -> list[Layer]:
 def is_named(content: Any) -> bool:
     """Tell whether a value is a dictionary with text keys."""
     return isinstance(content, Mapping) and all(isinstance(key, str) for key in content)
-
-
-def for_sequential(network: MLP) -> dict[str, Tensor]:
-    """Return a state_dict as `nn.Sequential(nn.Linear(I, O), phi, nn.Linear(...), ...)` loads it."""
-    return {
-        f"{2 * number}.{name}": parameter.detach().clone()
-        for number, layer in enumerate(network.linear)
-        for name, parameter in layer.named_parameters()
-    }
 
 
 def for_notebook(network: MLP) -> dict[str, Tensor]:

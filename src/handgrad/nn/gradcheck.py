@@ -14,7 +14,7 @@ from torch import Tensor
 
 from handgrad.nn import backprop, losses
 from handgrad.nn.activations import Activation
-from handgrad.nn.backprop import FactoredGradient, ForwardPass
+from handgrad.nn.backprop import FactoredGradient
 from handgrad.nn.mlp import MLP
 from handgrad.nn.regularizers import Regularizer, adversarial
 
@@ -163,7 +163,8 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
         slopes = [phi.derivative(z, phi(z)) for z in passed.zs[:-1]]
         gradients = backprop.backward(gradients[-1].delta, passed._replace(slopes=slopes), network.weights)
     if broken == "BP4":
-        gradients = unactivated(gradients, passed)
+        inputs = [passed.inputs[0], *passed.zs[:-1]]
+        gradients = [FactoredGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
     decay = regularizer.weight_decay / 2 if broken == "L2" else regularizer.weight_decay
     found = []
     for weight, gradient in zip(network.weights, gradients, strict=True):
@@ -172,12 +173,6 @@ def by_hand(objective: Objective, broken: str | None = None) -> list[Tensor]:
         of_input = backprop.input_gradient(gradients[0], network.weights[0], masks[0] if masks else None)
         found.append(of_input * phi.derivative(x, phi(x)) if broken == "input" else of_input)
     return found
-
-
-def unactivated(gradients: Sequence[FactoredGradient], passed: ForwardPass) -> list[FactoredGradient]:
-    """Replace each layer's input a_(l-1) by the pre-activation z_(l-1): the bug "BP4"."""
-    inputs = [passed.inputs[0], *passed.zs[:-1]]
-    return [FactoredGradient(gradient.delta, z) for gradient, z in zip(gradients, inputs, strict=True)]
 
 
 def by_autograd(objective: Objective) -> list[Tensor]:
@@ -269,7 +264,10 @@ def check(
         own = copy.deepcopy(network).to("cpu", dtype).requires_grad_()
         targets = y.to(dtype) / y.to(dtype).sum(dim=-1, keepdim=True)  # a row in float32 sums to 1 only to 1e-7
         cast = frozen(Objective(own, phi, regularizer, x.to(dtype), targets))
-        rows = rows or [new_row(*pair) for pair in cast.variables.items()]
+        if not rows:
+            for variable, tensor in cast.variables.items():
+                _, index, parameter = variable.split(".")
+                rows.append(Row(int(index) + 1, parameter, tuple(tensor.shape), {}, {}))
         ours, graph = by_hand(cast, broken), by_autograd(cast)
         at = [gradient.abs().flatten().topk(min(entries, gradient.numel())).indices for gradient in graph]
         moved = by_differences(cast, at, STEPS[name])
@@ -286,19 +284,16 @@ def check(
     return rows
 
 
-def new_row(name: str, variable: Tensor) -> Row:
-    """Make the row of a variable, whose name ends in its layer's index from 0 and the parameter."""
-    _, index, parameter = name.split(".")
-    return Row(int(index) + 1, parameter, tuple(variable.shape), {}, {})
-
-
-def affected(objective: Objective, broken: str) -> list[bool]:
-    """Tell which rows of `check` a bug changes, by more than the tolerance in float64."""
+def affected(objective: Objective, bugs: Sequence[str]) -> dict[str, list[bool]]:
+    """Tell for each bug which rows of `check` it changes, by more than the tolerance in float64."""
     network, phi, regularizer, x, y, *_ = objective
     own = copy.deepcopy(network).to("cpu", torch.float64)
     cast = frozen(Objective(own, phi, regularizer, x.double(), y.double()))
-    pairs = zip(by_hand(cast, broken), by_hand(cast), strict=True)
-    return [not relative_error(wrong, right) <= TOLERANCES["autograd", "float64"] for wrong, right in pairs]
+    found, correct = {}, by_hand(cast)
+    for bug in bugs:
+        errors = map(relative_error, by_hand(cast, bug), correct)
+        found[bug] = [not error <= TOLERANCES["autograd", "float64"] for error in errors]
+    return found
 
 
 def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:

@@ -104,7 +104,7 @@ function paint(canvas, values, marked = -1) {
   const columns = columnsOf(values.length), rows = Math.ceil(values.length / columns), picture = isPicture(values.length);
   const cell = picture ? Math.ceil(224 / Math.max(...DATA.shape)) : 14, gap = picture ? 0 : 1, pen = canvas.getContext("2d");
   [canvas.width, canvas.height] = [columns * cell, rows * cell];
-  const most = values.reduce((largest, v) => Math.max(largest, Math.abs(v)), 0);
+  const most = magnitude(values);
   values.forEach((value, n) => {
     pen.fillStyle = `rgb(${shade(value, most).join(",")})`;
     pen.fillRect((n % columns) * cell, Math.floor(n / columns) * cell, cell - gap, cell - gap);

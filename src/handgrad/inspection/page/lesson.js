@@ -129,11 +129,13 @@ function startRun() {
   if (state.deltas) state.run = [{ loss: loss(), hits: accuracy() }];
 }
 
+const positive = (text) => (Number(text) > 0 && Number.isFinite(Number(text)) ? Number(text) : null);
+
 // The learning rate, with a decimal point or comma; null, with a sentence, if it is none.
 function rate() {
-  const lr = Number($("lr").value.replace(",", ".")), right = lr > 0 && Number.isFinite(lr);
-  if (!right) $("stepped").textContent = "The learning rate should be a number above 0.";
-  return right ? lr : null;
+  const lr = positive($("lr").value.replace(",", "."));
+  if (!lr) $("stepped").textContent = "The learning rate should be a number above 0.";
+  return lr;
 }
 
 function stepOnce() {
@@ -214,8 +216,7 @@ function readAddress() {
   const digit = whole("digit", 1, digits.length), layer = whole("layer", 0, last), count = whole("steps", 0, MOST_STEPS);
   state.broken = Object.hasOwn(BROKEN, kept.get("broken")) ? kept.get("broken") : null;
   state.B = whole("batch", 1, OTHERS + 1) === OTHERS + 1 ? OTHERS + 1 : 1;
-  const lr = Number(kept.get("lr"));
-  $("lr").value = lr > 0 && Number.isFinite(lr) ? lr : $("lr").defaultValue;
+  $("lr").value = positive(kept.get("lr")) ?? $("lr").defaultValue;
   Object.assign(state, { layers: trained(), fresh: true, run: [] });
   const unit = layer === null ? null : whole("unit", 0, DATA.sizes[layer] - 1);
   if (unit !== null) state.unit = { layer, number: unit };

@@ -147,8 +147,9 @@ function brokenActivation(phi, broken) {
   return phi;
 }
 
+const magnitude = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0); // max |values|
+
 // max |ours - right| / max |right|
 function relativeError(ours, right) {
-  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return largest(ours.map((value, n) => value - right[n])) / (largest(right) || 1);
+  return magnitude(ours.map((value, n) => value - right[n])) / (magnitude(right) || 1);
 }

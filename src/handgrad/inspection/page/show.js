@@ -44,34 +44,29 @@ function look(layer, unit) {
 
 // Show the whole state.
 function show() {
-  drawSeen();
-  drawLayers();
-  drawUnit();
-  bars();
-  drawPush();
-  outputDeltas();
-  controls();
-  drawCurves();
-  brokenTable();
+  for (const part of [drawSeen, drawLayers, drawUnit, bars, drawPush, outputDeltas, controls, drawCurves, brokenTable]) part();
   if (!state.todo) address();
 }
 
 const marked = (layer) => (state.unit.layer === layer ? state.unit.number : -1);
 
+// Numbers of a layer as squares, empty ones without numbers.
+function squares(id, layer, values, mark, label) {
+  paint($(id), values ?? new Float64Array(DATA.sizes[layer]), mark);
+  $(id).setAttribute("aria-label", label);
+}
+
 function drawSeen() {
-  paint($("seen"), state.x ?? new Float64Array(DATA.sizes[0]), marked(0));
-  $("seen").setAttribute("aria-label", state.x ? `what the network sees of ${state.digit === null ? "your drawing" : `test image ${state.digit + 1}`}${state.moved ? ", moved" : ""}` : "nothing yet");
+  squares("seen", 0, state.x, marked(0), state.x ? `what the network sees of ${state.digit === null ? "your drawing" : `test image ${state.digit + 1}`}${state.moved ? ", moved" : ""}` : "nothing yet");
   document.querySelectorAll("#digits button").forEach((button, n) => button.setAttribute("aria-pressed", String(n === state.digit)));
 }
 
 function drawLayers() {
   DATA.sizes.slice(1).forEach((size, n) => {
-    const l = n + 1, nothing = new Float64Array(size), values = outputs()[n], delta = state.deltas?.[n];
+    const l = n + 1, values = outputs()[n], delta = state.deltas?.[n];
     const range = (numbers) => `from ${number(Math.min(...numbers))} to ${number(Math.max(...numbers))}`;
-    paint($(`a-${l}`), values ?? nothing, marked(l));
-    $(`a-${l}`).setAttribute("aria-label", values ? `layer ${l}: ${values.filter((v) => Math.abs(v) > 1e-6).length} of ${size} units are not zero, ${range(values)}` : `layer ${l}: no digit yet`);
-    paint($(`delta-${l}`), delta ?? nothing, delta ? marked(l) : -1);
-    $(`delta-${l}`).setAttribute("aria-label", delta ? `deltas of layer ${l}: ${range(delta)}` : `deltas of layer ${l}: press backward`);
+    squares(`a-${l}`, l, values, marked(l), values ? `layer ${l}: ${values.filter((v) => Math.abs(v) > 1e-6).length} of ${size} units are not zero, ${range(values)}` : `layer ${l}: no digit yet`);
+    squares(`delta-${l}`, l, delta, delta ? marked(l) : -1, delta ? `deltas of layer ${l}: ${range(delta)}` : `deltas of layer ${l}: press backward`);
   });
 }
 
@@ -97,10 +92,8 @@ function bars() {
 // The picture, where to add ink to it and where to remove some, and what the network says of it.
 function drawPush() {
   const pixels = DATA.sizes[0], g = state.deltas && push(), target = DATA.classes[state.target];
-  paint($("moved"), state.x ?? new Float64Array(pixels), marked(0));
-  $("moved").setAttribute("aria-label", $("seen").getAttribute("aria-label"));
-  paint($("push"), g ?? new Float64Array(pixels), g ? marked(0) : -1);
-  $("push").setAttribute("aria-label", g ? `towards ${target}: ${asked(1)} in ${g.filter((v) => v > 0).length} of ${pixels}, ${asked(-1)} in ${g.filter((v) => v < 0).length}` : "gradient of the picture: press backward");
+  squares("moved", 0, state.x, marked(0), $("seen").getAttribute("aria-label"));
+  squares("push", 0, g, g ? marked(0) : -1, g ? `towards ${target}: ${asked(1)} in ${g.filter((v) => v > 0).length} of ${pixels}, ${asked(-1)} in ${g.filter((v) => v < 0).length}` : "gradient of the picture: press backward");
   $("target").value = state.target ?? "";
   $("move").disabled = !g;
   $("moved-said").textContent = !g ? "The picture moves along its gradient: press backward first."

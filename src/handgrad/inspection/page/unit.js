@@ -55,7 +55,7 @@ function inputExplained(i) {
 }
 
 function pushExplained(i) {
-  const { W, I } = state.layers[0], rows = Array.from(targetDelta(), (d, k) => ({ layer: 1, unit: k, factors: [d, W[k * I + i]], term: d * W[k * I + i] }));
+  const rows = deltaRows(0, i, targetDelta());
   const g = -rows.reduce((sum, { term }) => sum + term, 0), what = `${indexed("δ", 1, "k")} · ${indexed("W", 1, `k, ${i}`)}`;
   return `<p>${indexed("g", "", i)} = −${slopeOf("x", "", i)} = −Σ<sub>k</sub> ${what} = <b>${number(g)}</b> ${ref(26)}, ℓ and <var>δ</var> those of “${DATA.classes[state.target]}”: ${asked(g)} here.</p>
     ${terms(`The strongest terms of ${slopeOf("x", "", i)}:`, ["from", indexed("δ", 1, "k"), indexed("W", 1, `k, ${i}`), "<var>δ</var> · <var>W</var>"], rows)}`;
@@ -88,9 +88,9 @@ function hiddenDeltaExplained(l, j) {
     = ${number(sum)}${factor[1]} = <b>${number(state.deltas[l - 1][j])}</b> ${ref(6, ACTIVATIONS[DATA.activation])}${remark("BP2", "φ′ left out")}${remark("phi", "φ′ at a in place of z")}</p>`;
 }
 
-function deltaRows(l, j) {
+function deltaRows(l, j, delta = state.deltas[l]) {
   const { W, I } = state.layers[l];
-  return Array.from(state.deltas[l], (d, k) => ({ layer: l + 1, unit: k, factors: [d, W[k * I + j]], term: d * W[k * I + j] }));
+  return Array.from(delta, (d, k) => ({ layer: l + 1, unit: k, factors: [d, W[k * I + j]], term: d * W[k * I + j] }));
 }
 
 function deltaTerms(l, j) {
@@ -104,7 +104,7 @@ function shared(share, total) {
 
 function gradientsExplained(l, j) {
   const delta = state.deltas[l - 1][j], { W, b } = state.gradients[l - 1], input = weightInput(state.passed, l - 1, state.broken);
-  const i = input.reduce((best, value, n) => (Math.abs(value) > Math.abs(input[best]) ? n : best), 0);
+  const i = largestOf(input, Math.abs);
   const letter = state.broken === "BP4" && l > 1 ? "z" : "a", sum = state.B > 1 ? "Σ<sub>b</sub> " : "";
   const bias = state.B > 1 && state.broken === "BP3" ? delta / state.B : delta;
   return `<p>${slopeOf("b", l, j)} = ${sum}${indexed("δ", l, j)} = ${shared(bias, b[j])} ${ref(7)}${state.B > 1 ? remark("BP3", "The mean in place of the sum") : ""}</p>
