@@ -141,7 +141,7 @@ def run_script(
     def call(*arguments: str, script: str = SCRIPT) -> tuple[int, str]:
         script = str(ROOT / "src" / script)
         ours = [f"data.root={tiny_mnist}", "+trainer.log_every_n_steps=5"] if script == SCRIPT else []
-        ours = ours[1:] if {"data=table", "data=arrays", "data=wine"} & set(arguments) else ours
+        ours = ours[1:] if {"data=table", "data=arrays", "--config-dir=conf"} & set(arguments) else ours
         ours += without_report(arguments) if script == SCRIPT else []
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])

@@ -586,7 +586,7 @@ def test_page_of_other_pictures_has_their_shape_and_no_pad(
             "network.hidden_sizes=[9]",
             "logger=none",
         ]
-        ran(run_script, *words, "network.hidden_sizes=[9]", "+trainer.log_every_n_steps=5", script="train.py")
+        ran(run_script, *words)
     assert "explain makes a page with pictures" in refusal(run_script, "run=Plain", "trust=true", script="explain.py")
     ran(run_script, "run=Odd", "trust=true", script="explain.py")
     page, said = chromium.new_page(), []
