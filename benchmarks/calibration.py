@@ -161,7 +161,7 @@ def judged(arguments: tuple[str, int, float, int]) -> tuple[float, ...]:
     wrong = (told & (none | (np.sign(true) != np.sign(tests.difference)))).any()
     best = " ".join(CELLS[0])
     mine = ((tests.kind == "cells") & ((tests.a == best) | (tests.b == best))).to_numpy() & ~none
-    equal = ((tests.verdict == "equal") & (np.abs(true) >= comparison.margin - 1e-9)).any()
+    equal = ((tests.verdict == "equal") & (np.abs(true) >= (comparison.margin or 0) - 1e-9)).any()
     judged = tests.low.notna().to_numpy()
     covered = ((tests.low <= true) & (true <= tests.high))[judged].mean()
     real = cells.label.map(labels)

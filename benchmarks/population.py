@@ -42,7 +42,7 @@ def main() -> None:
     data = MNISTDataModule(root=str(ROOT / "data"), batch_size=BATCH)
     data.prepare_data()
     data.setup()
-    images, targets = (tensor.to(device) for tensor in (data.sets["train"].images, data.sets["train"].targets))
+    images, targets = (tensor.to(device) for tensor in (data.sets["train"].rows, data.sets["train"].targets))
 
     seconds: dict[tuple[int, str], list[float]] = {}
     for _ in range(options.rounds):

@@ -413,14 +413,14 @@ def sweeping(lab: Lab, command: str) -> Iterator[Case]:
             },
         }
     }
-    for file in (SWEEP / "multirun.yaml", inside / ".hydra" / "config.yaml", inside / ".hydra" / "hydra.yaml"):
-        yield from in_structure(lab, command, file.name, account, lambda v, f=file: rewrite(f, v), many)
+    for path in (SWEEP / "multirun.yaml", inside / ".hydra" / "config.yaml", inside / ".hydra" / "hydra.yaml"):
+        yield from in_structure(lab, command, path.name, account, lambda v, f=path: rewrite(f, v), many)
         for name, payload in some:
             words = [f"+x={payload}", f"activation={payload}", str(payload)]
             changed = replaced(account, ("hydra", "overrides", "task"), words, False)
-            yield Case(command, file.name, f"overrides {name}", lab.commands[command], rewrite(file, changed))
+            yield Case(command, path.name, f"overrides {name}", lab.commands[command], rewrite(path, changed))
             yield Case(
-                command, file.name, f"a tag: {name}", lab.commands[command], rewrite(file, f"hydra: {payload}\n")
+                command, path.name, f"a tag: {name}", lab.commands[command], rewrite(path, f"hydra: {payload}\n")
             )
     for name, payload in file_names().items():
         renamed = lambda home, p=payload: (home / inside).rename(home / SWEEP / p)  # noqa: E731

@@ -5,6 +5,7 @@ python studies/record.py        writes docs/images/record.png
 
 import re
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -21,7 +22,9 @@ def main() -> None:
     records = [
         (f"{name}, {epochs} epochs", float(mean), float(half)) for name, epochs, mean, half in RECORD.findall(text)
     ]
-    rows = [(f"{phi}, {engine}, {penalty}", *map(float, rest)) for phi, engine, penalty, *rest in ROW.findall(text)[:7]]
+    rows: list[tuple[Any, ...]] = [
+        (f"{phi}, {engine}, {penalty}", *map(float, rest)) for phi, engine, penalty, *rest in ROW.findall(text)[:7]
+    ]
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     for label, colour, first, group in (

@@ -5,6 +5,7 @@ autograd's (experiment=controlled, four epochs). Their distance is plotted again
 """
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch.optim import SGD
 from handgrad.nn import backprop
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
 from handgrad.nn.mlp import MLP
+from handgrad.training.data import EpochBatches
 from handgrad.training.mnist import MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
@@ -43,16 +45,16 @@ def apart(seed: int, phi: Activation, dtype: torch.dtype) -> pd.DataFrame:
     data.setup()
     test = data.sets["test"]
     x_test, truth = test.rows.to(dtype) / 255, test.targets.argmax(dim=1)
-    networks = []
+    networks: list[MLP] = []
     for _ in range(2):
         torch.manual_seed(seed)
-        networks.append(MLP().to(dtype))
+        networks.append(MLP().to(dtype).requires_grad_())
     start = torch.cat([parameter.detach().flatten() for parameter in networks[0].parameters()])
     optimizers = [SGD(network.parameters(), lr=0.1) for network in networks]
     loader = data.train_dataloader()
     reference, rows, step = phi.reference(), [], 0
     for epoch in range(EPOCHS):
-        loader.sampler.set_epoch(epoch)
+        cast(EpochBatches, loader.sampler).set_epoch(epoch)
         for images, targets in loader:
             x, y = images.to(dtype), targets.to(dtype)
             by_hand(networks[0], phi, x, y)

@@ -24,8 +24,9 @@ from torchvision import datasets, transforms
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from handgrad.training.mnist import CLASSES, INPUTS  # noqa: E402
+from handgrad.training.mnist import INPUTS  # noqa: E402
 
+CLASSES = 10
 SIZES = [INPUTS, 500, 250, 100, CLASSES]
 BATCH = 64
 LR = 0.01
