@@ -152,7 +152,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):
-        raise UserError(f"{', '.join(sorted(decided))}: the network that is opened decides that: leave it out")
+        raise UserError(f"{', '.join(sorted(decided))}: the opened network determines that: remove it")
     wanted = {key: config[key] for key in ("run", "checkpoint", "trust")}
     wanted |= {key: config[key] for key in ("activation", "data") if key in typed}
     (_, module, data, _), source, record = open_network(wanted)

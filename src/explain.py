@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     say(rounding)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     if config["open"] and not webbrowser.open(path.as_uri()):
-        say("No browser could be started: open the file in one yourself.")
+        say("No browser could be started: open the file yourself.")
 
 
 if __name__ == "__main__":

@@ -59,4 +59,4 @@ def check_monitored(config: dict[str, Any]) -> None:
                 f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
             )
         if monitor.startswith("val/") and not config["data"]["val_size"]:
-            raise UserError(f"{key}.monitor={monitor} needs images held out: data.val_size=6000")
+            raise UserError(f"{key}.monitor={monitor} needs a validation set: data.val_size=6000")

@@ -349,7 +349,9 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
     try:
         schema.model_validate(config)
     except ValidationError as error:
-        raise UserError(describe_invalid(error)) from None
+        raise UserError(
+            describe_invalid(error, "is missing: give it a value or, a group, one of its options (--help lists them)")
+        ) from None
 
 
 def build(node: DictConfig, **objects: Any) -> Any:

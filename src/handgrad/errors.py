@@ -49,15 +49,15 @@ COMPARISONS = {  # pydantic's words
 }
 
 
-def describe_invalid(error: ValidationError) -> str:
+def describe_invalid(error: ValidationError, missing: str = "is missing") -> str:
     """Name every invalid value and say what it must be."""
-    return "; ".join(map(_about, error.errors()))
+    return "; ".join(_about(problem, missing) for problem in error.errors())
 
 
-def _about(problem: Any) -> str:
+def _about(problem: Any, missing: str) -> str:
     key = ".".join(map(str, problem["loc"])) or "all of it"
     if problem["type"] == "missing":
-        return f"{key} is missing: give it a value or, a group, one of its options (--help lists them)"
+        return f"{key} {missing}"
     value = format_value(problem["input"]) if problem["input"] != "" else ""
     if problem["type"] == "string_too_short":
         return f"invalid value {key}={value}: must not be empty"
@@ -113,7 +113,7 @@ def describe_error(error: Exception) -> str | None:
     if is_peer_failure(error):
         return (
             "one of the processes that trained together has ended (what it had to say is above): "
-            "the same command with its folder goes on from the last checkpoint"
+            "the same command with its folder resumes from the last checkpoint"
         )
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return escape_control(f"{describe_os_error(error)}: make room there, or choose another folder")

@@ -28,7 +28,10 @@ def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None
     """
     install_handlers()
     if any(word.startswith("--e") for word in sys.argv[1:]):  # argparse accepts abbreviated flags
-        print("--experimental-rerun reads a pickle, which can run any code: type its overrides again", file=sys.stderr)
+        print(
+            "--experimental-rerun reads a pickle, which can run arbitrary code: type its overrides instead",
+            file=sys.stderr,
+        )
         sys.exit(2)
     everything = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # makes Hydra re-raise its errors instead of printing them
@@ -124,8 +127,8 @@ def end_with_parent() -> None:
 def say_interrupted(name: str) -> None:
     """Print which signal ended the command and how to resume."""
     with suppress(OSError):  # the terminal may be closed
-        goes_on = ": the same command with its folder goes on from here" if sys.argv[0].endswith("train.py") else ""
-        print(f"interrupted ({name}){goes_on}", file=sys.stderr, flush=True)
+        resumes = ": the same command with its folder resumes from here" if sys.argv[0].endswith("train.py") else ""
+        print(f"interrupted ({name}){resumes}", file=sys.stderr, flush=True)
 
 
 def ignore_thread_oserror(failed: threading.ExceptHookArgs) -> None:

@@ -184,7 +184,7 @@ REFUSALS = {  # options as typed: what is said
     "data/deform=affine +data.deform.zoom=1": "data.deform.zoom",
     # monitored metrics
     f"{STOPPING}.monitor=test/loss": "monitor val/loss and hold images out with data.val_size=6000",
-    f"{BEST}.monitor=val/loss": "needs images held out: data.val_size=6000",
+    f"{BEST}.monitor=val/loss": "needs a validation set: data.val_size=6000",
     f"{BEST}.mode=max data.val_size=100": (
         "callbacks.best_checkpoint.mode=max would choose the worst: val/loss is best at its minimum"
     ),
@@ -327,7 +327,7 @@ def test_tensorboard_of_a_resumed_run_has_every_step_once(run_script: RunScript)
     options = [*RUN, "trainer.max_epochs=3", "+trainer.callbacks={_target_: test_options.Stopper}"]
     Path("stop").touch()
     assert run_script(*options)[0] == 143
-    assert "goes on from" in ran(run_script, *options)
+    assert "resuming from" in ran(run_script, *options)
     board = board_of("run")
     for tag in ("train/loss", "lr-FactoredSGD/weights", "test/accuracy"):
         steps = [event.step for event in board.Scalars(tag)]

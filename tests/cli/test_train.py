@@ -188,7 +188,7 @@ def test_repeated_sweep_runs_only_what_is_missing(run_script: RunScript, tmp_pat
     damaged.write_text(json.dumps(json.loads(damaged.read_text()) | {"status": "failed", "metrics": {}}))
     printed = ran(run_script, *sweep, "optimizer.lr=0.01", "seed=0,1")  # renumbers the jobs
     assert f"relu-manual-none-s0: completed before, skipped ({tmp_path}/sweep/0_relu-manual-none-s0)" in printed
-    assert f"tanh-manual-none-s0: goes on from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
+    assert f"tanh-manual-none-s0: resuming from {tmp_path}/sweep/1_tanh-manual-none-s0/checkpoints/last.ckpt" in printed
     runs = {path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
     assert runs == {"0_relu-manual-none-s0", "1_tanh-manual-none-s0", "1_relu-manual-none-s1", "3_tanh-manual-none-s1"}
     assert all(record_of(tmp_path / "sweep" / name)["status"] == "completed" for name in runs)
@@ -287,7 +287,7 @@ def test_later_default_and_integer_do_not_change_the_configuration(run_script: R
 
     older = {key: value for key, value in data.items() if key != "dataset"} | {"block": None}
     recorded(older)
-    assert "goes on from" in ran(run_script, *typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
+    assert "resuming from" in ran(run_script, *typed, "optimizer.lr=1.0", "hydra.run.dir=sweep/0_a")
     recorded(older)
     sweep = ["-m", *typed, "seed=0,1", "optimizer.lr=1.0", "hydra.sweep.dir=sweep"]
     assert "completed before, skipped" in ran(run_script, *sweep)

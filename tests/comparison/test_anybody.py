@@ -58,7 +58,7 @@ def test_runs_of_other_projects_are_compared(
     ("arguments", "answer"),
     [
         (["table=runs.csv"], "name the metric to compare by: metric=..., of a_loss, b_loss"),
-        (["table=runs.csv", "metric=c"], "metric=c is no column of numbers"),
+        (["table=runs.csv", "metric=c"], "metric=c is not a column of numbers"),
         (["table=runs.csv", "metric=size"], "metric=size does not tell which values are better: add better=higher or"),
         (["table=nothing.csv"], "cannot be read"),
         (["table=runs.csv", "sweep=x"], "table= and sweep= cannot both be given"),

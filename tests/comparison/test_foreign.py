@@ -372,7 +372,7 @@ def test_a_file_of_one_column_is_repeats_of_one_cell(tmp_path: Path) -> None:
     [
         (None, "cannot be read (No such file or directory): give a CSV file, a row per run"),
         (b"", "cannot be read (No columns to parse from file): give a CSV file, a row per run"),
-        (b"\x89PNG\r\n\x1a\n", "is no text in UTF-8: save it as CSV in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "is not UTF-8 text: save it as CSV in UTF-8"),
         (b"a,b\n1,2\n1,2,3\n", "cannot be read (Error tokenizing data. C error: Expected 2 fields in line 3, saw 3)"),
         (b"lr,loss\n", "has no rows: give a header, and a row per run"),
         (b"lr,loss,lr\n1,2,3\n", "has several columns named lr: rename them, or keep one"),
@@ -393,10 +393,10 @@ def test_an_unusable_table_is_refused_in_one_sentence(tmp_path: Path, content: b
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"metric": "f1"}, "metric=f1 is no column of numbers in table: choose from lr, seed, loss"),
-        ({"metric": "model"}, "metric=model of table is no column of numbers: 'a' is not a number like 0.31"),
-        ({"seed": "fold"}, "seed=fold is no column of table: choose from model, lr, seed, loss"),
-        ({"keys": ["lr", "width"]}, "group=width is no column of table: choose from model, lr, seed, loss"),
+        ({"metric": "f1"}, "metric=f1 is not a column of numbers in table: choose from lr, seed, loss"),
+        ({"metric": "model"}, "metric=model of table is not numeric: 'a' is not a number like 0.31"),
+        ({"seed": "fold"}, "seed=fold is not a column of table: choose from model, lr, seed, loss"),
+        ({"keys": ["lr", "width"]}, "group=width is not a column of table: choose from model, lr, seed, loss"),
     ],
 )
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(asked: dict[str, Any], sentence: str) -> None:
@@ -477,7 +477,7 @@ def test_damaged_files_are_skipped_and_named(tmp_path: Path) -> None:
         ("1/metrics.csv", "its last line is cut short"),
         ("2/metrics.json", "Expecting value"),
         ("3/.hydra/config.yaml", "could not determine a constructor"),
-        ("4/.hydra/config.yaml", "it is no mapping"),
+        ("4/.hydra/config.yaml", "it is not a mapping"),
     ]:
         assert any(f"Left out: {tmp_path / name} is damaged ({reason}" in remark for remark in runs.remarks), name
     assert not any("\n" in remark for remark in runs.remarks)
@@ -512,7 +512,7 @@ def test_a_seed_of_folders_can_be_named_and_must_be_there(tmp_path: Path) -> Non
     assert not read_folders([tmp_path]).paired  # seed: null in all runs is none
     with pytest.raises(UserError) as raised:
         read_folders([tmp_path], seed="part")
-    assert str(raised.value) == "seed=part is no setting of these runs: choose from data.part, seed"
+    assert str(raised.value) == "seed=part is not a setting of these runs: choose from data.part, seed"
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ def test_custom_activation_trains_resumes_and_opens_only_with_trust(run_script: 
     for file in ("run=run", f"checkpoint={LAST}"):
         recorded(trust=True)  # trust claimed by the file itself does not count
         printed = refusal(run_script, file, script="evaluate.py")
-        assert "activation._target_=my.Swish: building it may run any code; add trust=true" in printed
+        assert "activation._target_=my.Swish: building it can run arbitrary code; add trust=true" in printed
         printed = ran(run_script, file, "trust=true", script="evaluate.py")
         assert repr(record_of(Path("run"))["metrics"]["test/loss"]) in printed
 
@@ -233,7 +233,7 @@ def test_rerun_pickle_is_not_read(run_script: RunScript, run: dict[str, Any]) ->
     for flag in ("--experimental-rerun", "--exp"):
         status, printed = run_script(flag, "evil.pkl", script="evaluate.py")
         assert status == 2
-        assert "reads a pickle, which can run any code" in printed
+        assert "reads a pickle, which can run arbitrary code" in printed
     assert not Path("mark").exists()
 
 

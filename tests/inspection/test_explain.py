@@ -486,7 +486,7 @@ def test_open_starts_the_browser(run_script: RunScript, trained: Trained, monkey
     assert started == []
     printed = ran(run_script, "run=run", "open=true", script="explain.py")
     assert started == [Path("run", "explain.html").absolute().as_uri()]
-    assert "No browser could be started: open the file in one yourself." in printed
+    assert "No browser could be started: open the file yourself." in printed
 
 
 def test_clicking_during_the_animation_shows_every_layer(opened: Open) -> None:

@@ -108,8 +108,8 @@ def notebook(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (Harm(), "is no sound file of weights (it holds objects or code): nothing in it was run"),
-        (nn.Linear(784, 10), "is no sound file of weights (it holds objects or code)"),
+        (Harm(), "is not a readable file of weights (it holds objects or code): nothing in it was run"),
+        (nn.Linear(784, 10), "is not a readable file of weights (it holds objects or code)"),
         ({"w1": torch.zeros(10, 784)}, "does not hold a weight and a bias for every layer"),
         ([1, 2], "does not hold a weight and a bias for every layer"),
         ({}, "does not hold a weight and a bias for every layer"),
@@ -146,7 +146,7 @@ def test_run_that_cannot_be_opened_is_refused_in_one_sentence(run_script: RunScr
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
     printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
-    assert "last.ckpt is no sound file of weights (the checksum of" in printed
+    assert "last.ckpt is not a readable file of weights (the checksum of" in printed
     last.unlink()
     printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
     assert "last.ckpt is missing: the run was completed" in printed

@@ -105,7 +105,7 @@ def test_unusable_arrays_are_named_in_one_sentence(tmp_path: Path, content: dict
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x05\x06" + bytes(18), b"\x93NUMPY"])
 def test_files_that_are_no_archive_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"is no .npz archive|has no array x, y"):
+    with pytest.raises(UserError, match=r"is not an .npz archive|has no array x, y"):
         ArrayData(str(tmp_path / "a.npz")).setup()
 
 

@@ -289,7 +289,7 @@ def own_data(root: Path, labels: Tensor, brightest: int = 255) -> None:
 FORTY = torch.arange(40, dtype=torch.uint8) % 10
 PIXELS, ARE = FORTY[:, None, None], "is an IDX file of"
 ALONE = [  # an unpacked file that no archive can repair, and what is said of it
-    (IMAGES, b"no", "is no IDX file"),
+    (IMAGES, b"no", "is not an IDX file"),
     (IMAGES, idx_file(FORTY), rf"{ARE} unsigned bytes, 40 \("),
     (IMAGES, idx_file(torch.zeros(40, 28, 28), 0x0D), rf"{ARE} float32, 40 x 28 x 28 \(unsigned bytes, N x 28 x 28"),
     (IMAGES, idx_file(PIXELS.expand(40, 32, 32)), f"{ARE} unsigned bytes, 40 x 32 x 32"),

@@ -190,7 +190,7 @@ def test_resumed_run_equals_the_uninterrupted_one(run_script: RunScript, engine:
     with ended_at_scoring(2):
         assert run_script(*options, "hydra.run.dir=killed")[0] == 143
     printed = ran(run_script, *options, "hydra.run.dir=killed")
-    assert "goes on from" in printed
+    assert "resuming from" in printed
     assert run_script(*options, "hydra.run.dir=whole")[0] == 0
     assert without_seconds("killed") == without_seconds("whole")
     assert record_of(Path("killed"))["metrics"] == record_of(Path("whole"))["metrics"]

@@ -60,14 +60,14 @@ def test_own_network_trains_resumes_bit_for_bit_and_opens_only_with_trust(run_sc
     ran(run_script, *CNN, "hydra.run.dir=whole")
     with ended_at_scoring(2):
         assert run_script(*CNN, "hydra.run.dir=resumed")[0] == 143
-    assert "goes on from" in ran(run_script, *CNN, "hydra.run.dir=resumed")
+    assert "resuming from" in ran(run_script, *CNN, "hydra.run.dir=resumed")
     whole, resumed = (read_checkpoint(folder / LAST)[0]["state_dict"] for folder in (Path("whole"), Path("resumed")))
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
     record = record_of(Path("whole"))
     assert record["metrics"] == record_of(Path("resumed"))["metrics"]
     assert record["name"] == "CNN-autograd-none-s0"
     for file in ("run=whole", f"checkpoint={'whole' / LAST}"):
-        refused(run_script, "network._target_=my_cnn.CNN: building it may run any code", file, script="evaluate.py")
+        refused(run_script, "network._target_=my_cnn.CNN: building it can run", file, script="evaluate.py")
         printed = ran(run_script, file, "trust=true", script="evaluate.py")
         assert all(repr(value) in printed for value in record["metrics"].values())
 
@@ -99,7 +99,7 @@ def test_what_looks_into_layers_says_that_it_cannot(run_script: RunScript, tiny_
         (["network._target_=my_cnn.CNN", "+network.width=1"], "network: CNN.__init__() got an unexpected keyword"),
         (["network._target_=my_other.Wide"], "must map x (2, 784) to logits (2, 10), not to (2, 3)"),
         (["network._target_=my_other.Narrow"], "fails on x (2, 784): RuntimeError"),
-        (["network._target_=my_other.number"], "makes no torch.nn.Module, but int"),
+        (["network._target_=my_other.number"], "is not a torch.nn.Module but int"),
     ],
 )
 def test_unusable_network_is_refused_in_a_sentence(run_script: RunScript, typed: list[str], said: str) -> None:

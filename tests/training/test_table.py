@@ -119,9 +119,9 @@ def test_classes_are_sorted_as_numbers(tmp_path: Path, classes: list[float], nam
 @pytest.mark.parametrize(
     ("changed", "options", "sentence"),
     [
-        ({}, {"target": "buy"}, "data.target=buy is no column of the table: did you mean buys?"),
+        ({}, {"target": "buy"}, "data.target=buy is not a column of the table: did you mean buys?"),
         ({}, {"target": None}, "data.target=... must name a column; it has age, rooms, town, buys"),
-        ({}, {"test_column": "x"}, "data.test_column=x is no column of the table"),
+        ({}, {"test_column": "x"}, "data.test_column=x is not a column of the table"),
         ({"age": 1, "rooms": 1, "town": "Ulm"}, {}, "every column is constant in the training rows"),
         ({"buys": "no"}, {}, "data.target=buys has one class, no"),
         ({"buys": range(60)}, {}, "60 different values in 60 rows, too many for classes: if it is a quantity"),
@@ -245,7 +245,7 @@ def test_new_rows_are_classified_as_the_network_does(run_script: RunScript, wine
     for frame, sentence in (
         (new.drop(columns="age"), "rows=new.csv lacks the column age"),
         (new.assign(sex=1), "has the column sex, which mixed.csv has not"),
-        (new.assign(age="old"), "column age has texts where the network was trained on numbers"),
+        (new.assign(age="old"), "column age has strings where the network was trained on numbers"),
         (new.assign(age=None), "empty cells in column age (5)"),
         (new.head(0), "rows=new.csv has no rows"),
     ):

@@ -47,11 +47,11 @@ def read_table(
     if isinstance(table, pd.DataFrame):
         return complete(*foreign_table.records_of(table, "table", seed, metric, keys))
     if table.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
-        raise UserError(f"table={table} is no CSV file: save it as CSV, a row per run")
+        raise UserError(f"table={table} is not a CSV file: save it as CSV, a row per run")
     try:
         rows = foreign_table.read_rows(table)
     except UnicodeDecodeError:
-        raise UserError(f"table={table} is no text in UTF-8: save it as CSV in UTF-8") from None
+        raise UserError(f"table={table} is not UTF-8 text: save it as CSV in UTF-8") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise UserError(f"table={table} cannot be read ({reason}): give a CSV file, a row per run") from None
@@ -122,7 +122,7 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
     rows = [record["settings"] for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     if asked is not None and asked not in names:
-        raise UserError(f"seed={asked} is no setting of these runs: choose from {join_names([*names], 20)}")
+        raise UserError(f"seed={asked} is not a setting of these runs: choose from {join_names([*names], 20)}")
     found = [name for name in names if name == asked or foreign_table.SEED.fullmatch(name)]
     seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
     known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]
@@ -156,7 +156,7 @@ def settings_in(folder: Path) -> dict[str, Any]:
     """Read the flattened configuration of a run."""
     config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     config.pop("hydra", None)
     plain = json.loads(json.dumps(config, default=str))  # dates, and keys that are numbers, as texts
     return {name: foreign_table.whole(value) for name, value in flatten(plain).items()}

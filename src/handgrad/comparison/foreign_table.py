@@ -75,7 +75,7 @@ def records_of(
     if metric is not None:
         if called(metric, short) and not called(metric, numeric):
             text = next(value for value in columns[called(metric, short)[0]] if not isinstance(value, int | float))
-            raise UserError(f"metric={metric} of {table} is no column of numbers: {text!r} is not a number like 0.31")
+            raise UserError(f"metric={metric} of {table} is not numeric: {text!r} is not a number like 0.31")
         roles[full_name("metric", metric, numeric, f"numbers in {table}")] = "metric"
     metrics = [name for name in columns if roles[name] == "metric"]
     settings = [name for name in columns if roles[name] in ("setting", "seed")]
@@ -184,7 +184,7 @@ def full_name(option: str, name: str, short: Mapping[str, str], table: str) -> s
     """Return the column with that full or short name."""
     if found := called(name, short):
         return found[0]
-    raise UserError(f"{option}={name} is no column of {table}: choose from {join_names([*short.values()], 20)}")
+    raise UserError(f"{option}={name} is not a column of {table}: choose from {join_names([*short.values()], 20)}")
 
 
 def facts_in(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:

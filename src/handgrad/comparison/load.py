@@ -157,11 +157,11 @@ def where_holds(
     try:
         holds = table.eval(condition, engine="python")
         if not isinstance(holds, pd.Series) or holds.dtype != bool:
-            raise ValueError("it is not true or false of each run")
+            raise ValueError("it is not a true/false condition per run")
     except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
-            "comparison of columns of table.csv, names with signs in them in backticks: "
+            "condition on columns of table.csv, names with special characters in backticks: "
             "where='seed < 3 and `optimizer.lr` > 0.01'"
         ) from None
     if not holds.any():

@@ -42,7 +42,7 @@ def match_reference(table: pd.DataFrame, settings: Sequence[Mapping[str, Any]], 
     """
     keys = [name for name in table if name != "reference"]
     if strange := [key for key in keys if not any(key in row for row in settings)]:
-        raise UserError(f"reference={path}: {join_names(strange)} is no setting of these runs, and no metric")
+        raise UserError(f"reference={path}: {join_names(strange)} is neither a setting nor a metric of these runs")
     printed = dict(zip(zip(*(table[key] for key in keys), strict=True), table.reference, strict=True))
     places = [tuple(text_of(key, row) for key in keys) for row in settings]
     said = f"{path.stem} is shown beside cells with its {join_names(keys, most=12)}: {len(set(places) & set(printed))}"

@@ -150,8 +150,8 @@ def check_part(name: str, part: Mapping[str, Any], source: object) -> None:
     for each in targets_in(part):
         if not isinstance(each, str) or each not in classes:
             raise UserError(
-                f"{source} has a class of its own, {name}._target_={format_value(each)}: building it may run any code; "
-                "add trust=true if you know who made this file and trust them"
+                f"{source} has a class of its own, {name}._target_={format_value(each)}: building it can run "
+                "arbitrary code; add trust=true if you know who made this file and trust them"
             )
     try:
         classes[part["_target_"]].model_validate({key: value for key, value in part.items() if key != "_target_"})

@@ -185,7 +185,7 @@ def judge_function(function: Callable[..., Any], phi: Activation, cases: Sequenc
     try:
         source = textwrap.dedent(inspect.getsource(function)).encode()
     except (OSError, TypeError):
-        raise UserError(f"the source of {name} cannot be had: write it with def in a cell or a file") from None
+        raise UserError(f"the source of {name} is not available: write it with def in a cell or a file") from None
     known = inspect.unwrap(function).__globals__
     return judge(name, handin.execute(source, known), source, phi, cases)
 

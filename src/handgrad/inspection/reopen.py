@@ -108,7 +108,7 @@ def for_weights(
 ) -> dict[str, Any]:
     """Return what a weights file without a configuration changes in the composed one."""
     if activation is None:
-        raise UserError(f"{path} does not say which function follows its layers: add activation=relu, or another")
+        raise UserError(f"{path} does not record its activation function: add activation=relu, or another")
     precision = 64 if layers[0][0].dtype == torch.float64 else 32
     return {
         "activation": activation,
@@ -140,7 +140,7 @@ def as_recorded(
     local = "path" in parts["data"] or "root" in chosen_data(wanted) or root is None or Path(str(root)).is_dir()
     if images and not local:
         raise UserError(
-            f"data.root={root}, recorded in {where}, is no folder here: add data.root=<where the images are>"
+            f"data.root={root}, recorded in {where}, is not a folder here: add data.root=<folder of the images>"
         )
     return parts | {"trainer": parts["trainer"] | {"profiler": config["trainer"]["profiler"]}}
 

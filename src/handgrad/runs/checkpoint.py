@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
     except Exception as error:  # a damaged archive can raise anything
         reason = "it holds objects or code" if "weights_only" in str(error) else str(error).partition("\n")[0]
         raise UserError(
-            f"{path} is no sound file of weights ({reason}): nothing in it was run; "
+            f"{path} is not a readable file of weights ({reason}): nothing in it was run; "
             "torch.save(model.state_dict(), ...) writes one that can be read"
         ) from error
     config = content.get("hyper_parameters") if isinstance(content, dict) else None

@@ -65,7 +65,7 @@ def history_in(lines: Sequence[str], epochs: int | None) -> dict[str, np.ndarray
     """Parse the columns of a history; ValueError says why it is invalid."""
     names, *rows = [line.split(",") for line in lines]
     if "epoch" not in names or len(set(names)) < len(names):
-        raise ValueError("its first line does not name its columns")
+        raise ValueError("its first line is not a header")
     if any(len(row) != len(names) for row in rows):
         raise ValueError("its lines are of different lengths")
     if not rows or (epochs is not None and len(rows) != epochs):
@@ -88,7 +88,7 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
     except ValueError:
         values = np.array([np.nan])
     if not np.isfinite(values).all():
-        raise ValueError("a cell of it is no number")
+        raise ValueError("a cell is not a number")
     return np.where([bool(cell) for cell in cells], values, np.nan)
 
 
@@ -98,7 +98,7 @@ def counts_in(lines: Sequence[str], classes: int) -> np.ndarray:
     if len(rows) != classes or any(len(row) != classes for row in rows):
         raise ValueError(f"it is not {classes} by {classes}")
     if not all(cell.isascii() and cell.isdigit() and len(cell) < 16 for row in rows for cell in row):
-        raise ValueError("a cell of it is no count")
+        raise ValueError("a cell is not a count")
     return np.array(rows, dtype=float)
 
 
@@ -111,10 +111,10 @@ def predictions_in(lines: Sequence[str], classes: int) -> dict[str, np.ndarray]:
     try:
         rows = np.loadtxt(lines[1:], delimiter=",", comments=None, ndmin=2)
     except ValueError:
-        raise ValueError("a line of it is not three numbers") from None
+        raise ValueError("a line does not have three numbers") from None
     if rows.shape != (len(lines) - 1, 3):
-        raise ValueError("a line of it is not three numbers")
+        raise ValueError("a line does not have three numbers")
     labels, probability = rows[:, :2], rows[:, 2]
     if not (np.isin(labels, np.arange(classes)).all() and ((probability >= 0) & (probability <= 1)).all()):
-        raise ValueError("a class or a probability of it is out of range")
+        raise ValueError("a class or probability is out of range")
     return {"truth": labels[:, 0].astype(np.int32), "right": labels[:, 0] == labels[:, 1]}

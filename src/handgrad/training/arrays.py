@@ -37,7 +37,7 @@ class ArrayData(FileData):
             self.check_labels(x_test, y_test, "y_test")
             self.check_like_x(x_test, "x_test")
             if (y.dtype.kind == "U") != (y_test.dtype.kind == "U"):
-                raise UserError(f"{self.path}: one of y and y_test holds texts, the other numbers")
+                raise UserError(f"{self.path}: one of y and y_test holds strings, the other numbers")
             in_test = np.arange(len(x) + len(x_test)) >= len(x)
             return Labelled(np.concatenate([x, x_test]), np.concatenate([y, y_test]), in_test)
         return Labelled(x, y, None)
@@ -61,7 +61,7 @@ class ArrayData(FileData):
         if y.shape != x.shape[:1]:
             raise UserError(f"{self.path}: {name} is {y.shape}, but must be ({len(x)},), a class per row")
         if y.dtype.kind not in "biufU":
-            raise UserError(f"{self.path}: {name} is of type {y.dtype}, neither whole numbers nor texts")
+            raise UserError(f"{self.path}: {name} is of type {y.dtype}, neither whole numbers nor strings")
 
     def check_like_x(self, x: np.ndarray, name: str) -> None:
         """Check that rows are like those of the training array."""
@@ -101,14 +101,14 @@ class ArrayData(FileData):
 def parse(content: bytes, path: Path, needed: tuple[str, ...], more: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Read arrays of a .npz archive; nothing in it is executed. UserError if one is missing or unusable."""
     if not zipfile.is_zipfile(BytesIO(content)):
-        raise UserError(f"{path} is no .npz archive: np.savez(path, x=x, y=y) writes one")
+        raise UserError(f"{path} is not an .npz archive: np.savez(path, x=x, y=y) writes one")
     try:
         with np.load(BytesIO(content), allow_pickle=False) as archive:
             found = {name: archive[name] for name in (*needed, *more) if name in archive}
             names = list(archive)
     except Exception as error:  # a damaged file can raise anything
         reason = "it holds objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
-        raise UserError(f"{path} is no .npz archive of numbers and texts: {reason}") from None
+        raise UserError(f"{path} is not an .npz archive of numbers and strings: {reason}") from None
     if lacking := [name for name in needed if name not in found]:
         raise UserError(f"{path} has no array {join_names(lacking)}: it has {join_names(names) or 'none'}")
     return found

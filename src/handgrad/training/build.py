@@ -228,7 +228,7 @@ def check_strategy(strategy: Strategy, name: str) -> None:
     one_device = isinstance(strategy, SingleDeviceStrategy)
     elsewhere = any(method in name for method in ("spawn", "fork", "notebook"))
     if not one_device and (type(strategy) is not DDPStrategy or elsewhere):
-        raise UserError(f"trainer.strategy={name} leaves the trained network elsewhere or in parts: use ddp")
+        raise UserError(f"trainer.strategy={name} shards or moves the trained network: use ddp")
 
 
 def check_callbacks(used: Sequence[lightning.Callback], module: Classifier) -> None:

@@ -131,11 +131,11 @@ def checked_row(row: Any) -> dict[str, Any]:
     """Copy an epoch's row from a checkpoint; ValueError if a number is missing, not finite or of another type."""
     needed = {"epoch", "train/loss", "lr", "seconds", "batches"}
     if not needed <= row.keys() or any(type(row[name]) not in (int, float) for name in needed):
-        raise ValueError("a row of its history is no row")
+        raise ValueError("a row of its history is malformed")
     if not all(math.isfinite(row[name]) for name in needed):
         raise ValueError("a number of its history is not finite")
     if any(type(value) not in (int, float, type(None)) for value in row.values()):
-        raise ValueError("its history has something else than numbers")
+        raise ValueError("its history has values that are not numbers")
     return dict(row)
 
 

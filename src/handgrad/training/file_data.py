@@ -122,7 +122,7 @@ def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
         if (decimal := labels[labels % 1 != 0]).size:
             raise UserError(
                 f"{label} has decimal numbers such as {format_value(float(decimal[0]))}: regression, to predict a "
-                "quantity, is not what this project does; classes are whole numbers or texts"
+                "quantity, is not supported; classes must be whole numbers or strings"
             )
         labels = labels.astype(np.int64)
     found, numbers = np.unique(labels, return_inverse=True)
@@ -133,6 +133,6 @@ def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
     if len(names) > min(MOST_CLASSES, max(FEW_CLASSES, rows / 10)):
         raise UserError(
             f"{label} has {len(names):,} different values in {rows:,} rows, too many for classes: "
-            "if it is a quantity, that is regression, which this project does not do; else group them"
+            "if it is a quantity, that is regression, which is not supported; otherwise group them"
         )
     return names, numbers.astype(np.int64)

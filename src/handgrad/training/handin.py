@@ -40,7 +40,7 @@ def as_code(content: bytes, path: Path) -> bytes:
     try:
         cells = ["".join(cell["source"]) for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is no notebook") from None
+        raise UserError(f"{path} is not a notebook") from None
     kept = ["import torch", "from torch import Tensor"]
     for cell in cells:
         try:

@@ -120,9 +120,9 @@ def fault_of(path: Path, content: bytes) -> str | None:
         zeros, kind, count = struct.unpack_from(">H2B", content)
         shape = struct.unpack_from(f">{count}I", content, 4)
     except struct.error:
-        return f"is no IDX file ({expected})"
+        return f"is not an IDX file ({expected})"
     if zeros or kind not in IDX_TYPES:
-        return f"is no IDX file ({expected})"
+        return f"is not an IDX file ({expected})"
     sizes = " x ".join(map(str, shape))
     missing = 4 + 4 * count + math.prod(shape) - len(content)
     if (kind, count) == (UNSIGNED, axes) and missing:

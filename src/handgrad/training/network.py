@@ -66,7 +66,7 @@ def find_class(target: str) -> Any:
 def check_network(network: Any, target: str, inputs: int, classes: int) -> None:
     """Check on two black examples that a network is an `nn.Module` that maps x (B, I) to logits (B, C)."""
     if not isinstance(network, nn.Module):
-        raise UserError(f"network._target_={target} makes no torch.nn.Module, but {type(network).__name__}")
+        raise UserError(f"network._target_={target} is not a torch.nn.Module but {type(network).__name__}")
     x = torch.zeros(2, inputs)
     try:
         with torch.no_grad():

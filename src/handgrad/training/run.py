@@ -36,7 +36,7 @@ def train(cfg: DictConfig, folder: Path, record: dict[str, Any], show_progress: 
     last.parent.mkdir(exist_ok=True)  # fail now if the folder cannot be created, not after an epoch
     resumed = resumable(last, record["config"])
     if resumed:
-        log.info("%s: goes on from %s", record["name"], last)
+        log.info("%s: resuming from %s", record["name"], last)
     with resume_errors(last, lambda: False):
         step = logged_step(resumed) if resumed else 0
     trainer, module, data, history = assemble(cfg, folder, show_progress, is_interactive(), step)
@@ -98,4 +98,6 @@ def check_not_multirun(processes: int) -> None:
             "run every cell by a command of its own (without -m), or on one device"
         )
     if set(job.run.dir) & set('"\\'):
-        raise UserError(f"hydra.run.dir={job.run.dir} has a sign that cannot be handed on to {processes} processes")
+        raise UserError(
+            f"hydra.run.dir={job.run.dir} contains a character that cannot be passed on to {processes} processes"
+        )

@@ -67,10 +67,12 @@ class TableData(FileData):
         """Check that every column holds numbers or a limited number of texts."""
         for name in self.texts:
             if not (types.is_object_dtype(frame[name]) or types.is_string_dtype(frame[name])):
-                raise UserError(f"{self.path}: column {name} is of type {frame[name].dtype}, neither numbers nor texts")
+                raise UserError(
+                    f"{self.path}: column {name} is of type {frame[name].dtype}, neither numbers nor strings"
+                )
             if (different := frame[name].nunique()) > MOST_TEXTS:
                 raise UserError(
-                    f"{self.path}: column {name} has {different:,} different texts, each an input: remove it"
+                    f"{self.path}: column {name} has {different:,} different strings, each an input: remove it"
                 )
         if none := [name for name in frame if frame[name].isna().all()]:
             raise UserError(f"{self.path}: column {join_names(none)} is empty: remove it")
@@ -78,7 +80,7 @@ class TableData(FileData):
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
         if wrong := [name for name in self.numbers if not types.is_numeric_dtype(frame[name])]:
-            raise UserError(f"column {join_names(wrong)} has texts where the network was trained on numbers")
+            raise UserError(f"column {join_names(wrong)} has strings where the network was trained on numbers")
         frame = frame[self.columns].astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
         if infinite := [name for name in self.numbers if np.isinf(frame[name]).any()]:
             raise UserError(f"column {join_names(infinite)} has infinite numbers: remove the rows")
@@ -129,7 +131,9 @@ class TableData(FileData):
         known_texts = self.transformer.named_transformers_["texts"][-1].categories_ if self.texts else []
         for name, known in zip(self.texts, known_texts, strict=True):
             if unknown := sorted(set(x[name].dropna()) - set(known)):
-                log.warning("column %s: %s was not in the training rows and counts as none", name, join_names(unknown))
+                log.warning(
+                    "column %s: %s was not in the training rows: encoded as all zeros", name, join_names(unknown)
+                )
         return self.prepare(x)
 
 
@@ -164,7 +168,7 @@ def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
     if not name:
         return f"{option}=... must name a column; it has {join_names(list(columns), 20)}"
     hint = did_you_mean(name, columns)
-    found = f"{format_value(name)} is no column of the table{f': {hint}It' if hint else '; it'}"
+    found = f"{format_value(name)} is not a column of the table{f': {hint}It' if hint else '; it'}"
     return f"{option}={found} has {join_names(list(columns), 20)}"
 
 
