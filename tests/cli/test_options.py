@@ -202,8 +202,8 @@ REFUSALS = {  # options as typed: what is said
     ),
     # several processes, dry runs
     "-m trainer.devices=2": "would start the whole sweep again",
-    "trainer.devices=2 +trainer.strategy=ddp_spawn": "trainer.strategy=ddp_spawn leaves",
-    "trainer.devices=2 hydra.run.dir='a\"b'": "has a sign that cannot be handed on",
+    "trainer.devices=2 +trainer.strategy=ddp_spawn": "trainer.strategy=ddp_spawn shards or moves",
+    "trainer.devices=2 hydra.run.dir='a\"b'": "a character that cannot be passed on",
     "-m activation=relu,tanh seed=-1 dry_run=true": "dry_run=true: invalid value seed=-1",
     "-m hydra/sweeper=search optimizer.lr=interval(0.1,1) dry_run=true": "dry_run=true: a search chooses its jobs",
     "activation=relu dry_run=true": "dry_run=true only works with -m",

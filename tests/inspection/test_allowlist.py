@@ -167,7 +167,7 @@ def test_no_data_is_downloaded_to_a_recorded_path(run_script: RunScript, run: di
     recorded(data=run["config"]["data"] | {"root": "elsewhere"})
     printed = refusal(run_script, "run=run", script="evaluate.py")
     assert "data.root=elsewhere, recorded in" in printed
-    assert "is no folder here: add data.root=" in printed
+    assert "is not a folder here: add data.root=" in printed
     assert not Path("elsewhere").exists()
     ran(run_script, "run=run", f"data.root={run['config']['data']['root']}", script="evaluate.py")
 

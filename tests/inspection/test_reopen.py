@@ -119,7 +119,7 @@ def notebook(**changed: Any) -> dict[str, Any]:
         (notebook(w1=torch.zeros(30, 783)), "has 783 inputs and 10 classes, its data 784 and 10: name the data that"),
         (notebook(w3=torch.zeros(9, 20), b3=torch.zeros(9)), "has 784 inputs and 9 classes, its data 784 and 10"),
         (notebook(w1=torch.zeros(30, 784, dtype=torch.int64)), "weights should be floating-point numbers"),
-        (notebook(), "does not say which function follows its layers: add activation=relu"),
+        (notebook(), "does not record its activation function: add activation=relu"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -288,7 +288,7 @@ def test_predict_and_export_need_no_data(
     monkeypatch.chdir(tmp_path / "elsewhere")
     for script, options in (("predict.py", [f"images={tmp_path / 'one.png'}"]), ("export.py", [])):
         ran(run_script, f"run={tmp_path / 'run'}", *options, script=script)
-    assert "is no folder here: add data.root=" in run_script(f"run={tmp_path / 'run'}", script="evaluate.py")[1]
+    assert "is not a folder here: add data.root=" in run_script(f"run={tmp_path / 'run'}", script="evaluate.py")[1]
 
 
 def test_exported_network_is_compared_with_the_module_itself(

@@ -89,11 +89,11 @@ def test_new_rows_are_prepared_as_the_training_rows(tmp_path: Path, x: np.ndarra
         ({"x": VECTORS, "y": Y.astype(complex)}, "y is of type complex128, neither"),
         ({"x": np.array([object()] * 60), "y": Y}, "it holds objects"),
         ({"x": np.ones((60, 5)), "y": Y}, "all numbers of x are 1.0"),
-        ({"x": VECTORS, "y": VECTORS[:, 0]}, "regression, to predict a quantity"),
+        ({"x": VECTORS, "y": VECTORS[:, 0]}, "regression is not supported"),
         ({"x": VECTORS, "y": Y * 0}, "one class, 0"),
         ({"x": VECTORS, "y": Y, "x_test": VECTORS}, "one of x_test and y_test"),
         ({"x": VECTORS, "y": Y, "x_test": VECTORS[:, 1:], "y_test": Y}, r"x_test has rows of \(4,\) float32"),
-        ({"x": VECTORS, "y": Y, "x_test": VECTORS, "y_test": Y.astype(str)}, "one of y and y_test holds texts"),
+        ({"x": VECTORS, "y": Y, "x_test": VECTORS, "y_test": Y.astype(str)}, "one of y and y_test holds strings"),
         ({"x": VECTORS, "y": Y, "x_test": VECTORS, "y_test": Y + 1}, "class 3 has test rows only"),
     ],
 )

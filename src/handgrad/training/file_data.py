@@ -121,8 +121,8 @@ def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
             )
         if (decimal := labels[labels % 1 != 0]).size:
             raise UserError(
-                f"{label} has decimal numbers such as {format_value(float(decimal[0]))}: regression, to predict a "
-                "quantity, is not supported; classes must be whole numbers or strings"
+                f"{label} has decimal numbers such as {format_value(float(decimal[0]))}: regression is not "
+                "supported; classes must be whole numbers or strings"
             )
         labels = labels.astype(np.int64)
     found, numbers = np.unique(labels, return_inverse=True)
