@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback
 
-BUSY = 0.5  # load average of the last minute above which figures are noise
+BUSY = 0.75  # load average of the last minute above which figures are noise; importing PyTorch alone takes it to 0.1
 
 Epoch = Callable[[], float]  # trains one epoch, returns its seconds
 

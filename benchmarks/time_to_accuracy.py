@@ -75,6 +75,7 @@ def main() -> None:
     """Train every contender with every recipe and seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--matmul", default="auto", help="of the manual module and of bare PyTorch")
     options = parser.parse_args()
@@ -90,7 +91,7 @@ def main() -> None:
     )
     for column in ("recipe", "", *(f"{target:.1%}" for target in TARGETS)):
         table.add_column(column, no_wrap=True)
-    for recipe, overrides in RECIPES.items():
+    for recipe, overrides in ((recipe, RECIPES[recipe]) for recipe in options.recipes):
         for name, course in contenders.items():
             times = []
             for seed in range(options.seeds):
