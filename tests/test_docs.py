@@ -4,6 +4,9 @@ import importlib
 import re
 from operator import attrgetter
 
+import epoch
+import pandas as pd
+
 import mutants
 from conftest import ROOT
 
@@ -31,3 +34,8 @@ def test_every_mutant_changes_code_that_occurs_once_and_has_tests() -> None:
         mutants.mutated(mutant)
         assert mutant.code != mutant.changed
         assert all((ROOT / name).exists() for name in mutants.tests_of(mutant.module))
+
+
+def test_scaling_page_has_the_table_of_its_csv_file() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert epoch.document(page.replace("| products |", "| other |"), pd.read_csv(epoch.DOCUMENTED)) == page
