@@ -14,7 +14,7 @@ import pytest
 import handgrad
 from conftest import ROOT, RunCommand
 from handgrad.comparison import load, report
-from handgrad.comparison.metrics import higher_is_better
+from handgrad.comparison.metrics import Metric, higher_is_better
 from handgrad.comparison.table import CompareOptions
 from handgrad.errors import UserError
 from made_runs import around, everything, leave_cell, leave_run, written
@@ -109,6 +109,7 @@ def test_direction_and_unit_can_be_asked_for() -> None:
     found = handgrad.compare(frame, "minutes", better="higher", unit="min")
     assert "The highest minutes is that of lr=0.3 opt=adam" in found.sentences[1]
     assert " min" in found.sentences[1]
+    assert [Metric("m", "minutes", unit, f" {unit}").label for unit in ("", "min")] == ["minutes", "minutes (min)"]
 
 
 def test_metric_named_like_a_column_is_a_metric() -> None:

@@ -161,7 +161,7 @@ def where_holds(
     except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
-            "condition on columns of table.csv, names with special characters in backticks: "
+            "condition on columns of table.csv except outcome, names with special characters in backticks: "
             "where='seed < 3 and `optimizer.lr` > 0.01'"
         ) from None
     if not holds.any():

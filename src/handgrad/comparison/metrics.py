@@ -58,8 +58,9 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Name and unit, for an axis or a column."""
-        return f"{self.name} ({self.of_value.strip()})"
+        """Name and unit, if it has one, for an axis or a column."""
+        unit = self.of_value.strip()
+        return f"{self.name} ({unit})" if unit else self.name
 
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
