@@ -55,8 +55,8 @@ def check_monitored(config: dict[str, Any]) -> None:
                 raise UserError(f"invalid value {key}.{name}={callback[name]}: an accuracy is between 0 and 1")
         if monitor.startswith("test/"):
             raise UserError(
-                f"{key}.monitor={monitor} would choose by the test set, whose accuracy then is no estimate "
-                f"any more: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
+                f"{key}.monitor={monitor} would choose by the test set, whose accuracy would then be "
+                f"biased: monitor {monitor.replace('test/', 'val/')} and hold images out with data.val_size=6000"
             )
         if monitor.startswith("val/") and not config["data"]["val_size"]:
             raise UserError(f"{key}.monitor={monitor} needs a validation set: data.val_size=6000")

@@ -161,7 +161,7 @@ def test_reference_value_is_shown_with_the_cell_of_its_settings(tmp_path: Path) 
     [
         ("activation,test/accuracy\nrelu,high\n", "cannot be read"),
         ("activation,accuracy\nrelu,0.9\n", "has no column test/accuracy"),
-        ("activation,colour,test/accuracy\nrelu,red,0.9\n", "colour is no setting of these runs"),
+        ("activation,colour,test/accuracy\nrelu,red,0.9\n", "colour is neither a setting nor a metric of these runs"),
         (None, "cannot be read"),
     ],
 )

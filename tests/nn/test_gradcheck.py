@@ -123,7 +123,7 @@ def test_command_checks_a_trained_network_with_its_own_penalty(
     assert run_script("run=run", "fd_entries=2", script="check.py")[0] == 0
     assert Path("run", "check.json").exists()
     printed = refusal(run_script, "run=run", "activation=tanh", script="check.py")
-    assert "activation: the network that is opened decides that" in printed
+    assert "activation: the opened network determines that" in printed
 
 
 def test_gradients_wrong_without_a_bug_or_beyond_it_are_an_error(
