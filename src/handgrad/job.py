@@ -32,6 +32,8 @@ def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool =
     check_monitored(config)
     if cfg.dry_run:
         raise UserError("dry_run=true only works with -m")
+    if cfg.mine and not sweep and not cfg.engine._target_.endswith("MineModule"):
+        log.warning("mine=%s has no effect: only engine=mine trains with that file's functions", cfg.mine)
     composed, cfg = cfg, OmegaConf.create(config)
     import_from_here()
     job = HydraConfig.get()

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ def test_record_has_the_final_status(tmp_path: Path, error: BaseException, statu
     assert ("seconds" in after) == ("peak_memory_mb" in after) == (status != "running")
 
 
-def leave_run(folder: Path, seed: int) -> dict[str, Any]:
+def leave_run(folder: Path, seed: int, error: Exception | None = None) -> dict[str, Any]:
     """Write a run's record; return its configuration."""
     config = {"seed": seed, "optimizer": {"lr": 0.1}}
     facts = {"name": "a", "seed": seed, "choices": {}, "config": config}
-    with run_lock(folder), track_status(folder, facts):
-        pass
+    with suppress(UserError), run_lock(folder), track_status(folder, facts):
+        if error:
+            raise error
     return config
 
 
@@ -76,6 +78,15 @@ def test_two_configurations_never_share_a_folder(tmp_path: Path, seed: object) -
     config = leave_run(tmp_path, seed=1)
     with pytest.raises(UserError, match=r"holds a run with another configuration: choose another folder.*it has seed"):
         find_existing_run(tmp_path, config | {"seed": seed}, siblings=False)
+
+
+def test_folder_of_a_failed_run_without_checkpoint_is_free(tmp_path: Path) -> None:
+    config = leave_run(tmp_path, seed=1, error=UserError("no such column"))
+    assert find_existing_run(tmp_path, config | {"seed": 7}, siblings=False) == (tmp_path, None)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(UserError, match="holds a run with another configuration"):
+        find_existing_run(tmp_path, config | {"seed": 7}, siblings=False)
 
 
 def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:

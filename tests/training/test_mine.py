@@ -92,7 +92,7 @@ def test_edited_file_is_another_run_and_the_same_one_is_skipped(run_script: RunS
 
 def test_mine_changes_no_run_of_another_engine(run_script: RunScript) -> None:
     run = ["engine=manual", *USUAL, "hydra.run.dir=run"]
-    assert run_script(*run)[0] == 0
+    assert "mine=mine.py has no effect: only engine=mine" in ran(run_script, *run)
     assert "completed before, skipped" in run_script(*[word for word in run if word != "mine=mine.py"])[1]
 
 

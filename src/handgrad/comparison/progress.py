@@ -23,7 +23,8 @@ MOST_RECORDS = 300  # newest earlier runs, from which times are estimated
 ENGINE, EPOCHS = "engine", "trainer.max_epochs"
 # Settings that determine an epoch's duration, the most important first.
 LIKE = (
-    *(ENGINE, "network.hidden_sizes", "data.batch_size", "regularizer.adversarial", "optimizer._target_"),
+    *(ENGINE, "data._target_", "data.path", "trainer.limit_train_batches"),  # without these nothing is comparable
+    *("network.hidden_sizes", "data.batch_size", "regularizer.adversarial", "optimizer._target_"),
     *("data.deform.elastic", "activation"),
 )
 
@@ -82,7 +83,7 @@ def seconds_of(
     """Estimate a run's seconds from the most similar of `earlier_runs`; None if none used its engine."""
     wanted = flatten(normalize(config)) | dict(choices)
     alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
-    for many in range(len(LIKE), 0, -1):
+    for many in range(len(LIKE), 3, -1):
         found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in LIKE[:many])]
         if found:
             per_epoch = median(record["seconds_per_epoch"] for record in found)

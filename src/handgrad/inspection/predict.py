@@ -58,7 +58,10 @@ def found(images: Any) -> list[Path]:
         UserError: none was named, or one matches nothing.
     """
     if images is None:
-        raise UserError("name the pictures: images=my_digit.png, images=folder, 'images=*.png', 'images=[one,another]'")
+        raise UserError(
+            "name the pictures: images=my_digit.png, images=folder, 'images=*.png', 'images=[one,another]'; "
+            "or, for a network of data=table or arrays, the file of rows: rows=new.csv"
+        )
     paths: dict[Path, None] = {}
     for name in map(str, images if isinstance(images, list) else [images]):
         path, what = Path(name), "is not there"

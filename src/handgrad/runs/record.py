@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handgrad.errors import UserError, describe_invalid
 from handgrad.identity import normalize
-from handgrad.runs.folder import METRICS, write_errors, write_json
+from handgrad.runs.folder import CHECKPOINTS, METRICS, write_errors, write_json
 from handgrad.text import canonical, differences, equal_typed, join_names
 
 FINISHED = ("completed", "diverged")  # a rerun would give the same result
@@ -95,6 +95,8 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
             if beside and equal_typed(normalize(beside["config"]), config):
                 return other, beside
     if differ and not siblings:
+        if record and record["status"] == "failed" and not any((folder / CHECKPOINTS).glob("*")):
+            return folder, None  # e.g. refused for a typo: nothing is lost
         raise UserError(
             f"{folder} holds a run with another configuration: choose another folder, or move this one away; "
             f"it has {join_names(differ)}"

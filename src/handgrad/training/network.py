@@ -37,7 +37,12 @@ def build_network(node: DictConfig, sizes: Sequence[int], image_shape: Sequence[
     arguments = [str(key) for key in node if key in taken or key not in OF_MLP]
     known = {"inputs": sizes[0], "classes": sizes[-1], "image_shape": image_shape}
     given = {key: value for key, value in known.items() if key in taken}
-    network = build_with(node, arguments, **given)
+    try:
+        network = build_with(node, arguments, **given)
+    except UserError as error:
+        if image_shape is None and "image_shape" in taken:
+            raise UserError(f"{error} (image_shape is null: the rows of these data are no pictures)") from error
+        raise
     check_network(network, node._target_, sizes[0], sizes[-1])
     own: nn.Module = network
     return own
