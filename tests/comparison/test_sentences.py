@@ -13,7 +13,7 @@ from scipy import stats
 
 from conftest import RunCommand
 from handgrad.comparison import page, planning, statistics
-from handgrad.comparison.cells import NOT_A_CELL
+from handgrad.comparison.cells import NOT_A_CELL, find_factors
 from handgrad.comparison.model import Contrast, Model
 from handgrad.errors import UserError
 from made_runs import NOISE, around, everything, leave_cell, leave_configured, leave_run, written
@@ -392,3 +392,11 @@ def test_setting_confounded_with_several_keys_is_named(tmp_path: Path, seeds: in
         ("activation", "optimizer.lr", "network.hidden_sizes"): ["trainer.max_epochs"],
     }
     assert "activation and optimizer.lr together are confounded with data.batch_size" in said
+
+
+def test_class_of_a_network_is_told_by_the_column_of_activations() -> None:
+    columns = {"activation": ["CNN", "relu"], "engine": ["autograd"] * 2, "regularizer": ["none"] * 2}
+    assert find_factors(columns | {"network._target_": ["my.CNN", "MLP"]}) == ([*columns], {})
+    assert find_factors(columns | {"optimizer.lr": ["0.1", "0.2"]})[1] == {("activation",): ["optimizer.lr"]}
+    two = {"activation": ["CNN", "CNN"], "engine": ["autograd"] * 2, "regularizer": ["none"] * 2}
+    assert find_factors(two | {"network._target_": ["my.CNN", "other.CNN"]})[0] == [*two, "network._target_"]

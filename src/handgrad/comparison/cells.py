@@ -81,7 +81,8 @@ def find_factors(
         if name not in always and not decided(values, [columns[key] for key in keys]):
             keys.append(name)
     follows: dict[tuple[str, ...], list[str]] = {}
-    for name in [name for name in columns if name not in keys]:
+    told = [*keys, "network._target_"]  # the column of activations has the name of another class than MLP
+    for name in [name for name in columns if name not in told]:
         by = deciding(name, keys, columns)
         if by and name.split(".")[0] not in follows.get(by, ()):
             follows.setdefault(by, []).append(name)
