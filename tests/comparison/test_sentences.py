@@ -397,6 +397,9 @@ def test_setting_confounded_with_several_keys_is_named(tmp_path: Path, seeds: in
 def test_class_of_a_network_is_told_by_the_column_of_activations() -> None:
     columns = {"activation": ["CNN", "relu"], "engine": ["autograd"] * 2, "regularizer": ["none"] * 2}
     assert find_factors(columns | {"network._target_": ["my.CNN", "MLP"]}) == ([*columns], {})
+    assert find_factors(columns | {"network._target_": ["my.CNN", "MLP"]}, always=())[1] != {}
     assert find_factors(columns | {"optimizer.lr": ["0.1", "0.2"]})[1] == {("activation",): ["optimizer.lr"]}
     two = {"activation": ["CNN", "CNN"], "engine": ["autograd"] * 2, "regularizer": ["none"] * 2}
-    assert find_factors(two | {"network._target_": ["my.CNN", "other.CNN"]})[0] == [*two, "network._target_"]
+    two["network._target_"] = ["my.CNN", "other.CNN"]
+    assert find_factors(two)[0] == [*two]
+    assert find_factors({"optimizer.lr": ["0.1", "0.2"]} | two)[1] == {("optimizer.lr",): ["network._target_"]}

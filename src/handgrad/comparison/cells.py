@@ -81,9 +81,10 @@ def find_factors(
         if name not in always and not decided(values, [columns[key] for key in keys]):
             keys.append(name)
     follows: dict[tuple[str, ...], list[str]] = {}
-    told = [*keys, "network._target_"]  # the column of activations has the name of another class than MLP
-    for name in [name for name in columns if name not in told]:
+    for name in [name for name in columns if name not in keys]:
         by = deciding(name, keys, columns)
+        if name == "network._target_" and by == always[:1]:
+            continue  # of this project's runs the column of activations has the name of a class that is no MLP
         if by and name.split(".")[0] not in follows.get(by, ()):
             follows.setdefault(by, []).append(name)
     return keys, follows
