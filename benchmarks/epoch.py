@@ -90,7 +90,7 @@ def document(page: str, table: pd.DataFrame) -> str:
     table = table[~table.contender.str.endswith("scoring")].assign(ratio=table.seconds / table.products)
     if not table.contender.str.endswith(ONEDNN).any():  # then a name need not say which products are its
         table = table.assign(contender=table.contender.str.removesuffix(BY_DEFAULT))
-    lines = [f"{table.measured[0]}:", "", "| | median, s | x the products | from | to |", "|---|---|---|---|---|"]
+    lines = [f"{table.measured.iloc[0]}:", "", "| | median, s | x the products | from | to |", "|---|---|---|---|---|"]
     for name, rows in table.groupby("contender", sort=False):
         numbers = (rows.seconds.median(), rows.ratio.median(), rows.ratio.min(), rows.ratio.max())
         lines.append(f"| {name} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback
 
+from handgrad.training.matmul import cpu_capabilities
+
 BUSY = 0.75  # load average of the last minute above which figures are noise; importing PyTorch alone takes it to 0.1
 
 Epoch = Callable[[], float]  # trains one epoch, returns its seconds
@@ -18,8 +20,7 @@ Epoch = Callable[[], float]  # trains one epoch, returns its seconds
 
 def machine() -> str:
     """Describe the machine: CPU, number of cores, PyTorch's version."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.14
-    cpu = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    cpu = cpu_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     return f"{cpu}, {os.cpu_count()} cores, PyTorch {torch.__version__.partition('+')[0]}"
 
 

@@ -91,12 +91,12 @@ def main() -> None:
     )
     for column in ("recipe", "", *(f"{target:.1%}" for target in TARGETS)):
         table.add_column(column, no_wrap=True)
-    for recipe, overrides in ((recipe, RECIPES[recipe]) for recipe in options.recipes):
+    for recipe in options.recipes:
         for name, course in contenders.items():
             times = []
             for seed in range(options.seeds):
                 with hydra.initialize_config_dir(str(ROOT / "conf"), **BASE):
-                    said = [*overrides, f"seed={seed}", f"matmul={options.matmul}", "logger=none"]
+                    said = [*RECIPES[recipe], f"seed={seed}", f"matmul={options.matmul}", "logger=none"]
                     cfg = hydra.compose("train", [*said, "name=x", f"data.root={ROOT / 'data'}"])
                 with contextlib.redirect_stdout(Terminal()), contextlib.redirect_stderr(Terminal()):
                     times.append(reached(course(cfg)))

@@ -80,5 +80,7 @@ def written(folder: Path, **asked: Any) -> Path:
     """Write the whole report of a folder, with warnings as errors; return the report's folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        page.write(report.build_report([folder], CompareOptions(**asked), folder), folder / "comparison")
+        built = report.build_report([folder], CompareOptions(**asked), folder)
+        (folder / "comparison").mkdir(exist_ok=True)
+        page.write(built, folder / "comparison")
     return folder / "comparison"

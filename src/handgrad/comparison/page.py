@@ -171,12 +171,11 @@ def span(row: dict[Any, Any], metric: Metric) -> str:
 
 
 def write(report: Report, folder: Path, every: int | None = None) -> None:
-    """Write the report's files to a folder; the open page reloads itself `every` seconds, if given.
+    """Write the report's files to a folder that exists; the open page reloads itself `every` seconds, if given.
 
     Files: table.csv (one row per run), summary.csv and summary.tex (one row per cell), pairs.csv, summary.md, every
     figure as PNG and SVG, report.html.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("table", report.comparison.table), ("summary", report.cells), ("pairs", report.tests)):
         with replacing(folder / f"{name}.csv") as path:
             for_csv(table).to_csv(path, index=False, encoding="utf-8")

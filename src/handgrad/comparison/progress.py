@@ -21,9 +21,10 @@ from handgrad.text import flatten
 
 MOST_RECORDS = 300  # newest earlier runs, from which times are estimated
 ENGINE, EPOCHS = "engine", "trainer.max_epochs"
-# Settings that determine an epoch's duration, the most important first.
+# Settings that determine an epoch's duration: those without which an earlier run tells nothing, and the others, the
+# most important first.
+SAME = (ENGINE, "data._target_", "data.path", "trainer.limit_train_batches")
 LIKE = (
-    *(ENGINE, "data._target_", "data.path", "trainer.limit_train_batches"),  # without these nothing is comparable
     *("network.hidden_sizes", "data.batch_size", "regularizer.adversarial", "optimizer._target_"),
     *("data.deform.elastic", "activation"),
 )
@@ -80,11 +81,12 @@ def workers_of(launcher: str) -> int:
 def seconds_of(
     config: Mapping[str, Any], choices: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Estimate a run's seconds from the most similar of `earlier_runs`; None if none used its engine."""
+    """Estimate a run's seconds from the most similar of `earlier_runs`; None if none has its engine and data."""
     wanted = flatten(normalize(config)) | dict(choices)
     alike = [(record, flatten(record["config"]) | record["choices"]) for record in known]
-    for many in range(len(LIKE), 3, -1):
-        found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in LIKE[:many])]
+    for many in range(len(LIKE), -1, -1):
+        keys = [*SAME, *LIKE[:many]]
+        found = [record for record, theirs in alike if all(theirs.get(key) == wanted.get(key) for key in keys)]
         if found:
             per_epoch = median(record["seconds_per_epoch"] for record in found)
             around = median(record["seconds"] - record["epochs"] * record["seconds_per_epoch"] for record in found)

@@ -18,7 +18,7 @@ from handgrad.comparison.own import joined
 from handgrad.comparison.progress import in_time
 from handgrad.comparison.table import CompareOptions, Comparison
 from handgrad.config import CompareConfig, check
-from handgrad.console import make_console, table_console
+from handgrad.console import make_console, say, table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.text import escape_control, shortened
 
@@ -181,7 +181,7 @@ def show(report: page.Report, folder: Path | None) -> None:
     if report.progress:
         console.print(report.progress)
     if folder is not None:
-        console.print(f"report: {escape_control(str(folder / 'report.html'))}", soft_wrap=True)
+        say(f"report: {folder / 'report.html'}")
 
 
 def table_of_cells(report: page.Report, width: int) -> Table:

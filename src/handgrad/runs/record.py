@@ -94,14 +94,14 @@ def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -
             beside = read_record(other)
             if beside and equal_typed(normalize(beside["config"]), config):
                 return other, beside
-    if differ and not siblings:
-        if record and record["status"] == "failed" and not any((folder / CHECKPOINTS).glob("*")):
-            return folder, None  # e.g. refused for a typo: nothing is lost
+    # A run refused for a typo, say, left nothing to lose.
+    empty = record and record["status"] == "failed" and not any((folder / CHECKPOINTS).glob("*"))
+    if differ and not siblings and not empty:
         raise UserError(
             f"{folder} holds a run with another configuration: choose another folder, or move this one away; "
             f"it has {join_names(differ)}"
         )
-    if differ:
+    if differ and siblings:
         folder = folder.with_name(f"{folder.name}_{hashlib.sha256(canonical(config).encode()).hexdigest()[:8]}")
     return folder, None
 

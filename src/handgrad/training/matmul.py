@@ -26,6 +26,12 @@ def faster_is_exact() -> bool:
     bfloat16 matrix units (AMX, AVX512-BF16, ARM's) oneDNN rounds to bfloat16 instead (docs/scaling.md).
     PyTorch before 2.14 does not name the CPU: not known to be exact.
     """
-    cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    cpu = cpu_capabilities()
     rounds = any(cpu.get(unit) for unit in ("amx_bf16", "amx_fp16", "avx512_bf16"))
     return cpu.get("architecture") == "x86_64" and "Intel" not in str(cpu.get("cpu_name")) and not rounds
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """Return the CPU's name, architecture and units; empty before PyTorch 2.14."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
