@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 from rich.table import Table
+from scipy import ndimage
+from skimage import transform
+from skimage.transform import ProjectiveTransform
 
 from handgrad.config import to_dict
 from handgrad.hydra_version import BASE
@@ -106,13 +109,15 @@ def circled(canvas: Canvas, source: Source) -> Canvas:
     return pen(canvas, lambda d: d.ellipse((x - r, y - r, x + r, y + r), outline=255, width=6))
 
 
-def two_digits(canvas: Canvas, source: Source) -> Canvas:
-    """Replace the digit by two."""
+def two_digits(canvas: Canvas, source: Source, rows: bool) -> Canvas:
+    """Replace the digit by two, beside or below each other."""
     first, second = source.rng.integers(0, len(source.images), 2)
-    side, top = int(source.rng.integers(150, 190)), int(source.rng.integers(80, 140))
-    left, box = placed(source.images[first], side, 20, top)
-    right, box2 = placed(source.images[second], side, 205, top + int(source.rng.integers(-20, 21)))
-    whole = (box[0], min(box[1], box2[1]), box2[2], max(box[3], box2[3]))
+    side, across = int(source.rng.integers(150, 190)), int(source.rng.integers(80, 140))
+    places = [(20, across), (205, across + int(source.rng.integers(-20, 21)))]
+    one, two = (place[::-1] if rows else place for place in places)
+    left, box = placed(source.images[first], side, *one)
+    right, box2 = placed(source.images[second], side, *two)
+    whole = (min(box[0], box2[0]), min(box[1], box2[1]), max(box[2], box2[2]), max(box[3], box2[3]))
     digits = f"{source.labels[first]}{source.labels[second]}"
     return canvas._replace(ink=np.maximum(left, right), box=whole, digits=digits)
 
@@ -126,6 +131,21 @@ def lines(canvas: Canvas, source: Source, squared: bool) -> Canvas:
         if squared:
             light[:, start : start + 2] *= 0.72
     return canvas._replace(light=light)
+
+
+def stained(canvas: Canvas, source: Source) -> Canvas:
+    """Leave the ring of a cup on the paper."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    (left, top), radius = source.rng.uniform(80, 320, 2), source.rng.uniform(60, 110)
+    away = np.hypot(x - left, y - top) - radius
+    return canvas._replace(light=canvas.light * (1 - 0.3 * np.exp(-((away / 4) ** 2)) - 0.08 * (away < 0)))
+
+
+def punched(canvas: Canvas, source: Source) -> Canvas:
+    """Punch two holes near the left edge, through which a dark table is seen."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    hole = np.minimum(np.hypot(x - 22, y - 110), np.hypot(x - 22, y - 290)) < 14
+    return canvas._replace(light=np.where(hole, 0.15, canvas.light))
 
 
 def shadow(canvas: Canvas, source: Source) -> Canvas:
@@ -153,6 +173,53 @@ def on_table(canvas: Canvas, source: Source) -> Canvas:
     return around(canvas, rim, 0.22 + source.rng.normal(0, 0.03, shape))  # type: ignore[arg-type]
 
 
+def perspective(canvas: Canvas, source: Source) -> Canvas:
+    """Take the picture of a sheet on a dark table at an angle: sheared, its far side up to a half smaller."""
+    canvas = on_table(canvas, source)
+    height, width = canvas.ink.shape
+    (far_x, far_y), shear = source.rng.uniform(-0.3, 0.3, 2), source.rng.uniform(-0.2, 0.2)
+    centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+    tilt = np.array([[1, shear, 0], [0, 1, 0], [2 * far_x / width, 2 * far_y / height, 1]])
+    warp = ProjectiveTransform(np.linalg.inv(centre) @ tilt @ centre)
+    fields = (transform.warp(field, warp, mode="edge") for field in (canvas.ink, canvas.light))
+    return canvas._replace(ink=next(fields), light=next(fields))
+
+
+def folded(canvas: Canvas, source: Source) -> Canvas:
+    """Fold the sheet across: one half is darker, and the crease has a shadow and a light edge."""
+    height, width = canvas.light.shape
+    y, x = np.mgrid[:height, :width]
+    angle, middle = source.rng.uniform(-0.3, 0.3), source.rng.uniform(0.35, 0.65)
+    above = middle * height + angle * (x - width / 2) - y
+    if source.rng.random() < 0.5:
+        above = middle * width + angle * (y - height / 2) - x
+    light = canvas.light * np.where(above > 0, 0.85, 1.0) * (1 - 0.3 * np.exp(-(((above - 1) / 1.5) ** 2)))
+    return canvas._replace(light=np.clip(light + 0.05 * np.exp(-(((above + 4) / 2) ** 2)), 0, 1))
+
+
+def shows_through(canvas: Canvas, source: Source) -> Canvas:
+    """Let another digit show through from the back of the sheet, mirrored, blurred and a fifth as dark."""
+    number, side = int(source.rng.integers(0, len(source.images))), int(source.rng.integers(190, 260))
+    left, top = (int(place) for place in source.rng.integers(10, SIDE - side - 10, 2))
+    back, _ = placed(source.images[number], side, left, top)
+    back = ndimage.gaussian_filter(back[:, ::-1], 2)
+    rows, columns = canvas.light.shape
+    return canvas._replace(light=canvas.light * (1 - 0.2 * back[:rows, :columns]))
+
+
+def finger(canvas: Canvas, source: Source) -> Canvas:
+    """Hold the sheet with a finger, which reaches in from an edge."""
+    height, width = canvas.light.shape
+    y, x = np.mgrid[:height, :width]
+    place = source.rng.uniform(0.1, 0.9)
+    horizontal = source.rng.random() < 0.5
+    along, into = (y / height, x / width) if horizontal else (x / width, y / height)
+    into = into if source.rng.random() < 0.5 else 1 - into
+    inside = np.clip((1 - ((along - place) / 0.09) ** 2 - (into / 0.2) ** 2) * 8, 0, 1)
+    skin = 0.62 + 0.06 * ndimage.gaussian_filter(source.rng.normal(size=inside.shape), 3)
+    return canvas._replace(light=canvas.light * (1 - inside) + skin * inside, ink=canvas.ink * (1 - inside))
+
+
 def screenshot(canvas: Canvas, source: Source) -> Canvas:
     """Add black bars above and below."""
     return around(canvas, (0, int(source.rng.integers(40, 110)), 0, int(source.rng.integers(40, 110))), 0.0)
@@ -167,15 +234,30 @@ SCENES: dict[str, Scene] = {
     "underlined": Scene(0, underlined),
     "in a box": Scene(0, boxed),
     "circled": Scene(0, circled),
-    "two digits": Scene(-1, two_digits),
+    "two digits": Scene(-1, lambda canvas, source: two_digits(canvas, source, rows=False)),
+    "two rows": Scene(-1, lambda canvas, source: two_digits(canvas, source, rows=True)),
     "ruled paper": Scene(1, lambda canvas, source: lines(canvas, source, squared=False)),
     "squared paper": Scene(1, lambda canvas, source: lines(canvas, source, squared=True)),
     "hard shadow": Scene(2, shadow),
+    "stained": Scene(1, stained),
+    "punched": Scene(1, punched),
+    "folded": Scene(1, folded),
+    "shows through": Scene(1, shows_through),
+    "finger": Scene(2, finger),
+    "perspective": Scene(3, perspective),
     "sheet on a dark table": Scene(3, on_table),
     "black bars": Scene(4, screenshot),
     "transparent rim": Scene(5, transparent_rim),
 }
-FILES = ("red ink on green paper", "16 bits to 1023", "16 bits to 4095", "GIF with a blank first picture")
+SHEETS = {"sheet on a dark table", "perspective"}
+PENCILS = {"red": (200, 70, 60), "blue": (90, 120, 190), "green": (90, 150, 90), "orange": (225, 140, 60)}
+FILES = (
+    "coloured pencils",
+    "red ink on green paper",
+    "16 bits to 1023",
+    "16 bits to 4095",
+    "GIF with a blank first picture",
+)
 
 
 def save(canvas: Canvas, file: str, folder: Path) -> Path:
@@ -187,6 +269,14 @@ def save(canvas: Canvas, file: str, folder: Path) -> Path:
         red, green = np.array([214, 60, 50]), np.array([70, 132, 70])  # both 105 of 255 in grey
         colours = canvas.light[..., None] * (green + (red - green) * canvas.ink[..., None])
         pixels = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+    elif file.startswith("coloured"):  # their strokes are grainy: the paper's texture stays white
+        random = np.random.default_rng(int(canvas.ink.sum()))
+        grain = np.clip(1.1 - abs(ndimage.gaussian_filter(random.normal(size=canvas.ink.shape), 0.8)), 0.3, 1)
+        colour = np.array(list(PENCILS.values())[random.integers(len(PENCILS))])
+        share = (canvas.ink * grain)[..., None]
+        pixels = Image.fromarray(
+            (canvas.light[..., None] * (255 + (colour - 255) * share)).clip(0, 255).astype(np.uint8)
+        )
     elif file.startswith("16"):
         pixels = Image.fromarray((int(file.split()[-1]) * np.clip(grey, 0, 1)).astype(np.uint16))
     elif file.startswith("GIF"):
@@ -221,6 +311,11 @@ def tried(names: tuple[str, ...], network: Any, source: Source) -> tuple[int, in
     return right, warned, unwarned
 
 
+def possible(one: str, other: str) -> bool:
+    """Tell whether two scenes can be had at once: one file, one replacement of the digit, one sheet."""
+    return not any({one, other} <= alike for alike in (set(FILES), {"two digits", "two rows"}, SHEETS))
+
+
 def main(*words: str) -> None:
     """Print a row per scene, or per pair of scenes."""
     root = Path(__file__).parents[1]
@@ -235,7 +330,7 @@ def main(*words: str) -> None:
     every = ["plain", *SCENES, *FILES]
     cases: list[tuple[str, ...]] = [(name,) for name in every]
     if "pairs" in words:
-        cases = [pair for pair in combinations(every[1:], 2) if sum(name in FILES for name in pair) < 2]
+        cases = [pair for pair in combinations(every[1:], 2) if possible(*pair)]
     wanted = {word for word in words if word != "pairs" and not word.startswith("run=")}
     table = Table("scene", "right of 40", "wrong, warned", "wrong without a warning")
     totals = np.zeros(3, dtype=int)

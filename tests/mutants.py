@@ -158,7 +158,7 @@ def noticed_by(tests: Iterable[str], mutant: Mutant | None = None) -> str:
         if mutant:
             (copy / "src" / "handgrad" / f"{mutant.module}.py").write_text(mutated(mutant))
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "--tb=no", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", *tests],
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from conftest import RunScript, Trained, ran
 from handgrad.errors import UserError
-from handgrad.inspection.digits import as_it_is, find_digits
+from handgrad.inspection.digits import find_digits
+from handgrad.inspection.predict import as_it_is
 from handgrad.training.mnist import MNISTDataModule
 
 
@@ -23,28 +24,56 @@ def source(mnist: MNISTDataModule) -> pictures.Source:
     return pictures.Source(np.random.default_rng(0), digits, test.targets.argmax(dim=1).numpy())
 
 
-@pytest.mark.parametrize("name", [name for name in (*pictures.SCENES, *pictures.FILES) if name != "two digits"])
+@pytest.mark.parametrize("name", [name for name in (*pictures.SCENES, *pictures.FILES) if "two" not in name])
 def test_digit_is_found_in_every_scene(tmp_path: Path, source: pictures.Source, name: str) -> None:
-    for number in range(4):
+    for number in range(16 if name == "hard shadow" else 4):
         plain = pictures.begin(source, number)
         canvas = pictures.SCENES[name].change(plain, source) if name in pictures.SCENES else plain
         _, (expected,) = find_digits(pictures.save(plain, "", tmp_path))
-        _, (found,) = find_digits(pictures.save(canvas, name if name in pictures.FILES else "", tmp_path))
-        assert float((found.seen - expected.seen).abs().mean()) < 0.08  # of another digit, 0.2
+        _, (found, *others) = find_digits(pictures.save(canvas, name if name in pictures.FILES else "", tmp_path))
+        if name == "stained" and found.doubts:  # a piece of the ring is left, and told
+            continue
+        assert not others
+        assert float((found.seen - expected.seen).abs().mean()) < 0.1  # of another digit, 0.2
 
 
-def test_several_digits_are_numbered_from_left_to_right(tmp_path: Path, source: pictures.Source) -> None:
+@pytest.mark.parametrize("rows", [False, True])
+def test_several_digits_are_numbered_row_by_row_from_left_to_right(
+    tmp_path: Path, source: pictures.Source, rows: bool
+) -> None:
     for _ in range(4):
-        canvas = pictures.two_digits(pictures.begin(source, 0), source)
+        canvas = pictures.two_digits(pictures.begin(source, 0), source, rows)
         path = pictures.save(canvas, "", tmp_path)
-        grey, (left, right) = find_digits(path)
-        assert left.box[2] < right.box[0]
-        for digit, columns in ((left, slice(0, 200)), (right, slice(200, 400))):  # each as if it were alone
+        grey, (first, second) = find_digits(path)
+        assert first.box[2 + rows] < second.box[rows]
+        for digit, part in ((first, slice(0, 200)), (second, slice(200, 400))):  # each as if it were alone
             alone = np.ones_like(grey)
-            alone[:, columns] = grey[:, columns]
+            own = (part, slice(None)) if rows else (slice(None), part)
+            alone[own] = grey[own]
             Image.fromarray((255 * alone).astype(np.uint8)).save(tmp_path / "alone.png")
             _, (expected,) = find_digits(tmp_path / "alone.png")
             torch.testing.assert_close(digit.seen, expected.seen, rtol=0, atol=0.02)
+
+
+def test_two_by_two_digits_are_read_row_by_row(tmp_path: Path, source: pictures.Source) -> None:
+    """The lower row is shifted, so that its left digit is below both upper ones."""
+    ink = np.zeros((pictures.SIDE, pictures.SIDE))
+    places = [(20, 20), (160, 30), (100, 210), (230, 200)]
+    for number, place in enumerate(places):
+        ink = np.maximum(ink, pictures.placed(source.images[number], 150, *place)[0])
+    canvas = pictures.begin(source, 0)._replace(ink=ink)
+    _, digits = find_digits(pictures.save(canvas, "", tmp_path))
+    found = [digit.box[:2] for digit in digits]
+    assert [(x < 0.4, y < 0.5) for x, y in found] == [(True, True), (False, True), (True, False), (False, False)]
+
+
+def test_halves_of_a_broken_digit_stay_together(tmp_path: Path, source: pictures.Source) -> None:
+    canvas = pictures.begin(source, 0)
+    middle = (canvas.box[1] + canvas.box[3]) // 2
+    canvas.ink[middle - 4 : middle + 4] = 0
+    _, (digit,) = find_digits(pictures.save(canvas, "", tmp_path))
+    height = (canvas.box[3] - canvas.box[1]) / pictures.SIDE
+    assert digit.box[3] - digit.box[1] == pytest.approx(height, abs=0.02)
 
 
 def test_doubts_are_told(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ Page = Any
 Open = Callable[..., Page]
 RIGHT = 1e-4  # tolerance, relative to the largest number
 LR = 0.05
-both_widths = pytest.mark.parametrize("width", [1200, 390])
+both_widths = pytest.mark.parametrize("width", [1200, pytest.param(390, marks=pytest.mark.slow)])
 OF_REGULARIZERS = ("L2", "dropout", "smoothing", "input")  # the page has none
 
 

@@ -7,7 +7,6 @@ by computing the center of mass of the pixels." In MNIST's own files that centre
 from 0, and the brightest pixel is 254 or 255.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,9 @@ THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
 SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
 CUT_OUT = 64  # pixels of a side up to which a picture is taken for a digit cut out, on an even background
 WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
+THICKEST = 0.7  # of its own length: what is as thick is a spot
 THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
+ROW_GAP = 0.2  # of the tallest mark's height: between two rows of digits, more than between parts of one
 SMALLER = 0.35  # of the tallest mark's height: what is lower is a fragment, and no digit of its own
 
 
@@ -47,7 +48,9 @@ class Digit(NamedTuple):
 
 
 def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
-    """Read a picture, dark on light or light on dark, and prepare its digits as MNIST's were, from left to right.
+    """Read a picture, dark on light or light on dark, and prepare its digits as MNIST's were.
+
+    The digits come row by row, from left to right.
 
     Returns:
         the picture, (H, W) from 0, black, to 1, white; and its digits, at least one.
@@ -85,23 +88,6 @@ def rim(field: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([field[0], field[-1], field[:, 0], field[:, -1]])
 
 
-def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
-    """Tell whether a data set's images (H, W) are digits of MNIST's size, as a drawing is prepared."""
-    return tuple(shape) == (SIDE, SIDE) and all(name.isdigit() for name in class_names)
-
-
-def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
-    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black."""
-    grey = read(path)[0]
-    if grey.shape != shape:
-        height, width = grey.shape
-        raise UserError(
-            f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
-            f"give pictures as that set has them, {shape[1]} x {shape[0]}, light on black"
-        )
-    return grey, [Digit(torch.from_numpy(grey).float(), (0.0, 0.0, 1.0, 1.0), ())]
-
-
 def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
     """Find how much ink is where, from 0 to 1, without background, shadows, lines and dirt; None where there is none.
 
@@ -137,9 +123,10 @@ def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
     if not (mask.any() and ring.any()):
         return 0.0
     shades = [float(np.median(grey[part])) for part in (ring, mask)]
-    close = max(0.25 * abs(shades[0] - shades[1]), FAINTEST / 3)
+    contrast = abs(shades[0] - shades[1])
+    close = max(0.25 * contrast, FAINTEST / 3)
     around, own = ((abs(grey[paper] - shade) < close).mean() for shade in shades)
-    return float((around * (1 - own)) ** 2)
+    return float((around * (1 - own)) ** 2 * contrast)
 
 
 def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
@@ -174,6 +161,10 @@ def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | No
     if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
         ink = np.clip((ink - 0.3) / 0.4, 0, 1)
     doubts = []
+    solid = blobs(ink > 0.4)
+    if solid.any():
+        doubts.append("a spot wider than a stroke was left out")
+        ink = np.where(ndimage.binary_dilation(solid, iterations=soft_edge(solid)), 0, ink)
     for level in (0.15, 0.4):  # with the soft edges of strokes; without the faint lines of paper
         mask = ink > level
         lines = thin_lines(mask)
@@ -187,6 +178,11 @@ def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | No
     kept, left_out = marks(ink, mask)
     if not kept.any():
         return None
+    strong = kept & (ink > 0.4)
+    faint = kept & ~ndimage.binary_dilation(strong, iterations=soft_edge(strong))
+    if faint.sum() > 0.05 * strong.sum():
+        doubts.append("something fainter was left out")
+        ink, kept = np.where(faint, 0, ink), kept & ~faint
     if left_out > 0.15:
         doubts.append("other marks in the picture were left out")
     near = ndimage.binary_dilation(kept, iterations=2 if lines.any() else soft_edge(kept))
@@ -201,6 +197,16 @@ def stroke_width(mask: Mask) -> float:
 def soft_edge(mask: Mask) -> int:
     """How far the soft edge of a stroke may reach out of its mask, in pixels."""
     return 1 + int(stroke_width(mask) / 3)
+
+
+def blobs(mask: Mask) -> Mask:
+    """Where there are filled spots, holes of a punch or stains, beside other marks: as thick as they are long."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    deepest = np.array(ndimage.maximum(depth, labels, np.arange(1, count + 1)))
+    longer = np.array([max(region.image.shape) for region in regionprops(labels)])
+    solid = (2 * deepest > THICKEST * longer) & (longer > 0.03 * max(mask.shape))
+    return np.isin(labels, 1 + np.flatnonzero(solid)) if not solid.all() else np.zeros_like(mask)
 
 
 def core(mask: Mask) -> Mask:
@@ -234,9 +240,9 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
         return mask, 0.0
     numbers = np.arange(1, count + 1)
     mass = ndimage.sum_labels(ink, labels, numbers)
-    at_edge = np.isin(numbers, rim(labels))
     regions = regionprops(labels)
     boxes = np.array([region.bbox for region in regions])  # top, left, bottom, right
+    at_edge = np.array([near_edge(region, mask.shape) for region in regions])
     usable = mass >= SPECK * mass.max()
     for number, (top, left, bottom, right) in enumerate(boxes):
         others = usable & (numbers != number + 1)
@@ -253,33 +259,54 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
     return kept, left_out
 
 
+def near_edge(region: Any, shape: tuple[int, ...]) -> bool:
+    """Tell whether a region reaches a picture's edge, where what is wider than a stroke, a finger, fades out."""
+    close = max(shape) // 50
+    top, left, bottom, right = region.bbox
+    return bool(min(top, left) <= close or bottom >= shape[0] - close or right >= shape[1] - close)
+
+
 def separate(ink: Grey) -> list[Mask]:
-    """Separate digits side by side, from left to right; fragments go with the digit that they are nearest to."""
+    """Separate digits, row by row and from left to right; fragments go with the digit that they are nearest to."""
     labels, _ = ndimage.label(ink > 0.1, structure=np.ones((3, 3)))
     regions = regionprops(labels)
     tallest = max(region.image.shape[0] for region in regions)
     bodies = [region for region in regions if region.image.shape[0] >= SMALLER * tallest]
-    first, *others = sorted(bodies, key=lambda region: region.bbox[1])
-    groups = [[first]]
-    for region in others:
-        before, own = span(groups[-1]), span([region])
-        if overlap(before, own) > 0.5 * min(np.ptp(before), np.ptp(own)):
-            groups[-1].append(region)
-        else:
-            groups.append([region])
+    groups = cut(bodies, ROW_GAP * tallest)
     for fragment in (region for region in regions if region not in bodies):
-        max(groups, key=lambda group: overlap(span(group), span([fragment]))).append(fragment)
+        min(groups, key=lambda group: min(distance(each, fragment) for each in group)).append(fragment)
     return [np.isin(labels, [region.label for region in group]) for group in groups]
 
 
-def span(group: list[Any]) -> tuple[int, int]:
-    """The first and the last column of a group of regions."""
-    return min(region.bbox[1] for region in group), max(region.bbox[3] for region in group)
+def cut(regions: list[Any], gap: float) -> list[list[Any]]:
+    """Cut regions into rows with a gap between them, those into columns that overlap by less than half, and so on.
+
+    Source: recursive X-Y cut (Nagy and Seth, 1984).
+    """
+    for axis in (0, 1):
+        first, *others = sorted(regions, key=lambda region: region.bbox[axis])
+        groups = [[first]]
+        for region in others:
+            before, own = span(groups[-1], axis), span([region], axis)
+            shared = min(before[1], own[1]) - max(before[0], own[0])  # below zero: what is between them
+            if shared > (0.5 * min(np.ptp(before), np.ptp(own)) if axis else -gap):
+                groups[-1].append(region)
+            else:
+                groups.append([region])
+        if len(groups) > 1:
+            return [part for group in groups for part in cut(group, gap)]
+    return [regions]
 
 
-def overlap(a: tuple[int, int], b: tuple[int, int]) -> int:
-    """How many columns two spans share; below zero: how many are between them."""
-    return min(a[1], b[1]) - max(a[0], b[0])
+def span(group: list[Any], axis: int) -> tuple[int, int]:
+    """The first and the last row, or column, of a group of regions."""
+    return min(region.bbox[axis] for region in group), max(region.bbox[axis + 2] for region in group)
+
+
+def distance(one: Any, other: Any) -> float:
+    """Distance of two regions' boxes."""
+    gaps = [max(one.bbox[k], other.bbox[k]) - min(one.bbox[k + 2], other.bbox[k + 2]) for k in (0, 1)]
+    return float(np.hypot(*np.maximum(gaps, 0)))
 
 
 def strokes(ink: Grey) -> Grey:

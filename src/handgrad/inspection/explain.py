@@ -11,8 +11,8 @@ from markupsafe import Markup
 from torch import Tensor
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import like_mnist
 from handgrad.inspection.export import sequential
+from handgrad.inspection.predict import like_mnist
 from handgrad.inspection.weights import Layer
 from handgrad.nn.mlp import MLP
 from handgrad.runs.folder import write_text

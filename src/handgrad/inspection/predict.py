@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from handgrad.errors import UserError
-from handgrad.inspection.digits import Digit, as_it_is, find_digits, like_mnist
-from handgrad.inspection.pictures import SUFFIXES, Grey
+from handgrad.inspection.digits import SIDE, Digit, find_digits
+from handgrad.inspection.pictures import SUFFIXES, Grey, read
 from handgrad.text import escape_control
 from handgrad.training.build import Assembly
 from handgrad.training.data import SCORING_BATCH_SIZE
@@ -73,6 +73,23 @@ def found(images: Any) -> list[Path]:
             raise UserError(f"images={name}: {path.absolute()} {what}")
         paths |= dict.fromkeys(files)
     return list(paths)
+
+
+def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
+    """Tell whether a data set's images (H, W) are digits of MNIST's size, as a drawing is prepared."""
+    return tuple(shape) == (SIDE, SIDE) and all(name.isdigit() for name in class_names)
+
+
+def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
+    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black."""
+    grey = read(path)[0]
+    if grey.shape != shape:
+        height, width = grey.shape
+        raise UserError(
+            f"{path} is {width} x {height} pixels: for a network of {dataset}, whose images are no digits on paper, "
+            f"give pictures as that set has them, {shape[1]} x {shape[0]}, light on black"
+        )
+    return grey, [Digit(torch.from_numpy(grey).float(), (0.0, 0.0, 1.0, 1.0), ())]
 
 
 def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction], list[str]]:
