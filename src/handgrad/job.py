@@ -15,7 +15,7 @@ from handgrad.process import import_from_here, is_ddp_worker
 from handgrad.runs.folder import METRICS, remove_empty_run, run_lock, write_errors, write_text
 from handgrad.runs.record import FINISHED, find_existing_run, track_status
 from handgrad.sweep import choices_of, run_config
-from handgrad.text import escape_control
+from handgrad.text import counted, escape_control
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def show(record: dict[str, Any], folder: Path, briefly: bool) -> None:
     table.add_row("choices", ", ".join(f"{group}={choice}" for group, choice in record["choices"].items() if choice))
     for name, score in scores.items():
         table.add_row(name, score)
-    table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({record['epochs']} epochs)")
+    table.add_row("seconds per epoch", f"{record['seconds_per_epoch']:.2f} ({counted(record['epochs'], 'epoch')})")
     table.add_row("seconds", f"{record['seconds']:.1f}")
     table.add_row("folder", str(folder))
     make_console().print(table)

@@ -72,7 +72,7 @@ def dry_run_summary(config: DictConfig) -> str:
     from handgrad.comparison import progress
     from handgrad.comparison.cells import settings_of
     from handgrad.comparison.own import joined
-    from handgrad.text import canonical, escape_control
+    from handgrad.text import canonical, counted, escape_control
 
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("a search chooses its jobs as it goes")
@@ -92,7 +92,8 @@ def dry_run_summary(config: DictConfig) -> str:
             done.append(name)
         else:
             seconds.append(progress.seconds_of(settings, choices, known))
-    said = [f"{len(cells)} cells, {len(jobs)} runs: {len(done)} are done already, {len(seconds)} to run."]
+    many = f"{counted(len(cells), 'cell')}, {counted(len(jobs), 'run')}"
+    said = [f"{many}: {len(done)} are done already, {len(seconds)} to run."]
     said += [f"Done: {joined(done, most=20)}."] if done else []
     if seconds:
         at_once = progress.workers_of(str(config.hydra.runtime.choices.get("hydra/launcher")))

@@ -81,6 +81,11 @@ def shortened(text: str, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 run", "1,300 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def join_names(parts: Sequence[str], most: int = 5) -> str:
     """Join names by commas; of a long list, the first few."""
     more = f" and {len(parts) - most} more" if len(parts) > most else ""

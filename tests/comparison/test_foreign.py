@@ -177,7 +177,7 @@ def test_order_of_columns_tells_settings_from_metrics_in_an_export_of_wandb() ->
     assert (crashed["status"], crashed["metrics"]) == ("failed", {})
     assert runs.remarks == [
         "Left out: 10 of 22 columns, no setting and no metric: Notes, User, Tags, Created, Sweep and 5 more.",
-        "Left out: 2 values that are NaN or infinite, of train_loss.",
+        "Left out: 2 values, NaN or infinite, of train_loss.",
     ]
 
 
@@ -321,7 +321,7 @@ def test_missing_and_infinite_values_are_no_metrics(tmp_path: Path) -> None:
     text = "lr,seed,loss,acc\n0.1,0,0.5,\n0.1,1,NaN,0.9\n0.2,0,inf,0.8\n0.2,1,,0.7\n"
     runs = of_text(tmp_path, text)
     assert metrics(runs) == [{"loss": 0.5}, {"acc": 0.9}, {"acc": 0.8}, {"acc": 0.7}]
-    assert "Left out: 2 values that are NaN or infinite, of loss." in runs.remarks
+    assert "Left out: 2 values, NaN or infinite, of loss." in runs.remarks
     assert [record["status"] for record in runs.records] == ["completed"] * 4
     none = of_text(tmp_path, "lr,seed,loss\n0.1,0,0.5\n0.1,1,\n")
     assert [record["status"] for record in none.records] == ["completed", "failed"]
@@ -393,10 +393,10 @@ def test_an_unusable_table_is_refused_in_one_sentence(tmp_path: Path, content: b
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"metric": "f1"}, "metric=f1 is not a column of numbers in table: choose from lr, seed, loss"),
+        ({"metric": "f1"}, "metric=f1 is not a column of numbers in table: it has lr, seed, loss"),
         ({"metric": "model"}, "metric=model of table is not numeric: 'a' is not a number like 0.31"),
-        ({"seed": "fold"}, "seed=fold is not a column of table: choose from model, lr, seed, loss"),
-        ({"keys": ["lr", "width"]}, "group=width is not a column of table: choose from model, lr, seed, loss"),
+        ({"seed": "fold"}, "seed=fold is not a column of table: it has model, lr, seed, loss"),
+        ({"keys": ["lr", "width"]}, "group=width is not a column of table: it has model, lr, seed, loss"),
     ],
 )
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(asked: dict[str, Any], sentence: str) -> None:
@@ -512,7 +512,10 @@ def test_a_seed_of_folders_can_be_named_and_must_be_there(tmp_path: Path) -> Non
     assert not read_folders([tmp_path]).paired  # seed: null in all runs is none
     with pytest.raises(UserError) as raised:
         read_folders([tmp_path], seed="part")
-    assert str(raised.value) == "seed=part is not a setting of these runs: choose from data.part, seed"
+    assert (
+        str(raised.value)
+        == "seed=part is not a setting of these runs: did you mean data.part? they have data.part, seed"
+    )
 
 
 @pytest.mark.slow

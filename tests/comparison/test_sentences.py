@@ -220,7 +220,7 @@ def test_every_other_cell_is_compared_with_the_baseline(tmp_path: Path) -> None:
         assert set(pairs.kind) == {"cells"}
         assert said.count("tanh") >= 3
     for baseline in ("softplus", "activation=softplus", "engine=manual", "nonsense=1", "'"):
-        answer = r"^baseline=.* names \S+ of the cells, which are: relu, tanh, sigmoid, gelu$"
+        answer = r"^baseline=.* names \S+ of the cells: (did you mean .*)?they are relu, tanh, sigmoid, gelu$"
         with pytest.raises(UserError, match=answer):
             everything(tmp_path, baseline=baseline)
 
@@ -252,7 +252,7 @@ def test_group_pools_the_other_keys_by_seed(tmp_path: Path) -> None:
     assert everything(tmp_path, group=["lr", "activation"])[1].label.tolist()[0] == "lr=0.2 relu"
     with pytest.raises(UserError, match=r"^invalid value group=nonsense: what differs here is activation, engine"):
         everything(tmp_path, group=["nonsense"])
-    with pytest.raises(UserError, match=r"^invalid value metric=val/loss: these runs have gap, seconds_per_epoch, tr"):
+    with pytest.raises(UserError, match=r"^invalid value metric=val/loss: did you mean loss. these runs have gap"):
         everything(tmp_path, metric="val/loss")
 
 

@@ -17,9 +17,9 @@ import yaml  # type: ignore[import-untyped]
 from handgrad.comparison import foreign_table
 from handgrad.comparison.cells import TAKEN, column_for, decided
 from handgrad.comparison.own import FIELDS, Runs, fields_in, natural
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.runs.folder import METRICS
-from handgrad.text import canonical, escape_control, flatten, join_names
+from handgrad.text import canonical, counted, escape_control, flatten, join_names
 
 CONFIG = ".hydra/config.yaml"
 SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
@@ -107,7 +107,7 @@ def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | 
             record["folder"] = Path(next(name for name in names if name not in taken))
             taken.add(str(record["folder"]))
     if lost:
-        said.append(f"Left out: {lost.total()} values that are NaN or infinite, of {join_names(sorted(lost))}.")
+        said.append(f"Left out: {counted(lost.total(), 'value')}, NaN or infinite, of {join_names(sorted(lost))}.")
     return Runs(records, [*remarks, *said], own=False, paired=paired)
 
 
@@ -122,7 +122,8 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
     rows = [record["settings"] for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     if asked is not None and asked not in names:
-        raise UserError(f"seed={asked} is not a setting of these runs: choose from {join_names([*names], 20)}")
+        hint = did_you_mean(str(asked), [*names])
+        raise UserError(f"seed={asked} is not a setting of these runs: {hint}they have {join_names([*names], 20)}")
     found = [name for name in names if name == asked or foreign_table.SEED.fullmatch(name)]
     seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
     known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]

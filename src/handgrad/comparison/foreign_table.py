@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from handgrad.comparison.table import called
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.text import canonical, join_names
 
 SEED = re.compile(
@@ -184,7 +184,8 @@ def full_name(option: str, name: str, short: Mapping[str, str], table: str) -> s
     """Return the column with that full or short name."""
     if found := called(name, short):
         return found[0]
-    raise UserError(f"{option}={name} is not a column of {table}: choose from {join_names([*short.values()], 20)}")
+    hint = did_you_mean(str(name), [*short.values()])
+    raise UserError(f"{option}={name} is not a column of {table}: {hint}it has {join_names([*short.values()], 20)}")
 
 
 def facts_in(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:

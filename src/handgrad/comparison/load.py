@@ -16,7 +16,7 @@ from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
 from handgrad.comparison.own import Runs, few, joined, mixed, read_own, tables_in
 from handgrad.comparison.reference import match_reference, read_reference
 from handgrad.comparison.table import CompareOptions, Comparison, called, gap, short_names
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.runs.tables import RunTables
 from handgrad.text import escape_control, format_value, shortened
 
@@ -161,7 +161,7 @@ def where_holds(
     except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
-            "condition on columns of table.csv except outcome, names with special characters in backticks: "
+            "condition on columns of the runs' table, names with special characters in backticks: "
             "where='seed < 3 and `optimizer.lr` > 0.01'"
         ) from None
     if not holds.any():
@@ -174,7 +174,8 @@ def full_name(name: str, keys: Sequence[str]) -> str:
     """Return the key with that full or short name."""
     found = called(name, short_names(keys))
     if not found:
-        raise UserError(f"invalid value group={name}: what differs here is {joined(keys, most=30)}")
+        hint = did_you_mean(str(name), list(keys))
+        raise UserError(f"invalid value group={name}: {hint}what differs here is {joined(keys, most=30)}")
     return found[0]
 
 

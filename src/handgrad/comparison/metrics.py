@@ -8,7 +8,7 @@ from math import floor, log10
 import pandas as pd
 
 from handgrad.comparison.cells import TAKEN
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.resolvers import best_is
 from handgrad.text import join_names
 
@@ -97,7 +97,8 @@ def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric
         if f"{scored}/{short}" in known:
             known[short] = known[f"{scored}/{short}"]
     if (wanted := "accuracy" if name is None else name) not in known:
-        raise UserError(f"invalid value metric={wanted}: these runs have {', '.join(known)}")
+        hint = did_you_mean(wanted, list(known))
+        raise UserError(f"invalid value metric={wanted}: {hint}these runs have {', '.join(known)}")
     return known[wanted]
 
 
@@ -114,7 +115,8 @@ def foreign_metric(
         raise UserError(f"name the metric to compare by: metric=..., of {join_names(known, 20)}")
     column = known[0] if name is None else f"metric.{name}" if name in TAKEN else name
     if column not in known:
-        raise UserError(f"invalid value metric={name}: these runs have {join_names(known, 20)}")
+        hint = did_you_mean(str(name), known)
+        raise UserError(f"invalid value metric={name}: {hint}these runs have {join_names(known, 20)}")
     values = runs[column].dropna()
     higher = higher_is_better(column)
     if better is None and higher is None:

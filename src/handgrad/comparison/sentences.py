@@ -16,6 +16,7 @@ from handgrad.comparison.own import joined
 from handgrad.comparison.planning import resolution
 from handgrad.comparison.statistics import averages
 from handgrad.comparison.table import Comparison
+from handgrad.text import counted
 
 MOST_SAID = 6  # most sentences on the values of one key; the table has all
 FAR_RUN = 10.0  # modified z-score from which a run is far from the others of its cell
@@ -51,7 +52,7 @@ def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame
     """Say which differences of cells these runs could show at all."""
     fewest, most = cells.seeds.min(), cells.seeds.max()
     seeds = f"{fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''}"
-    runs = f"These runs, {len(cells):,} cells with {seeds} each,"
+    runs = f"These runs, {counted(len(cells), 'cell')} with {seeds} each,"
     least = resolution(tests[tests.kind == "cells"])
     if np.isnan(least) and most == 1:
         return f"{runs} have no interval: one run cannot tell a better recipe from a luckier seed."

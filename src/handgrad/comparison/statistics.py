@@ -24,7 +24,7 @@ from handgrad.comparison.model import ALPHA, Contrast, Model
 from handgrad.comparison.outcomes import NOT_LEARNED
 from handgrad.comparison.own import joined
 from handgrad.comparison.table import Comparison, called
-from handgrad.errors import UserError
+from handgrad.errors import UserError, did_you_mean
 from handgrad.runs.tables import RunTables
 
 COLUMNS = ["kind", "key", "a", "b", "other", "u", "v", "cells", "difference", "low", "high", "p", "p_equal", "spread"]
@@ -268,8 +268,8 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
         fits &= cells[keys[0]] == value if keys else False
     if not words or fits.sum() != 1:
         raise UserError(
-            f"baseline={wanted} names {fits.sum() if words else 'none'} of the cells, which are: "
-            f"{joined(cells.label, most=30)}"
+            f"baseline={wanted} names {fits.sum() if words else 'none'} of the cells: "
+            f"{did_you_mean(wanted, labels)}they are {joined(cells.label, most=30)}"
         )
     return int(np.flatnonzero(fits)[0])
 
