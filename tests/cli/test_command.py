@@ -22,6 +22,7 @@ def living(group: int) -> list[str]:
     return [state for number, state in rows if int(number) == group and not state.startswith("Z")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_ends_a_run_with_its_status_and_the_record_stays_running(
     tmp_path: Path, tiny_mnist: Path, number: signal.Signals
@@ -41,15 +42,8 @@ def test_signal_ends_a_run_with_its_status_and_the_record_stays_running(
     assert not is_locked(tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
-    ],
-    ids=lambda number: number.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_signal_ends_a_parallel_sweep_and_all_its_workers(
     tmp_path: Path, tiny_mnist: Path, number: signal.Signals
 ) -> None:
@@ -107,6 +101,7 @@ def test_closed_stdout_does_not_fail_the_run(tmp_path: Path, tiny_mnist: Path) -
     assert record_of(tmp_path / "run")["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_two_sweeps_in_one_folder_share_the_cells(tmp_path: Path, tiny_mnist: Path) -> None:
     options = ["hydra.sweep.dir=sweep", "trainer.max_epochs=3", "seed=0,1"]
     processes = [start(tmp_path, tiny_mnist, "-m", *options) for _ in range(2)]

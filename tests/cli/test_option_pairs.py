@@ -43,6 +43,7 @@ ENGINES = ("manual", "autograd")
 CASES = [dict(zip(FACTORS, options, strict=True)) for options in AllPairs(list(FACTORS.values()))]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Lightning warns about unusual options
 @pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
 def test_engines_agree_under_options_in_pairs(run_script: RunScript, case: dict[str, str]) -> None:

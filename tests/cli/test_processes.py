@@ -105,6 +105,7 @@ def results(tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     return [[trained(cfg, folder, 1), *both] for cfg, *both in zip(configs, *together, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(CASES)), ids=["-".join((a, r, *w)) for a, r, w in CASES])
 def test_two_processes_equal_one_of_twice_the_batch(results: list[list[dict[str, Any]]], case: int) -> None:
     alone, first, second = results[case]
@@ -152,6 +153,7 @@ def test_resumed_run_of_two_processes_leaves_the_files_of_one(
     }
 
 
+@pytest.mark.slow
 def test_death_of_a_helper_ends_the_run_in_one_sentence(tiny_mnist: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tiny_mnist, "trainer.devices=2", "hydra.run.dir=run", "trainer.max_epochs=1000")
     wait_for(tmp_path, "run/history.csv")

@@ -92,6 +92,7 @@ def wait_for_words(page: Path, words: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_watch_shows_a_running_sweep_and_its_death(tiny_mnist: Path, tmp_path: Path) -> None:
     sweep = start(tmp_path, tiny_mnist, "-m", "trainer.max_epochs=1,100000", "hydra.sweep.dir=sweep", "logger=none")
     wait_for(tmp_path, "sweep/1_*/metrics.json")

@@ -16,6 +16,7 @@ ROWS = ROW.findall(TABLE)
 SIZES = "network.hidden_sizes=[30,20]"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Lightning warns about unusual options
 @pytest.mark.parametrize(("options", "verdict", "what"), ROWS, ids=[row[0] for row in ROWS])
 def test_option_does_what_the_table_says(run_script: RunScript, options: str, verdict: str, what: str) -> None:

@@ -62,10 +62,11 @@ PARTS: dict[str, dict[str, Any]] = {
     "skip": {},
 }
 PAIRS = [pair for pair in combinations(PARTS, 2) if "skip" not in pair or "dropout" in pair]
+ALONE_OR_PAIRED = [*((part,) for part in PARTS), *(pytest.param(pair, marks=pytest.mark.slow) for pair in PAIRS)]
 
 
 @pytest.mark.parametrize("phi", [ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
-@pytest.mark.parametrize("parts", [*((part,) for part in PARTS), *PAIRS], ids="-".join)
+@pytest.mark.parametrize("parts", ALONE_OR_PAIRED, ids="-".join)
 @pytest.mark.parametrize("nesterov", [False, True], ids=["plain", "nesterov"])
 def test_engines_agree_with_every_regularization(
     images_640: Examples, nesterov: bool, parts: Sequence[str], phi: Activation
