@@ -32,14 +32,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from handgrad.config import build
 from handgrad.hydra_version import BASE
 from handgrad.nn.mlp import MLP
 from handgrad.training.build import assemble, data_of
 from handgrad.training.data import ClassificationData, EpochBatches
 from handgrad.training.matmul import DEFAULT, set_matmul_precision
 from handgrad.training.mnist import INPUTS
-from handgrad.training.network import build_network, sizes_of
+from handgrad.training.network import build, build_network, sizes_of
 from handgrad.training.schedules import fill_total_steps
 
 sys.path.insert(0, str(ROOT / "studies" / "notebook"))

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from handgrad.checks import check_options
-from handgrad.config import CheckConfig, build, check, to_dict
+from handgrad.config import CheckConfig, check, to_dict
 from handgrad.console import print_table, say, table_console
 from handgrad.errors import UserError, output_errors
 from handgrad.hydra_version import BASE
@@ -96,6 +96,7 @@ def guess(config: dict[str, Any]) -> None:
 def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
     """Write a file to fill in, judge a student's functions, or all hand-ins of a folder."""
     from handgrad.inspection import exercise, judging
+    from handgrad.training.network import build
 
     if config["mine"] == "new":
         option = str(HydraConfig.get().runtime.choices["activation"])
@@ -134,7 +135,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
 
     from handgrad.nn.mlp import MLP
     from handgrad.training.build import data_of
-    from handgrad.training.network import build_network, sizes_of
+    from handgrad.training.network import build, build_network, sizes_of
 
     import_from_here()
     data = data_of(cfg)
@@ -149,6 +150,7 @@ def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
     """Open a network; return its objective, with the regularizer that was typed if one was, and a folder."""
     from handgrad.inspection.reopen import open_network
     from handgrad.training.modules import mlp_of
+    from handgrad.training.network import build
 
     typed = {word.lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task}
     if decided := typed & ({"network", "seed"} | ({"activation"} if config["run"] else set())):

@@ -1,11 +1,9 @@
-"""Configuration schemas, checked before any heavy import; instantiation of config groups."""
+"""Configuration schemas, checked before any heavy import."""
 
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, LiteralString, Self, cast
 
-import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
@@ -21,7 +19,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from handgrad.errors import UserError, describe_invalid
-from handgrad.hydra_version import TRUSTED_NODE
 from handgrad.resolvers import best_is  # noqa: F401 - the import registers all resolvers
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
@@ -352,15 +349,3 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         raise UserError(
             describe_invalid(error, "is missing: give it a value or, a group, one of its options (--help lists them)")
         ) from None
-
-
-def build(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate a config group; `objects` are arguments that YAML cannot express.
-
-    UserError if the target rejects the group's values; names the group and repeats the reason.
-    """
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **TRUSTED_NODE, **objects)
-    except Exception as error:  # Hydra 1.3 wraps what the target raises, 1.4 does not
-        said = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
-        raise UserError(f"{node._get_full_key(None)}: {said}") from error

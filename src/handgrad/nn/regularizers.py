@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handgrad.nn.losses import at_least_float32
 
@@ -103,3 +103,8 @@ def adversarial(x: Tensor, gradient: Tensor, length: float) -> Tensor:
     # Scaled by a power of two, which rounds nothing, because normalize leaves rows below 1e-12 too short.
     scaled = at_least_float32(gradient) * 2**40
     return x + (length * torch.nn.functional.normalize(scaled, dim=-1)).to(x.dtype)
+
+
+def weights_of(network: nn.Module) -> list[Tensor]:
+    """Return the tensors that a penalty is on: the parameters of two or more dimensions, an MLP's weight matrices."""
+    return [parameter for parameter in network.parameters() if parameter.dim() > 1]

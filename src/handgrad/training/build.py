@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
-from handgrad.config import build, to_dict
+from handgrad.config import to_dict
 from handgrad.errors import UserError, as_user_error
 from handgrad.nn.mlp import MLP
 from handgrad.resolvers import best_is
@@ -27,7 +27,7 @@ from handgrad.training.checkpoint_io import AtomicCheckpointIO
 from handgrad.training.data import ClassificationData
 from handgrad.training.matmul import set_matmul_precision
 from handgrad.training.modules import Classifier
-from handgrad.training.network import build_network, sizes_of
+from handgrad.training.network import build, build_network, sizes_of
 
 # Lightning's callbacks that cannot be used, and what to use instead; docs/trainer-options.md lists all of them.
 REFUSED: dict[type[lightning.Callback], str] = {

@@ -18,7 +18,7 @@ from handgrad.nn.activations import Activation
 from handgrad.nn.losses import at_least_float32
 from handgrad.nn.mlp import MLP
 from handgrad.nn.optimizers import FactoredSGD
-from handgrad.nn.regularizers import Regularizer, adversarial
+from handgrad.nn.regularizers import Regularizer, adversarial, weights_of
 from handgrad.training.data import Batch, make_generator
 from handgrad.training.distributed import all_gather_rows, all_reduce, is_distributed
 from handgrad.training.schedules import check_optimizer, fill_total_steps
@@ -338,11 +338,6 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
     with as_user_error("regularizer", ValueError):
         if not any(regularizer.dropout_rates(len(network.weights))):
             raise ValueError("dropout drops nothing: this network has no hidden layer, or every rate is 0")
-
-
-def weights_of(network: nn.Module) -> list[Tensor]:
-    """Return the tensors that a penalty is on: the parameters of two or more dimensions, an MLP's weight matrices."""
-    return [parameter for parameter in network.parameters() if parameter.dim() > 1]
 
 
 def mlp_of(module: Classifier, what: str) -> MLP:

@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import hydra
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from handgrad.config import build
 from handgrad.errors import UserError
+from handgrad.hydra_version import TRUSTED_NODE
 from handgrad.nn.mlp import MLP
 from handgrad.training.data import ClassificationData
 
@@ -88,3 +90,15 @@ def check_network(network: Any, target: str, inputs: int, classes: int) -> None:
         raise UserError(
             f"network._target_={target} must map x {tuple(x.shape)} to logits {(2, classes)}, not to {shape}"
         )
+
+
+def build(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a config group; `objects` are arguments that YAML cannot express.
+
+    UserError if the target rejects the group's values; names the group and repeats the reason.
+    """
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **TRUSTED_NODE, **objects)
+    except Exception as error:  # Hydra 1.3 wraps what the target raises, 1.4 does not
+        said = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        raise UserError(f"{node._get_full_key(None)}: {said}") from error
