@@ -290,16 +290,19 @@ def save(canvas: Canvas, file: str, folder: Path) -> Path:
     return path
 
 
+def changed(canvas: Canvas, names: tuple[str, ...], source: Source) -> tuple[Canvas, str]:
+    """Apply scenes in their order; return the canvas, and the kind of file that one of them may be."""
+    for scene in sorted((SCENES[name] for name in names if name in SCENES), key=lambda scene: scene.order):
+        canvas = scene.change(canvas, source)
+    return canvas, next((name for name in names if name in FILES), "")
+
+
 def tried(names: tuple[str, ...], network: Any, source: Source) -> tuple[int, int, int]:
     """Read 40 pictures of a scene: how many are right, wrong with a warning, wrong without one."""
     right = warned = unwarned = 0
-    file = next((name for name in names if name in FILES), "")
-    scenes = sorted((SCENES[name] for name in names if name in SCENES), key=lambda scene: scene.order)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(COUNT):
-            canvas = begin(source, number)
-            for scene in scenes:
-                canvas = scene.change(canvas, source)
+            canvas, file = changed(begin(source, number), names, source)
             path = save(canvas, file, Path(folder))
             predicted, _ = predict(network.assembly, [path])
             if "".join(each.classes[0] for each in predicted) == canvas.digits:

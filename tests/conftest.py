@@ -45,7 +45,7 @@ ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection, which statsmodels triggers at every correction."""
+    """Exclude imported objects from garbage collection, which statsmodels triggers at every correction; collect rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
@@ -59,14 +59,14 @@ event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 @pytest.fixture(scope="session", autouse=True)
 def files_read_once() -> Iterator[None]:
     """Read each file of conf/ once: Hydra reads them anew for every command, a third of a refusal's time."""
-    sound, known = ConfigRepository.load_config, dict[str, bytes]()
+    original, cache = ConfigRepository.load_config, dict[str, bytes]()
 
     def load(repository: ConfigRepository, config_path: str) -> Any:
         if [source.path for source in repository.sources] != ["hydra.conf", str(ROOT / "conf"), ""]:
-            return sound(repository, config_path)  # a test's own files, which may change
-        if config_path not in known:
-            known[config_path] = pickle.dumps(sound(repository, config_path))
-        return pickle.loads(known[config_path])
+            return original(repository, config_path)  # a test's own files, which may change
+        if config_path not in cache:
+            cache[config_path] = pickle.dumps(original(repository, config_path))
+        return pickle.loads(cache[config_path])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigRepository, "load_config", load)

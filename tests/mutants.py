@@ -35,6 +35,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "errors": ["cli/command", "cli/options", "config"],
     "inspection/allowlist": ["inspection/allowlist"],
     "inspection/digits": ["inspection/digits", "inspection/predict"],
+    "inspection/ink": ["inspection/digits", "inspection/predict"],
     "inspection/pictures": ["inspection/predict", "inspection/digits"],
     "inspection/explain": ["inspection/explain"],
     "inspection/exercise": ["inspection/exercise"],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conftest import RunScript, Trained, ran
 from handgrad.errors import UserError
-from handgrad.inspection.digits import find_digits
+from handgrad.inspection.digits import Digit, find_digits
 from handgrad.inspection.predict import as_it_is
 from handgrad.training.mnist import MNISTDataModule
 
@@ -24,14 +24,19 @@ def source(mnist: MNISTDataModule) -> pictures.Source:
     return pictures.Source(np.random.default_rng(0), digits, test.targets.argmax(dim=1).numpy())
 
 
-@pytest.mark.parametrize("name", [name for name in (*pictures.SCENES, *pictures.FILES) if "two" not in name])
-def test_digit_is_found_in_every_scene(tmp_path: Path, source: pictures.Source, name: str) -> None:
-    for number in range(16 if name == "hard shadow" else 4):
+ALONE = [name for name in (*pictures.SCENES, *pictures.FILES) if "two" not in name]
+TOGETHER = [("in a box", "coloured pencils"), ("circled", "perspective"), ("hard shadow", "sheet on a dark table")]
+TOGETHER += [("hard shadow", "black bars"), ("stained", "black bars")]  # each was read wrongly
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in ALONE), *TOGETHER], ids=" and ".join)
+def test_digit_is_found_in_every_scene(tmp_path: Path, source: pictures.Source, names: tuple[str, ...]) -> None:
+    for number in range(16 if "hard shadow" in names else 4):
         plain = pictures.begin(source, number)
-        canvas = pictures.SCENES[name].change(plain, source) if name in pictures.SCENES else plain
+        canvas, file = pictures.changed(plain, names, source)
         _, (expected,) = find_digits(pictures.save(plain, "", tmp_path))
-        _, (found, *others) = find_digits(pictures.save(canvas, name if name in pictures.FILES else "", tmp_path))
-        if name == "stained" and found.doubts:  # a piece of the ring is left, and told
+        _, (found, *others) = find_digits(pictures.save(canvas, file, tmp_path))
+        if "stained" in names and found.doubts:  # a piece of the ring is left, and told
             continue
         assert not others
         assert float((found.seen - expected.seen).abs().mean()) < 0.1  # of another digit, 0.2
@@ -74,6 +79,68 @@ def test_halves_of_a_broken_digit_stay_together(tmp_path: Path, source: pictures
     _, (digit,) = find_digits(pictures.save(canvas, "", tmp_path))
     height = (canvas.box[3] - canvas.box[1]) / pictures.SIDE
     assert digit.box[3] - digit.box[1] == pytest.approx(height, abs=0.02)
+
+
+def digits_of(
+    folder: Path, source: pictures.Source, places: list[tuple[int, int, int]], ink: np.ndarray | None = None
+) -> list[Digit]:
+    """Find digits drawn at (side, left, top), and further ink."""
+    ink = np.zeros((pictures.SIDE, pictures.SIDE)) if ink is None else ink
+    for number, place in enumerate(places):
+        ink = np.maximum(ink, pictures.placed(source.images[number], *place)[0])
+    return find_digits(pictures.save(pictures.begin(source, 0)._replace(ink=ink), "", folder))[1]
+
+
+def test_digit_close_to_the_edge_is_kept(tmp_path: Path, source: pictures.Source) -> None:
+    """Six of 400 pixels from it, where a finger may be left out."""
+    places = [(70, left, 150) for left in (-6, 70, 140, 210, 280)]
+    digits = digits_of(tmp_path, source, places)
+    assert len(digits) == 5
+    assert digits[0].box[0] < 0.03
+
+
+def test_point_of_a_number_is_left_out_and_told(tmp_path: Path, source: pictures.Source) -> None:
+    y, x = np.mgrid[: pictures.SIDE, : pictures.SIDE]
+    point = (np.hypot((x - 196) / 6, (y - 236) / 11) < 1).astype(float)
+    alone = digits_of(tmp_path, source, [(150, 20, 100), (150, 230, 100)])
+    digits = digits_of(tmp_path, source, [(150, 20, 100), (150, 230, 100)], point)
+    assert [digit.box for digit in digits] == [digit.box for digit in alone]
+    assert "small mark" in "".join(doubt for digit in digits for doubt in digit.doubts)
+
+
+def test_small_digit_beside_a_large_one_is_read(tmp_path: Path, source: pictures.Source) -> None:
+    large, small = digits_of(tmp_path, source, [(250, 0, 100), (95, 290, 180)])
+    assert large.box[2] < small.box[0]
+
+
+def test_digits_of_a_rising_line_are_read_from_left_to_right(tmp_path: Path, source: pictures.Source) -> None:
+    digits = digits_of(tmp_path, source, [(90, 5 + 95 * number, 150 - 15 * number) for number in range(4)])
+    lefts = [digit.box[0] for digit in digits]
+    assert lefts == sorted(lefts)
+    assert len(lefts) == 4
+
+
+@pytest.mark.parametrize("vertical", [False, True])
+def test_digit_in_two_halves_is_doubted(tmp_path: Path, source: pictures.Source, vertical: bool) -> None:
+    for number in (0, 2):  # a seven and a one
+        canvas = pictures.begin(source, number)
+        left, top, right, bottom = canvas.box
+        middle = (left + right) // 2 if vertical else (top + bottom) // 2
+        gap = slice(middle - 8, middle + 8)
+        canvas.ink[(slice(None), gap) if vertical else gap] = 0
+        _, digits = find_digits(pictures.save(canvas, "", tmp_path))
+        assert all(digit.doubts for digit in digits) or len(digits) == 1
+
+
+def test_bluish_ink_is_found_by_its_luminance_which_is_shown(tmp_path: Path, source: pictures.Source) -> None:
+    canvas = pictures.begin(source, 0)
+    ink = canvas.ink[..., None] * np.array([0.85, 0.85, 0.8])
+    noise = source.rng.normal(0, 0.02, ink.shape)
+    Image.fromarray((255 * (0.95 - ink + noise).clip(0, 1)).astype(np.uint8)).save(tmp_path / "blue.png")
+    grey, (digit,) = find_digits(tmp_path / "blue.png")
+    _, (expected,) = find_digits(pictures.save(canvas, "", tmp_path))
+    assert grey[canvas.ink > 0.9].mean() < 0.2 < 0.9 < grey[canvas.ink < 0.1].mean()
+    assert float((digit.seen - expected.seen).abs().mean()) < 0.05
 
 
 def test_doubts_are_told(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from torchvision.transforms.v2.functional import resize
 
 from conftest import RunScript, ran, record_of, refusal
 from handgrad.errors import UserError
-from handgrad.inspection.digits import centred, extract_ink, find_digits, fit_to_box
+from handgrad.inspection.digits import centred, find_digits, fit_to_box
+from handgrad.inspection.ink import extract_ink
 from handgrad.training.mnist import MNISTDataModule
 
 Pixels = NDArray[np.uint8]

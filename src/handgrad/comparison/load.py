@@ -147,7 +147,7 @@ def where_holds(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the records that satisfy a condition, if there is one, and a remark on their number.
 
-    Source: pandas.DataFrame.eval; columns are those of table.csv, and settings that are equal in all runs.
+    Source: pandas.DataFrame.eval; columns are those of table.csv but outcome, and settings that are equal in all runs.
     """
     if condition is None:
         return records, []
@@ -161,7 +161,7 @@ def where_holds(
     except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
-            "condition on columns of the runs' table, names with special characters in backticks: "
+            "condition on columns of the runs' table except outcome, names with special characters in backticks: "
             "where='seed < 3 and `optimizer.lr` > 0.01'"
         ) from None
     if not holds.any():

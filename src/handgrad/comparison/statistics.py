@@ -269,7 +269,7 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
     if not words or fits.sum() != 1:
         raise UserError(
             f"baseline={wanted} names {fits.sum() if words else 'none'} of the cells: "
-            f"{did_you_mean(wanted, labels)}they are {joined(cells.label, most=30)}"
+            f"{'' if fits.any() else did_you_mean(wanted, labels)}they are {joined(cells.label, most=30)}"
         )
     return int(np.flatnonzero(fits)[0])
 

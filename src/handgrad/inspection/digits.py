@@ -7,31 +7,32 @@ by computing the center of mass of the pixels." In MNIST's own files that centre
 from 0, and the brightest pixel is 254 or 255.
 """
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops
-from skimage.morphology import isotropic_opening
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from handgrad.errors import UserError
-from handgrad.inspection.pictures import FAINTEST, Grey, Mask, read
+from handgrad.inspection.ink import bounds, extract_ink
+from handgrad.inspection.pictures import Grey, Mask, read
 
 SIDE, BOX, CENTRE = 28, 20, 14
-CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
 THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
-SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
-CUT_OUT = 64  # pixels of a side up to which a picture is taken for a digit cut out, on an even background
-WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
-THICKEST = 0.7  # of its own length: what is as thick is a spot
-THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
-ROW_GAP = 0.2  # of the tallest mark's height: between two rows of digits, more than between parts of one
-SMALLER = 0.35  # of the tallest mark's height: what is lower is a fragment, and no digit of its own
+# Shares of the tallest mark's height:
+ROW_GAP, BROKEN_GAP = 0.05, 0.6  # between rows of digits; between marks that may be halves of one
+SMALLER = 0.3  # what is lower is a fragment, and no digit of its own
+NEAR = 0.4  # a fragment farther away belongs to no digit
+HIGH = 0.85  # of its width: a digit is as high, half of one is lower
+WIDEST = 1.35  # times its height; of MNIST's digits one in a hundred is wider
+SPECK_BESIDE = 0.03  # of the largest mark's area: what is smaller is left out without a word
+CLOSE = "it is close to another mark: perhaps they are one digit"
+STACKED = "it has parts one above the other: perhaps two digits"
 
 
 class Digit(NamedTuple):
@@ -58,228 +59,63 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
     Raises:
         UserError: the file is no such picture, or nothing stands out in it.
     """
-    found = [(each, grey) for grey in read(path) if (each := extract_ink(grey))]
+    luminance, *hue = read(path)
+    found = [
+        (weight, each)
+        for weight, grey in ((1.0, luminance), *((0.5, grey) for grey in hue))
+        if (each := extract_ink(grey))
+    ]
     if not found:
         raise UserError(f"{path} is empty: nothing in it stands out from its background")
-    (_, ink, doubts), grey = max(found, key=lambda each: each[0][0])
+    _, (_, ink, doubts) = max(found, key=lambda each: each[0] * each[1][0])
     height, width = ink.shape
     digits = []
-    for part in separate(ink):
+    for part, own_doubts in separate(ink):
         own = np.where(part, ink, 0)
         top, left, bottom, right = bounds(own > 0.1)
-        said = list(doubts)
+        said = [*doubts, *own_doubts]
         if min(left, top) == 0 or right == width or bottom == height:
             said.append("it reaches the picture's edge")
-        if right - left > 1.6 * (bottom - top):
+        if right - left > WIDEST * (bottom - top):
             said.append("it is wider than a digit: perhaps two that touch")
         box = (left / width, top / height, right / width, bottom / height)
         digits.append(Digit(centred(fit_to_box(strokes(own))), box, tuple(said)))
-    return grey, digits
+    return luminance, digits
 
 
-def bounds(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right of what a mask holds, the latter two exclusive."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+def separate(ink: Grey) -> list[tuple[Mask, list[str]]]:
+    """Separate digits, row by row and from left to right, and tell what is unusual about each.
 
-
-def rim(field: NDArray[Any]) -> NDArray[Any]:
-    """The pixels at the four edges."""
-    return np.concatenate([field[0], field[-1], field[:, 0], field[:, -1]])
-
-
-def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
-    """Find how much ink is where, from 0 to 1, without background, shadows, lines and dirt; None where there is none.
-
-    Dark ink is what a morphological closing wider than a stroke fills (a black top-hat), as a share of the paper's
-    light, so that a shadow changes nothing; light ink likewise. Source: scipy.ndimage.grey_closing; Gonzalez and Woods,
-    Digital Image Processing, 9.6.
-
-    Returns:
-        how much it stands out; (H, W) ink; what is unusual about it, in words.
+    A fragment goes with the nearest digit, if it is above, below or very near it; the point of a number is left out.
     """
-    size = max(grey.shape)
-    width = round(size * WIDEST_STROKE) | 1
-    noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
-    best: tuple[float, Grey, list[str]] = 0.0, grey, []
-    hats = [(shade, *top_hat(shade, width)) for shade in (grey, 1 - grey)]
-    sheet = hats[0][2]  # nothing beside it counts
-    for shade, ink, paper in hats:
-        if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
-            strong = found[0] > 0.5
-            across = sum(side.any() for side in (strong[0], strong[-1], strong[:, 0], strong[:, -1])) > 1
-            score = float(found[0].sum()) ** 0.5 * stands_out(shade, strong, sheet) * (0.1 if across else 1)
-            best = max(best, (score, *found), key=lambda each: each[0])
-    return best if best[0] else None
-
-
-def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
-    """How much a mask looks like ink on paper, from 0 to 1: paper has the shade around it, and not its own.
-
-    What lies between strokes has the paper's own shade.
-    """
-    near = ndimage.binary_dilation(mask, iterations=soft_edge(mask))
-    ring = ndimage.binary_dilation(near, iterations=2) & ~near & paper
-    if not (mask.any() and ring.any()):
-        return 0.0
-    shades = [float(np.median(grey[part])) for part in (ring, mask)]
-    contrast = abs(shades[0] - shades[1])
-    close = max(0.25 * contrast, FAINTEST / 3)
-    around, own = ((abs(grey[paper] - shade) < close).mean() for shade in shades)
-    return float((around * (1 - own)) ** 2 * contrast)
-
-
-def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
-    """Dark ink as a share of the paper's light, and where there is paper."""
-    if max(grey.shape) <= CUT_OUT:
-        level = max(float(np.median(rim(grey))), 0.05)
-        return np.clip((level - grey) / level, 0, 1), np.ones(grey.shape, dtype=bool)
-    # Padded, so that the strip of a table at the edge is not taken for a stroke.
-    paper = ndimage.grey_closing(np.pad(grey, width, mode="edge"), size=(width, width))[width:-width, width:-width]
-    usual = float(np.percentile(paper, 90))
-    dark = ndimage.label(paper < 0.4 * usual)[0]
-    at_edge = np.unique(rim(dark))
-    table = np.isin(dark, at_edge[at_edge > 0])
-    if table.mean() > 0.75 or np.median(grey[~table]) < 0.6 * usual:  # no sheet: light strokes on a dark ground
-        table[:] = False
-    elif table.any():
-        table = ndimage.binary_dilation(table, iterations=max(2, width // 12))
-    return np.where(table, 0, (paper - grey) / np.maximum(paper, 0.05)), ~table
-
-
-def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
-    """Scale ink from 0 to 1, leave out lines, dirt and what reaches in from the edge, and tell what is unusual."""
-    if not paper.any():
-        return None
-    ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
-    peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= BOX else ink).max())
-    if peak < max(FAINTEST, 5 * noise):
-        return None
-    full = float(np.percentile(ink[ink > peak / 2], 75))  # one dark spot is no measure of a stroke
-    ink = np.clip(ink / full, 0, 1)
-    grain = float(np.percentile(abs(ink[paper & (ink < 0.3)]), 84))  # of dithered colours too
-    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
-        ink = np.clip((ink - 0.3) / 0.4, 0, 1)
-    doubts = []
-    solid = blobs(ink > 0.4)
-    if solid.any():
-        doubts.append("a spot wider than a stroke was left out")
-        ink = np.where(ndimage.binary_dilation(solid, iterations=soft_edge(solid)), 0, ink)
-    for level in (0.15, 0.4):  # with the soft edges of strokes; without the faint lines of paper
-        mask = ink > level
-        lines = thin_lines(mask)
-        if not lines.any():
-            break
-    if lines.any():
-        near = ndimage.binary_dilation(lines, iterations=2)
-        if (near & mask & ~lines).sum() > 0.02 * mask.sum():
-            doubts.append("a line ran through it or along it")
-        ink, mask = np.where(near & ~core(mask), 0, ink), mask & ~lines
-    kept, left_out = marks(ink, mask)
-    if not kept.any():
-        return None
-    strong = kept & (ink > 0.4)
-    faint = kept & ~ndimage.binary_dilation(strong, iterations=soft_edge(strong))
-    if faint.sum() > 0.05 * strong.sum():
-        doubts.append("something fainter was left out")
-        ink, kept = np.where(faint, 0, ink), kept & ~faint
-    if left_out > 0.15:
-        doubts.append("other marks in the picture were left out")
-    near = ndimage.binary_dilation(kept, iterations=2 if lines.any() else soft_edge(kept))
-    return np.where(near, ink, 0), doubts
-
-
-def stroke_width(mask: Mask) -> float:
-    """Width of the widest strokes in pixels; where they meet they are a third wider."""
-    return 1.5 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
-
-
-def soft_edge(mask: Mask) -> int:
-    """How far the soft edge of a stroke may reach out of its mask, in pixels."""
-    return 1 + int(stroke_width(mask) / 3)
-
-
-def blobs(mask: Mask) -> Mask:
-    """Where there are filled spots, holes of a punch or stains, beside other marks: as thick as they are long."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    deepest = np.array(ndimage.maximum(depth, labels, np.arange(1, count + 1)))
-    longer = np.array([max(region.image.shape) for region in regionprops(labels)])
-    solid = (2 * deepest > THICKEST * longer) & (longer > 0.03 * max(mask.shape))
-    return np.isin(labels, 1 + np.flatnonzero(solid)) if not solid.all() else np.zeros_like(mask)
-
-
-def core(mask: Mask) -> Mask:
-    """What is left of a mask where it is as thick as a stroke."""
-    radius = THINNER * stroke_width(mask) / 2
-    opened: Mask = isotropic_opening(np.pad(mask, 1, mode="edge"), radius)[1:-1, 1:-1] if radius >= 1 else mask
-    return opened
-
-
-def thin_lines(mask: Mask) -> Mask:
-    """Where there are lines far thinner than the strokes and longer than half of what is drawn thick."""
-    thick = core(mask)
-    if not thick.any() or max(mask.shape) <= CUT_OUT:
-        return np.zeros_like(mask)
-    top, left, bottom, right = bounds(thick)
-    extent = max(bottom - top, right - left)
-    thin, _ = ndimage.label(mask & ~ndimage.binary_dilation(thick, iterations=2), structure=np.ones((3, 3)))
-    return np.isin(thin, [region.label for region in regionprops(thin) if max(region.image.shape) > 0.5 * extent])
-
-
-def marks(ink: Grey, mask: Mask) -> tuple[Mask, float]:
-    """Choose the connected parts that may be digits.
-
-    Leave out specks, flat strokes, and what reaches in from the picture's edge or surrounds other parts.
-
-    Returns:
-        the parts; how much ink was left out, as a share of what was kept.
-    """
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if not count:
-        return mask, 0.0
-    numbers = np.arange(1, count + 1)
-    mass = ndimage.sum_labels(ink, labels, numbers)
-    regions = regionprops(labels)
-    boxes = np.array([region.bbox for region in regions])  # top, left, bottom, right
-    at_edge = np.array([near_edge(region, mask.shape) for region in regions])
-    usable = mass >= SPECK * mass.max()
-    for number, (top, left, bottom, right) in enumerate(boxes):
-        others = usable & (numbers != number + 1)
-        if not usable[number] or not others.any() or mass[others].max() < 0.05 * mass[number]:
-            continue
-        inside = others & (boxes[:, :2] > (top, left)).all(axis=1) & (boxes[:, 2:] < (bottom, right)).all(axis=1)
-        surrounds = mass[inside].max(initial=0) > 0.15 * mass[number] and regions[number].extent < 0.35
-        height, others_height = bottom - top, (boxes[others, 2] - boxes[others, 0]).max()
-        flat = right - left > 3 * height and others_height > 2.5 * height
-        reaches_in = at_edge[number] and mass[others & ~at_edge].max(initial=0) > 0.25 * mass[number]
-        usable[number] = not (surrounds or flat or reaches_in)
-    kept = np.isin(labels, numbers[usable & (mass >= SPECK * mass[usable].max(initial=0))])
-    left_out = float(mass[~usable].sum() / max(mass[usable].sum(), 1e-9))
-    return kept, left_out
-
-
-def near_edge(region: Any, shape: tuple[int, ...]) -> bool:
-    """Tell whether a region reaches a picture's edge, where what is wider than a stroke, a finger, fades out."""
-    close = max(shape) // 50
-    top, left, bottom, right = region.bbox
-    return bool(min(top, left) <= close or bottom >= shape[0] - close or right >= shape[1] - close)
-
-
-def separate(ink: Grey) -> list[Mask]:
-    """Separate digits, row by row and from left to right; fragments go with the digit that they are nearest to."""
     labels, _ = ndimage.label(ink > 0.1, structure=np.ones((3, 3)))
     regions = regionprops(labels)
     tallest = max(region.image.shape[0] for region in regions)
     bodies = [region for region in regions if region.image.shape[0] >= SMALLER * tallest]
-    groups = cut(bodies, ROW_GAP * tallest)
+    groups = in_lines(cut(bodies, tallest))
+    said: list[list[str]] = [[STACKED] if is_stacked(group) else [] for group in groups]
+    for one, other in combinations(range(len(groups)), 2):
+        if may_be_one(groups[one], groups[other], tallest):
+            said[one].append(CLOSE)
+            said[other].append(CLOSE)
     for fragment in (region for region in regions if region not in bodies):
-        min(groups, key=lambda group: min(distance(each, fragment) for each in group)).append(fragment)
-    return [np.isin(labels, [region.label for region in group]) for group in groups]
+        gaps, number = min(
+            (gaps_between(body, fragment), number) for number, group in enumerate(groups) for body in group
+        )
+        if gaps[0] <= NEAR * tallest and (gaps[1] <= 0 or gaps[0] <= NEAR * tallest / 4):
+            groups[number].append(fragment)
+        elif fragment.area > SPECK_BESIDE * max(body.area for body in bodies):
+            said[number].append("a small mark beside it was left out")
+    return [
+        (np.isin(labels, [region.label for region in group]), doubts)
+        for group, doubts in zip(groups, said, strict=True)
+    ]
 
 
-def cut(regions: list[Any], gap: float) -> list[list[Any]]:
+def cut(regions: list[Any], tallest: float) -> list[list[Any]]:
     """Cut regions into rows with a gap between them, those into columns that overlap by less than half, and so on.
+
+    The halves of a broken digit, which are wider than high, are no rows unless they are far apart.
 
     Source: recursive X-Y cut (Nagy and Seth, 1984).
     """
@@ -288,14 +124,55 @@ def cut(regions: list[Any], gap: float) -> list[list[Any]]:
         groups = [[first]]
         for region in others:
             before, own = span(groups[-1], axis), span([region], axis)
-            shared = min(before[1], own[1]) - max(before[0], own[0])  # below zero: what is between them
-            if shared > (0.5 * min(np.ptp(before), np.ptp(own)) if axis else -gap):
-                groups[-1].append(region)
+            gap = max(before[0], own[0]) - min(before[1], own[1])  # below zero: they overlap
+            if axis == 0:
+                high = is_high(groups[-1]) and is_high([other for other in others if other.bbox[0] >= own[0]])
+                apart = gap >= (ROW_GAP if high else BROKEN_GAP) * tallest
             else:
+                apart = -gap <= 0.5 * min(np.ptp(before), np.ptp(own))
+            if apart:
                 groups.append([region])
+            else:
+                groups[-1].append(region)
         if len(groups) > 1:
-            return [part for group in groups for part in cut(group, gap)]
+            return [part for group in groups for part in cut(group, tallest)]
     return [regions]
+
+
+def in_lines(groups: list[list[Any]]) -> list[list[Any]]:
+    """Order groups line by line, and each line from left to right; a line may rise or fall."""
+    lines: list[list[list[Any]]] = []
+    for group in sorted(groups, key=lambda group: span(group, 1)):
+        top, bottom = span(group, 0)
+        ends = [span(line[-1], 0) for line in lines]
+        overlaps = [min(bottom, end[1]) - max(top, end[0]) for end in ends]
+        best = int(np.argmax(overlaps)) if overlaps else 0
+        if overlaps and overlaps[best] > 0.4 * min(bottom - top, np.ptp(ends[best])):
+            lines[best].append(group)
+        else:
+            lines.append([group])
+    return [group for line in sorted(lines, key=lambda line: span(line[0], 0)) for group in line]
+
+
+def may_be_one(one: list[Any], other: list[Any], tallest: float) -> bool:
+    """Tell whether two groups may be halves of a broken digit: together as wide as one, or hardly apart in height."""
+    (top, bottom), (left, right) = (span([*one, *other], axis) for axis in (0, 1))
+    rows, columns = (
+        max(span(one, axis)[0], span(other, axis)[0]) - min(span(one, axis)[1], span(other, axis)[1]) for axis in (0, 1)
+    )
+    if rows < 0:
+        return bool(right - left < 0.9 * (bottom - top))
+    return columns < 0 and rows < 0.3 * tallest
+
+
+def is_high(group: list[Any]) -> bool:
+    """Tell whether a region is about as high as wide, as a digit is and its upper or lower half is not."""
+    return any(region.image.shape[0] >= HIGH * region.image.shape[1] for region in group)
+
+
+def is_stacked(group: list[Any]) -> bool:
+    """Tell whether a region of a group lies above another one."""
+    return any(one.bbox[2] <= other.bbox[0] for one in group for other in group)
 
 
 def span(group: list[Any], axis: int) -> tuple[int, int]:
@@ -303,10 +180,10 @@ def span(group: list[Any], axis: int) -> tuple[int, int]:
     return min(region.bbox[axis] for region in group), max(region.bbox[axis + 2] for region in group)
 
 
-def distance(one: Any, other: Any) -> float:
-    """Distance of two regions' boxes."""
+def gaps_between(one: Any, other: Any) -> tuple[float, float]:
+    """Distance of two regions' boxes, and the gap between their columns, below zero where they overlap."""
     gaps = [max(one.bbox[k], other.bbox[k]) - min(one.bbox[k + 2], other.bbox[k + 2]) for k in (0, 1)]
-    return float(np.hypot(*np.maximum(gaps, 0)))
+    return float(np.hypot(*np.maximum(gaps, 0))), float(gaps[1])
 
 
 def strokes(ink: Grey) -> Grey:

@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
     path: the picture's file.
     grey: (H, W) the picture.
-    number: of the digit in its picture, from 1 at the left.
+    number: of the digit in its picture, from 1, row by row, left to right.
     digit: the network's input, and where it is in the picture.
     classes: the most probable class and the runner-up.
     probabilities: of these two.
@@ -153,7 +153,7 @@ def rows(predicted: Sequence[Prediction], form: str = ".6g") -> list[tuple[str, 
 def plot(predicted: Sequence[Prediction]) -> Figure:
     """Plot each digit in its picture beside the network's input, under the two most probable classes; at most forty.
 
-    Several digits of a picture are numbered from left to right; a question mark stands where there is a doubt.
+    Several digits of a picture are numbered, row by row; a question mark stands where there is a doubt.
     """
     shown = predicted[:MOST]
     columns = min(COLUMNS, len(shown))
