@@ -45,7 +45,7 @@ ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection, which statsmodels triggers at every correction; collect rarely."""
+    """Exclude imported objects from garbage collection, which statsmodels triggers; collect rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
