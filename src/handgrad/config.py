@@ -60,9 +60,7 @@ DATASET = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
 BUG = Literal["BP1", "BP2", "BP3", "BP4", "phi", "L2", "dropout", "smoothing", "input"]
 MATMUL = Literal["default", "auto", "high", "medium"]
 Name = Annotated[
-    str,
-    BeforeValidator(lambda name: str(name) if isinstance(name, int | float) else name),
-    Field(min_length=1),
+    str, BeforeValidator(lambda name: str(name) if isinstance(name, int | float) else name), Field(min_length=1)
 ]
 
 

@@ -325,10 +325,8 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
         UserError: they do not.
     """
     if skip and (regularizer.smoothing or regularizer.adversarial):
-        reason = (
-            "smoothing no example is learned so well" if regularizer.smoothing else "adversarial every example is moved"
-        )
-        raise UserError(f"skip={skip}: with regularizer.{reason}: use skip=0")
+        why = "smoothing no example is learned so well" if regularizer.smoothing else "adversarial every example moves"
+        raise UserError(f"skip={skip}: with regularizer.{why}: use skip=0")
     if not regularizer.dropout:
         return
     if not isinstance(network, MLP):
