@@ -15,6 +15,7 @@ SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
 SMALLEST = 20  # pixels of a side from which a peak is averaged over its neighbours
 CUT_OUT = 64  # pixels of a side up to which a picture is taken for a digit cut out, on an even background
 WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
+ALONG = 0.05  # of a sheet's edge: what covers more is part of the paper, lit or in shadow
 THICKEST = 0.7  # of its own length: what is as thick is a spot
 THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
 
@@ -37,7 +38,9 @@ def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
     sheet = hats[0][2]  # nothing beside it counts
     for shade, ink, paper in hats:
         if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
-            score = float(found[0].sum()) ** 0.5 * stands_out(shade, found[0] > 0.5, sheet)
+            strong = found[0] > 0.5
+            along = strong[sheet & ~ndimage.binary_erosion(sheet, iterations=3)].mean()
+            score = float(found[0].sum()) ** 0.5 * stands_out(shade, strong, sheet) * (0.1 if along > ALONG else 1)
             best = max(best, (score, *found), key=lambda each: each[0])
     return best if best[0] else None
 
@@ -55,8 +58,7 @@ def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
     contrast = abs(shades[0] - shades[1])
     close = max(0.25 * contrast, FAINTEST / 3)
     around, own = ((abs(grey[paper] - shade) < close).mean() for shade in shades)
-    lowest, highest = np.percentile(grey[paper], [0.5, 99.5])
-    return float((around * (1 - own)) ** 2 * min(contrast / max(highest - lowest, 1e-9), 1))
+    return float((around * (1 - own)) ** 2 * contrast)
 
 
 def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
