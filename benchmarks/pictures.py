@@ -181,8 +181,8 @@ def perspective(canvas: Canvas, source: Source) -> Canvas:
     centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
     tilt = np.array([[1, shear, 0], [0, 1, 0], [2 * far_x / width, 2 * far_y / height, 1]])
     warp = ProjectiveTransform(np.linalg.inv(centre) @ tilt @ centre)
-    fields = (transform.warp(field, warp, mode="edge") for field in (canvas.ink, canvas.light))
-    return canvas._replace(ink=next(fields), light=next(fields))
+    ink, light = (transform.warp(field, warp, mode="edge") for field in (canvas.ink, canvas.light))
+    return canvas._replace(ink=ink, light=light)
 
 
 def folded(canvas: Canvas, source: Source) -> Canvas:

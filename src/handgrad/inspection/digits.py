@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage
-from skimage.measure import regionprops
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from handgrad.errors import UserError
-from handgrad.inspection.ink import bounds, extract_ink
+from handgrad.inspection.ink import bounds, extract_ink, parts
 from handgrad.inspection.pictures import Grey, Mask, read
 
 SIDE, BOX, CENTRE = 28, 20, 14
@@ -88,17 +87,17 @@ def separate(ink: Grey) -> list[tuple[Mask, list[str]]]:
 
     A fragment goes with the nearest digit, if it is above, below or very near it; the point of a number is left out.
     """
-    labels, _ = ndimage.label(ink > 0.1, structure=np.ones((3, 3)))
-    regions = regionprops(labels)
+    labels, regions = parts(ink > 0.1)
     tallest = max(region.image.shape[0] for region in regions)
     bodies = [region for region in regions if region.image.shape[0] >= SMALLER * tallest]
+    fragments = [region for region in regions if region.image.shape[0] < SMALLER * tallest]
     groups = in_lines(cut(bodies, tallest))
     said: list[list[str]] = [[STACKED] if is_stacked(group) else [] for group in groups]
     for one, other in combinations(range(len(groups)), 2):
         if may_be_one(groups[one], groups[other], tallest):
             said[one].append(CLOSE)
             said[other].append(CLOSE)
-    for fragment in (region for region in regions if region not in bodies):
+    for fragment in fragments:
         gaps, number = min(
             (gaps_between(body, fragment), number) for number, group in enumerate(groups) for body in group
         )
@@ -124,7 +123,7 @@ def cut(regions: list[Any], tallest: float) -> list[list[Any]]:
         groups = [[first]]
         for region in others:
             before, own = span(groups[-1], axis), span([region], axis)
-            gap = max(before[0], own[0]) - min(before[1], own[1])  # below zero: they overlap
+            gap = gap_between(before, own)
             if axis == 0:
                 high = is_high(groups[-1]) and is_high([other for other in others if other.bbox[0] >= own[0]])
                 apart = gap >= (ROW_GAP if high else BROKEN_GAP) * tallest
@@ -143,11 +142,10 @@ def in_lines(groups: list[list[Any]]) -> list[list[Any]]:
     """Order groups line by line, and each line from left to right; a line may rise or fall."""
     lines: list[list[list[Any]]] = []
     for group in sorted(groups, key=lambda group: span(group, 1)):
-        top, bottom = span(group, 0)
-        ends = [span(line[-1], 0) for line in lines]
-        overlaps = [min(bottom, end[1]) - max(top, end[0]) for end in ends]
+        own, ends = span(group, 0), [span(line[-1], 0) for line in lines]
+        overlaps = [-gap_between(own, end) for end in ends]
         best = int(np.argmax(overlaps)) if overlaps else 0
-        if overlaps and overlaps[best] > 0.4 * min(bottom - top, np.ptp(ends[best])):
+        if overlaps and overlaps[best] > 0.4 * min(np.ptp(own), np.ptp(ends[best])):
             lines[best].append(group)
         else:
             lines.append([group])
@@ -157,9 +155,7 @@ def in_lines(groups: list[list[Any]]) -> list[list[Any]]:
 def may_be_one(one: list[Any], other: list[Any], tallest: float) -> bool:
     """Tell whether two groups may be halves of a broken digit: together as wide as one, or hardly apart in height."""
     (top, bottom), (left, right) = (span([*one, *other], axis) for axis in (0, 1))
-    rows, columns = (
-        max(span(one, axis)[0], span(other, axis)[0]) - min(span(one, axis)[1], span(other, axis)[1]) for axis in (0, 1)
-    )
+    rows, columns = (gap_between(span(one, axis), span(other, axis)) for axis in (0, 1))
     if rows < 0:
         return bool(right - left < 0.9 * (bottom - top))
     return columns < 0 and rows < 0.3 * tallest
@@ -180,9 +176,14 @@ def span(group: list[Any], axis: int) -> tuple[int, int]:
     return min(region.bbox[axis] for region in group), max(region.bbox[axis + 2] for region in group)
 
 
+def gap_between(one: tuple[int, int], other: tuple[int, int]) -> int:
+    """Gap between two spans; below zero: by how much they overlap."""
+    return max(one[0], other[0]) - min(one[1], other[1])
+
+
 def gaps_between(one: Any, other: Any) -> tuple[float, float]:
     """Distance of two regions' boxes, and the gap between their columns, below zero where they overlap."""
-    gaps = [max(one.bbox[k], other.bbox[k]) - min(one.bbox[k + 2], other.bbox[k + 2]) for k in (0, 1)]
+    gaps = [gap_between(span([one], axis), span([other], axis)) for axis in (0, 1)]
     return float(np.hypot(*np.maximum(gaps, 0))), float(gaps[1])
 
 

@@ -81,18 +81,10 @@ def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
 
 def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
     """Scale ink from 0 to 1, leave out lines, dirt and what reaches in from the edge, and tell what is unusual."""
-    if not paper.any():
+    scaled = scale(ink, paper, noise) if paper.any() else None
+    if scaled is None:
         return None
-    ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
-    peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= SMALLEST else ink).max())
-    if peak < max(FAINTEST, 5 * noise):
-        return None
-    full = float(np.percentile(ink[ink > peak / 2], 75))  # one dark spot is no measure of a stroke
-    ink = np.clip(ink / full, 0, 1)
-    grain = float(np.percentile(abs(ink[paper & (ink < 0.3)]), 84))  # of dithered colours too
-    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
-        ink = np.clip((ink - 0.3) / 0.4, 0, 1)
-    doubts = []
+    ink, doubts = scaled, []
     framing = frames(ink > 0.4)
     if framing.any():
         doubts.append("a frame around it was left out")
@@ -125,6 +117,32 @@ def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | No
     return np.where(near, ink, 0), doubts
 
 
+def scale(ink: Grey, paper: Mask, noise: float) -> Grey | None:
+    """Scale ink from 0, paper and its grain, to 1, a stroke; None where nothing rises above the noise."""
+    ink = ink - np.median(ink[paper])  # the closing follows the lightest grain
+    peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= SMALLEST else ink).max())
+    if peak < max(FAINTEST, 5 * noise):
+        return None
+    full = float(np.percentile(ink[ink > peak / 2], 75))  # one dark spot is no measure of a stroke
+    ink = np.clip(ink / full, 0, 1)
+    grain = float(np.percentile(abs(ink[paper & (ink < 0.3)]), 84))  # of dithered colours too
+    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
+        ink = np.clip((ink - 0.3) / 0.4, 0, 1)
+    return ink
+
+
+def parts(mask: Mask) -> tuple[NDArray[Any], list[Any]]:
+    """Connected parts of a mask: (H, W) the number of each pixel's part, from 1, and the parts in that order."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    return labels, regionprops(labels)
+
+
+def depths(mask: Mask, labels: NDArray[Any], count: int) -> NDArray[Any]:
+    """The largest distance to the edge in each of `count` parts."""
+    inwards = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    return np.array(ndimage.maximum(inwards, labels, np.arange(1, count + 1)))
+
+
 def stroke_width(mask: Mask) -> float:
     """Width of the widest strokes in pixels; where they meet they are a third wider."""
     return 1.5 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
@@ -139,8 +157,7 @@ def frames(mask: Mask) -> Mask:
     """Where a circle or a box surrounds other marks; gaps of a grainy line are closed."""
     gap = max(mask.shape) // 100
     closed = ndimage.binary_closing(np.pad(mask, gap), iterations=gap) if gap else mask
-    labels, _ = ndimage.label(closed, structure=np.ones((3, 3)))
-    regions = regionprops(labels)
+    labels, regions = parts(closed)
     boxes = np.array([region.bbox for region in regions]).reshape(-1, 4)  # top, left, bottom, right
     areas = np.array([region.area for region in regions])
 
@@ -155,11 +172,9 @@ def frames(mask: Mask) -> Mask:
 
 def blobs(mask: Mask) -> Mask:
     """Where there are filled spots, holes of a punch or stains, beside other marks: as thick as they are long."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    deepest = np.array(ndimage.maximum(depth, labels, np.arange(1, count + 1)))
-    longer = np.array([max(region.image.shape) for region in regionprops(labels)])
-    solid = (2 * deepest > THICKEST * longer) & (longer > 0.03 * max(mask.shape))
+    labels, regions = parts(mask)
+    longer = np.array([max(region.image.shape) for region in regions])
+    solid = (2 * depths(mask, labels, len(regions)) > THICKEST * longer) & (longer > 0.03 * max(mask.shape))
     return np.isin(labels, 1 + np.flatnonzero(solid)) if not solid.all() else np.zeros_like(mask)
 
 
@@ -177,8 +192,8 @@ def thin_lines(mask: Mask) -> Mask:
         return np.zeros_like(mask)
     top, left, bottom, right = bounds(thick)
     extent = max(bottom - top, right - left)
-    thin, _ = ndimage.label(mask & ~ndimage.binary_dilation(thick, iterations=2), structure=np.ones((3, 3)))
-    return np.isin(thin, [region.label for region in regionprops(thin) if max(region.image.shape) > 0.5 * extent])
+    labels, regions = parts(mask & ~ndimage.binary_dilation(thick, iterations=2))
+    return np.isin(labels, [region.label for region in regions if max(region.image.shape) > 0.5 * extent])
 
 
 def marks(ink: Grey, mask: Mask) -> tuple[Mask, bool]:
@@ -189,13 +204,13 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, bool]:
     Returns:
         the parts; whether something was left out that may have been a digit.
     """
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if not count:
+    labels, regions = parts(mask)
+    if not regions:
         return mask, False
-    numbers = np.arange(1, count + 1)
+    numbers = np.arange(1, len(regions) + 1)
     mass = ndimage.sum_labels(ink, labels, numbers)
-    depth = np.array(ndimage.maximum(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], labels, numbers))
-    boxes = np.array([region.bbox for region in regionprops(labels)])  # top, left, bottom, right
+    depth = depths(mask, labels, len(regions))
+    boxes = np.array([region.bbox for region in regions])  # top, left, bottom, right
     usable = mass >= SPECK * mass.max()
     strokes = np.median(depth[usable])
     close = np.asarray(depth > 1.5 * strokes)[:, None] * (max(mask.shape) // 50)  # a finger fades out at the very edge
@@ -209,9 +224,8 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, bool]:
         reaches_in = at_edge[number] and mass[others & ~at_edge].max(initial=0) > 0.25 * mass[number]
         usable[number] = not (flat or reaches_in)
     kept = usable & (mass >= SPECK * mass[usable].max(initial=0))
-    left_out = mass[~usable].sum() > 0.15 * mass[kept].sum() or mass[~usable].max(initial=0) > 0.5 * np.median(
-        mass[kept]
-    )
+    dropped, own = mass[~usable], mass[kept]
+    left_out = dropped.sum() > 0.15 * own.sum() or dropped.max(initial=0) > 0.5 * np.median(own)
     return np.isin(labels, numbers[kept]), bool(left_out)
 
 
