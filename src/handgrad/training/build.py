@@ -94,8 +94,10 @@ def build_trainer(
     `options` is what is left of `cfg.trainer`, `resumed_at` the logged step at which the run resumes.
     """
     folder = history.folder
+    theirs = {key: built_alone(options.get(key)) for key in ("logger", "callbacks", "plugins")}
     with open_dict(options):
-        theirs = {key: built_alone(options.pop(key, None)) for key in ("logger", "callbacks", "plugins")}
+        for key in theirs:  # after they were built: Hydra 1.4.0rc3 cannot copy a node that its parent lost
+            options.pop(key, None)
         root = options.pop("default_root_dir", folder)
     loggers = [*loggers_of(cfg, folder, resumed_at), *theirs["logger"]]
     watching = [callbacks.DivergenceGuard(), *([callbacks.EpochBar(history)] if bar else [])]
