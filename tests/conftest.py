@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import hydra
 import pytest
 import torch
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -41,6 +42,14 @@ SCRIPT = TRAIN
 USUAL = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}  # variables of a command
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+
+def mostly_slow(cases: Iterable[Any], always: int) -> list[Any]:
+    """Mark a test's cases as slow except for the first ones."""
+    return [
+        case if number < always else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(cases)
+    ]
+
+
 ACTIVATIONS: list[Activation] = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), SiLU(), GELU(), Softplus()]
 
 
@@ -58,7 +67,7 @@ event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 @pytest.fixture(scope="session", autouse=True)
 def files_read_once() -> Iterator[None]:
-    """Read each file of conf/ once: Hydra reads them anew for every command, a third of a refusal's time."""
+    """Read each file of conf/ once: Hydra reads and copies them for every command, a third of a refusal's time."""
     original, cache = ConfigRepository.load_config, dict[str, bytes]()
 
     def load(repository: ConfigRepository, config_path: str) -> Any:
@@ -70,6 +79,7 @@ def files_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigRepository, "load_config", load)
+        patch.setattr(ConfigStore, "__deepcopy__", lambda store, _: store, raising=False)
         yield
 
 
@@ -166,6 +176,7 @@ def run_script(
         ours = [word for word in ours if not any(word.split("=")[0] in other for other in arguments)]
         monkeypatch.setattr(sys, "argv", [script, *arguments, *ours])
         handlers, variables = [signal.getsignal(number) for number in SIGNALS], dict(os.environ)
+        folders = list(sys.path)
         torch.set_num_threads(1)
         status = 0
         try:
@@ -173,6 +184,7 @@ def run_script(
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         finally:
+            sys.path[:] = folders  # Hydra appends the current one
             os.environ.clear()  # removes those that Lightning sets for its processes too
             os.environ.update(variables)
             if torch.distributed.is_initialized():

@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import gc
 import gzip
 import multiprocessing
 import os
@@ -132,6 +133,7 @@ def become_command(
 
 def become(script: str, arguments: list[str], home: Path, prepare: Prepare, longest: int = LONGEST) -> NoReturn:
     """Run the script and end this process as the Python interpreter would."""
+    gc.freeze()  # what the server imported: statsmodels collects garbage at every correction
     status = 0
     try:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - the parent's stream objects expect its files

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ def leave_configured(folder: Path, accuracy: float, seed: int = 0, activation: s
     leave_run(folder, accuracy, seed, activation, config={"seed": seed, "name": f"s{seed}", **config})
 
 
-def written(folder: Path, **asked: Any) -> Path:
-    """Write the whole report of a folder, with warnings as errors; return the report's folder."""
+def written(folder: Path, drawn: bool = False, **asked: Any) -> Path:
+    """Write the report of a folder, with or without figures, warnings as errors; return the report's folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         built = report.build_report([folder], CompareOptions(**asked), folder)
         (folder / "comparison").mkdir(exist_ok=True)
-        page.write(built, folder / "comparison")
+        page.write(built if drawn else replace(built, figures=[]), folder / "comparison")
     return folder / "comparison"

@@ -228,6 +228,7 @@ def test_other_default_precision_is_refused(data: None) -> None:
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 def test_runs_of_two_threads_do_not_disturb_each_other(data: None) -> None:
     alone = [handgrad.train(*SMALL, f"seed={seed}", show=False).metrics for seed in (1, 2)]
     with ThreadPoolExecutor(2) as pool:

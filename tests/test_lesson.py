@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import ROOT, RunCommand
+from conftest import ROOT, RunCommand, mostly_slow
 
 LESSON = (ROOT / "docs" / "lesson.md").read_text(encoding="utf-8")
 WORDS = " ".join(LESSON.split())
@@ -16,6 +16,7 @@ CHECKPOINT = f"checkpoint={ROOT / 'docs' / 'lesson.ckpt'}"
 DATA = f"data.root={ROOT / 'data'}"
 
 
+@pytest.mark.slow
 def test_page_in_the_repository_is_the_one_of_the_checkpoint(command: RunCommand, tmp_path: Path) -> None:
     done = command("explain.py", CHECKPOINT, DATA, "output=lesson.html")
     assert done.status == 0, done.err
@@ -25,7 +26,7 @@ def test_page_in_the_repository_is_the_one_of_the_checkpoint(command: RunCommand
     assert f"{len(kept.encode()) / 1e6:.1f} MB" in WORDS
 
 
-@pytest.mark.parametrize("bug", [None, "BP1", "BP2", "BP3", "BP4", "phi", "L2"])
+@pytest.mark.parametrize("bug", mostly_slow([None, "BP2", "BP1", "BP3", "BP4", "phi", "L2"], always=2))
 def test_checks_have_the_numbers_of_the_text(command: RunCommand, tmp_path: Path, bug: str | None) -> None:
     done = command("check.py", CHECKPOINT, DATA, "output=there", *([f"inject_bug={bug}"] if bug else []))
     rows = json.loads((tmp_path / "there" / "check.json").read_text(encoding="utf-8"))["rows"]

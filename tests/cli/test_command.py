@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SCRIPT, RunScript, record_of, refused, start, start_fresh, wait_for
+from conftest import SCRIPT, RunScript, mostly_slow, record_of, refused, start, start_fresh, wait_for
 from handgrad.comparison.load import load_runs
 from handgrad.errors import UserError
 from handgrad.runs.folder import is_locked
@@ -132,7 +132,7 @@ def test_two_sweeps_in_one_folder_share_the_cells(tmp_path: Path, tiny_mnist: Pa
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("everything", ["0", "1"])
+@pytest.mark.parametrize("everything", mostly_slow(["1", "0"], always=1))
 def test_hydras_line_about_a_failed_job_appears_nowhere(
     run_script: RunScript,
     monkeypatch: pytest.MonkeyPatch,

@@ -23,6 +23,7 @@ from conftest import (
     board_of,
     ended_at_scoring,
     hparams_of,
+    mostly_slow,
     ran,
     record_of,
     refused,
@@ -199,13 +200,16 @@ REGULARIZED = ["regularizer=dropout", "regularizer.adversarial=0.5"]
 
 @pytest.mark.parametrize(
     "options",
-    [
-        ["engine=autograd", "schedule=warmup"],
-        ["optimizer=adam", "optimizer.lr=0.001"],
-        ["optimizer=factored_sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true", *REGULARIZED],
-        ["engine=autograd", "optimizer=sgd", *REGULARIZED],
-    ],
-    ids=["autograd", "by hand", "regularized by hand", "regularized"],
+    mostly_slow(
+        [
+            ["engine=autograd", "schedule=warmup"],
+            ["optimizer=factored_sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true", *REGULARIZED],
+            ["optimizer=adam", "optimizer.lr=0.001"],
+            ["engine=autograd", "optimizer=sgd", *REGULARIZED],
+        ],
+        always=2,
+    ),
+    ids=["autograd", "regularized by hand", "by hand", "regularized"],
 )
 def test_killed_run_resumes_to_the_same_result(
     run_script: RunScript, tiny_mnist: Path, tmp_path: Path, options: list[str]

@@ -79,6 +79,7 @@ def test_table_that_cannot_be_compared_is_refused(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_data_frame_is_compared_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pandas, handgrad; report = handgrad.compare(pandas.read_csv(sys.argv[1]), seed='seed');"
@@ -142,7 +143,7 @@ def test_times_of_parallel_runs_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").write_text(json.dumps(start))
     comparison = load.load_runs([tmp_path])
     assert "Times per epoch are left out: runs that train side by side slow each other." in comparison.remarks
-    folder = written(tmp_path)
+    folder = written(tmp_path, drawn=True)
     assert not (folder / "time.png").exists()
     assert "s/epoch" not in (folder / "summary.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="invalid value metric=seconds_per_epoch"):
@@ -156,6 +157,7 @@ def test_report_says_when_how_and_of_what(tmp_path: Path) -> None:
     assert {"compared", "command", "machine"} <= set(about)
 
 
+@pytest.mark.slow
 def test_second_question_keeps_the_first_answer(command: RunCommand, tmp_path: Path) -> None:
     leave_cell(tmp_path / "s", "relu", around(0.97))
     leave_cell(tmp_path / "s", "tanh", around(0.96, -1))

@@ -461,10 +461,11 @@ ODD = ["$x", "$\\frac{$", "\ud800", "\x1b[31m", "a\nb", "x" * 3000, "日本", "[
 ODD += ["<b>&amp;", "a|b", "`c`"]
 
 
+@pytest.mark.slow
 def test_odd_names_are_drawn_and_written(tmp_path: Path) -> None:
     for number, name in enumerate(ODD):
         leave_run(tmp_path / str(number), 0.9 + number / 1000, activation=name, versions={"torch": name}, commit=name)
-    folder = written(tmp_path)
+    folder = written(tmp_path, drawn=True)
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "<b>" not in html
     assert "&lt;b&gt;&amp;amp;" in html
@@ -578,12 +579,13 @@ def test_names_cannot_control_the_terminal(command: RunCommand, tmp_path: Path) 
         assert done.out.count(shown) >= 1 + ("/" not in shown)  # in the table, and by its folder in the remark
 
 
+@pytest.mark.slow
 def test_report_is_utf8_in_any_locale(tmp_path: Path) -> None:
     leave_run(tmp_path / "größe" / "0", 0.98, activation="größe±")
     code = (
         "import locale, sys; from pathlib import Path; import made_runs;"
         "assert locale.getpreferredencoding(False) != 'UTF-8';"
-        "made_runs.written(Path(sys.argv[1]))"
+        "made_runs.written(Path(sys.argv[1]), drawn=True)"
     )
     environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")])

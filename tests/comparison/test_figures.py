@@ -10,6 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import findfont, get_font
 
+from conftest import mostly_slow
 from handgrad.comparison import axes as fitting
 from handgrad.comparison import figures, outcomes
 from handgrad.comparison.look import Look
@@ -266,7 +267,7 @@ def test_look_stays_when_cells_are_added_or_left_out(tmp_path: Path) -> None:
     assert fewer == {label: after[label] for label in fewer}
 
 
-@pytest.mark.parametrize("keys", [(3, 2, 2, 3, 2), (24, 1, 1, 1, 1), (12, 2, 8, 1, 1)])
+@pytest.mark.parametrize("keys", mostly_slow([(3, 2, 2, 3, 2), (24, 1, 1, 1, 1), (12, 2, 8, 1, 1)], always=1))
 def test_every_cell_of_many_keys_looks_different(tmp_path: Path, keys: tuple[int, ...]) -> None:
     names = ["activation", "engine", "regularizer", "optimizer", "schedule"]
     for place, values in enumerate(product(*map(range, keys))):
@@ -301,7 +302,7 @@ def test_rows_need_no_legend_if_one_key_varies_and_names_stand_where_signs_run_o
     assert {"lr=0.1", "lr=1.3"} <= {text.get_text().strip() for text in legend.get_texts()}
 
 
-@pytest.mark.parametrize("worst", [0.88, 0.229])
+@pytest.mark.parametrize("worst", mostly_slow([0.229, 0.88], always=1))
 def test_no_text_is_cut_and_no_legend_covers_data(tmp_path: Path, worst: float) -> None:
     leave_twelve(tmp_path, worst)
     for _, figure in drawn(tmp_path).values():

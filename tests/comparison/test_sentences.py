@@ -286,6 +286,7 @@ def test_every_option_works_on_the_command_line(command: RunCommand, tmp_path: P
         assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_page_can_be_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path) -> None:
     sweep = tmp_path / "a b#1"
     for number, activation in enumerate(["relu", "tanh", "gelu"]):
@@ -296,7 +297,7 @@ def test_page_can_be_sorted_filtered_and_linked_to(chromium: Any, tmp_path: Path
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
-    page.goto(f"{(written(sweep) / 'report.html').as_uri()}#tanh")
+    page.goto(f"{(written(sweep, drawn=True) / 'report.html').as_uri()}#tanh")
     page.wait_for_selector("input[type=search]")
     assert page.evaluate("[...document.querySelectorAll('details[open] summary')].map((one) => one.innerText)")[
         -1:

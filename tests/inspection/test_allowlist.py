@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from conftest import ROOT, RunScript, ended_at_scoring, ran, record_of, refusal
+from conftest import ROOT, RunScript, ended_at_scoring, mostly_slow, ran, record_of, refusal
 from forks import Harm
 from handgrad.errors import UserError
 from handgrad.hydra_version import TRUSTED_NODE
@@ -191,7 +191,7 @@ def test_allowlist_has_every_option_with_the_arguments_of_its_class(part: str) -
         assert {known.get(field, field) for field in schema.model_fields} == taken - {"seed", "shared"}
 
 
-@pytest.mark.parametrize("number", range(len(options("activation"))))
+@pytest.mark.parametrize("number", mostly_slow(range(len(options("activation"))), always=2))
 def test_run_and_checkpoint_of_every_option_open(run_script: RunScript, number: int) -> None:
     activation = sorted(options("activation"))[number]
     optimizer = ["adam", "factored_sgd", "grouped_sgd", "notebook_sgd", "sgd"][number % 5]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from conftest import RunScript, Trained, ran
+from conftest import RunScript, Trained, mostly_slow, ran
 from handgrad.errors import UserError
 from handgrad.inspection.digits import Digit, find_digits
 from handgrad.inspection.predict import as_it_is
@@ -30,7 +30,7 @@ TOGETHER += [("hard shadow", "black bars"), ("stained", "black bars"), ("ruled p
 TOGETHER += [("squared paper", "red ink on green paper")]  # each was read wrongly
 
 
-@pytest.mark.parametrize("names", [*((name,) for name in ALONE), *TOGETHER], ids=" and ".join)
+@pytest.mark.parametrize("names", mostly_slow([*((name,) for name in ALONE), *TOGETHER], always=12), ids=" and ".join)
 def test_digit_is_found_in_every_scene(tmp_path: Path, source: pictures.Source, names: tuple[str, ...]) -> None:
     for number in range(16 if names == ("hard shadow",) else 4):
         plain = pictures.begin(source, number)

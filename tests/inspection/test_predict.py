@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from conftest import RunScript, ran, record_of, refusal
+from conftest import RunScript, mostly_slow, ran, record_of, refusal
 from handgrad.errors import UserError
 from handgrad.inspection.digits import centred, find_digits, fit_to_box
 from handgrad.inspection.ink import extract_ink
@@ -118,7 +118,7 @@ def are_recovered(seen: Sequence[Tensor], digits: Sequence[Tensor]) -> bool:
     return max(min(row) for row in distances) < 0.06 and nearest.count(0) > len(digits) / 2
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", mostly_slow(KINDS, always=6))
 def test_preprocessing_recovers_mnist_images_from_pictures(tmp_path: Path, digits: Tensor, name: str) -> None:
     seen = []
     for digit in digits[:5]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from conftest import RunScript, Trained, mnist_in, ran, refusal
+from conftest import RunScript, Trained, mnist_in, mostly_slow, ran, refusal
 from forks import Harm
 from handgrad.errors import UserError
 from handgrad.inspection import export
@@ -74,7 +74,9 @@ def test_other_data_sets_are_scored(run_script: RunScript, trained: Trained, tin
     assert found["test/accuracy"] == found["train/accuracy"] == recorded["train/accuracy"]
 
 
-@pytest.mark.parametrize("kind", ["state_dict", "notebook", "ours", "foreign checkpoint", "older format", "float64"])
+@pytest.mark.parametrize(
+    "kind", mostly_slow(["ours", "foreign checkpoint", "older format", "state_dict", "notebook", "float64"], always=3)
+)
 def test_single_file_scores_as_its_run(run_script: RunScript, trained: Trained, tiny_mnist: Path, kind: str) -> None:
     metrics = trained("activation=silu")["metrics"]
     options = ["activation=silu", f"data.root={tiny_mnist}"]

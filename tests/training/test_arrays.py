@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from conftest import RunScript, ran, record_of, refused
+from conftest import RunScript, mostly_slow, ran, record_of, refused
 from handgrad.errors import UserError
 from handgrad.training.arrays import ArrayData
 
@@ -116,7 +116,7 @@ def test_numbers_on_another_scale_are_said(tmp_path: Path, caplog: pytest.LogCap
     assert "of size 300 and used as they are" in caplog.text
 
 
-@pytest.mark.parametrize("engine", ["manual", "autograd"])
+@pytest.mark.parametrize("engine", mostly_slow(["manual", "autograd"], always=1))
 def test_both_engines_learn_digits_and_classify_rows_and_pictures(
     run_script: RunScript, tmp_path: Path, engine: str, drawn: None
 ) -> None:

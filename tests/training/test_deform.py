@@ -11,7 +11,17 @@ from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from conftest import RunScript, compose, ended_at_scoring, head_of, ran, record_of, refused, without_seconds
+from conftest import (
+    RunScript,
+    compose,
+    ended_at_scoring,
+    head_of,
+    mostly_slow,
+    ran,
+    record_of,
+    refused,
+    without_seconds,
+)
 from handgrad.config import RunConfig, check, to_dict
 from handgrad.errors import UserError
 from handgrad.identity import normalize
@@ -183,7 +193,7 @@ def test_a_loader_knows_its_epoch_and_scoring_sees_the_images_as_they_are(tiny_m
         assert torch.cat([x for x, _ in scored]).equal(data.sets[name].rows / 255)
 
 
-@pytest.mark.parametrize("engine", ["manual", "autograd"])
+@pytest.mark.parametrize("engine", mostly_slow(["manual", "autograd"], always=1))
 @pytest.mark.usefixtures("drawn")
 def test_resumed_run_equals_the_uninterrupted_one(run_script: RunScript, engine: str) -> None:
     options = [*SHORT, f"engine={engine}", "data/deform=elastic", "trainer.precision=64-true"]

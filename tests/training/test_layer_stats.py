@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from conftest import ACTIVATIONS, RunScript, board_of, ended_at_scoring, ran, record_of, rows_of
+from conftest import ACTIVATIONS, RunScript, board_of, ended_at_scoring, mostly_slow, ran, record_of, rows_of
 from handgrad.nn.activations import Activation, ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.training import figures
@@ -83,7 +83,7 @@ def test_largest_slopes_match_known_values() -> None:
     assert by_name["SiLU"] == pytest.approx(1.0998, abs=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["manual", "autograd"])
+@pytest.mark.parametrize("engine", mostly_slow(["manual", "autograd"], always=1))
 @pytest.mark.usefixtures("drawn")
 def test_diagnostics_change_nothing_and_leave_a_row_per_epoch_and_layer(
     run_script: RunScript, monkeypatch: pytest.MonkeyPatch, engine: str

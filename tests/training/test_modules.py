@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR, ReduceLROnPlateau
 
-from conftest import head_of
+from conftest import head_of, mostly_slow
 from fitting import OPTIMIZERS, Engine, fit, make
 from handgrad.errors import UserError
 from handgrad.nn.activations import Activation, ReLU, Sigmoid, Tanh
@@ -62,12 +62,12 @@ PARTS: dict[str, dict[str, Any]] = {
     "skip": {},
 }
 PAIRS = [pair for pair in combinations(PARTS, 2) if "skip" not in pair or "dropout" in pair]
-ALONE_OR_PAIRED = [*((part,) for part in PARTS), *(pytest.param(pair, marks=pytest.mark.slow) for pair in PAIRS)]
+ALONE_OR_PAIRED = mostly_slow([*((part,) for part in PARTS), *PAIRS], always=len(PARTS))
 
 
 @pytest.mark.parametrize("phi", [ReLU(), Tanh()], ids=lambda phi: type(phi).__name__)
 @pytest.mark.parametrize("parts", ALONE_OR_PAIRED, ids="-".join)
-@pytest.mark.parametrize("nesterov", [False, True], ids=["plain", "nesterov"])
+@pytest.mark.parametrize("nesterov", mostly_slow([True, False], always=1), ids=["nesterov", "plain"])
 def test_engines_agree_with_every_regularization(
     images_640: Examples, nesterov: bool, parts: Sequence[str], phi: Activation
 ) -> None:
@@ -105,7 +105,7 @@ MOMENTUM = {"plain": {}, "heavy ball": {"momentum": 0.9}, "nesterov": {"momentum
 
 @pytest.mark.parametrize("stepping", [{}, *STEPPING[:-1]], ids=str)
 @pytest.mark.parametrize("momentum", MOMENTUM)
-@pytest.mark.parametrize("strength", [0.0, 1e-3])
+@pytest.mark.parametrize("strength", mostly_slow([1e-3, 0.0], always=1))
 def test_factored_sgd_is_torchs(images_640: Examples, strength: float, momentum: str, stepping: dict[str, Any]) -> None:
     given: Any = {"lr": 0.05, **MOMENTUM[momentum]}
     factored, *others = (
@@ -329,7 +329,7 @@ def test_plateau_schedule_watches_the_validation_loss(
     assert seen[-1] == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("regularizer", [Regularizer(), Regularizer(1e-3)], ids=["none", "l2"])
+@pytest.mark.parametrize("regularizer", mostly_slow([Regularizer(1e-3), Regularizer()], always=1), ids=["l2", "none"])
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_manual_clipping_and_accumulation_match_lightning(

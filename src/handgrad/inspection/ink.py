@@ -140,12 +140,15 @@ def parts(mask: Mask) -> tuple[NDArray[Any], list[Any]]:
 def depths(mask: Mask, labels: NDArray[Any], count: int) -> NDArray[Any]:
     """The largest distance to the edge in each of `count` parts."""
     inwards = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    return np.array(ndimage.maximum(inwards, labels, np.arange(1, count + 1)))
+    return np.array(ndimage.maximum(inwards[mask], labels[mask], np.arange(1, count + 1)))
 
 
 def stroke_width(mask: Mask) -> float:
     """Width of the widest strokes in pixels; where they meet they are a third wider."""
-    return 1.5 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
+    if not mask.any():
+        return 0.0
+    top, left, bottom, right = bounds(mask)
+    return 1.5 * float(ndimage.distance_transform_edt(np.pad(mask[top:bottom, left:right], 1)).max())
 
 
 def soft_edge(mask: Mask) -> int:
