@@ -22,7 +22,7 @@ test-hydra14: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(HYDRA14) 'hydra-core>=1.4.0rc3,<1.5' \
 	  'omegaconf>=2.4.1rc1,<2.5' 'hydra-joblib-launcher>=1.4.0rc3,<1.5' 'hydra-optuna-sweeper>=1.4.0rc3,<1.5' 'optuna>=4.9,<6'
 	PYTHONPATH=$(HYDRA14) $(BIN)/pytest -n 2 --dist worksteal -m "not slow" tests/cli/test_search.py tests/cli/test_sweep.py \
-	  tests/test_api.py tests/test_config.py tests/inspection/test_allowlist.py
+	  tests/cli/test_options.py tests/test_api.py tests/test_config.py tests/inspection/test_allowlist.py
 
 # The lowest versions that pyproject.toml allows can be had together. CONTRIBUTING.md says how to test with them.
 floors: $(INSTALLED)

@@ -171,7 +171,7 @@ REFUSALS = {  # options as typed: what is said
     "engine=autograd optimizer=notebook_sgd": "with autograd use optimizer=sgd",
     "data.val_size=1275": "data.val_size must be 0 or between 10 and 1270",
     "data.score_test=false": "hold examples out with data.val_size=6000",
-    "schedule=warmup_cosine schedule.warmup_steps=99999": "warmup_steps=99999 must be from 0 to below",
+    "schedule=warmup_cosine schedule.warmup_steps=99999": "warmup_steps=99999 must be at least 1 and below",
     "schedule=warmup_cosine schedule.warmup_steps=3 schedule.total_steps=10": (
         "schedule.total_steps=10 is less than the 20 steps of this run: leave it null"
     ),

@@ -261,7 +261,7 @@ def test_warmup_cosine_rises_linearly_and_falls_along_a_half_cosine() -> None:
     rise = [2 * (0.01 + 0.99 * step / 10) for step in range(10)]
     fall = [1 + math.cos(math.pi * step / 100) for step in range(101)]  # half of 2 (1 + cos)
     assert rates == pytest.approx(rise + fall, abs=1e-9)
-    with pytest.raises(ValueError, match="must be from 0 to below the run's 10 steps"):
+    with pytest.raises(ValueError, match="must be at least 1 and below the run's 10 steps"):
         warmup_cosine(optimizer, 0.01, warmup_steps=10, total_steps=10)
 
 

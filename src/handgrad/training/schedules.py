@@ -77,7 +77,7 @@ def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
     """
     if not 0 < warmup_steps < total_steps:
-        raise ValueError(f"warmup_steps={warmup_steps} must be from 0 to below the run's {total_steps} steps")
+        raise ValueError(f"warmup_steps={warmup_steps} must be at least 1 and below the run's {total_steps} steps")
     rise = LinearLR(optimizer, start_factor, total_iters=warmup_steps)
     fall = CosineAnnealingLR(optimizer, total_steps - warmup_steps)
     return SequentialLR(optimizer, [rise, fall], [warmup_steps])
