@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from handgrad.text import escape_control, format_value, shortened
 
-RENAMED = {  # former name: present key
+RENAMED = {  # former or common name: present key
     "against": "baseline",
     "break": "inject_bug",
     "entries": "fd_entries",
+    "learning_rate": "lr",
     "objective": "optimized_metric",
     "watch": "refresh_seconds",
 }
@@ -139,7 +140,8 @@ def describe_error(error: Exception) -> str | None:
         added = f"; another argument of its class is added by +{cause.full_key}=..." if group else ""
         if group in OPTIONS_WITH_KEYS and not known_keys(cause):
             added = f"; choose {OPTIONS_WITH_KEYS[group]}, which have more"
-        return f"unknown key {cause.full_key}: {choices(str(cause.key), known_keys(cause))}{added}"
+        hint = "" if group else did_you_mean_within(cause)
+        return f"unknown key {cause.full_key}: {hint or choices(str(cause.key), known_keys(cause))}{added}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}: {str(cause).splitlines()[0]}"
     if isinstance(error, OmegaConfBaseException):
@@ -175,6 +177,14 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Ask whether the closest known word was meant; "" if none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}? " if close else ""
+
+
+def did_you_mean_within(error: OmegaConfBaseException) -> str:
+    """Name the key of a group that an unknown key without a group may have meant; "" if none is close."""
+    groups = error.parent_node.items_ex(resolve=False) if isinstance(error.parent_node, DictConfig) else ()
+    within = {str(key): f"{name}.{key}" for name, group in groups if isinstance(group, DictConfig) for key in group}
+    close = difflib.get_close_matches(RENAMED.get(str(error.key), str(error.key)), within, n=1, cutoff=0.75)
+    return f"did you mean {within[close[0]]}?" if close and not did_you_mean(str(error.key), known_keys(error)) else ""
 
 
 def choices(word: str, known: Sequence[str]) -> str:
