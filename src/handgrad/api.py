@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import Tensor
 
-from handgrad.errors import UserError, describe_error
+from handgrad.errors import CONF, UserError, describe_error
 from handgrad.hydra_version import BASE
 from handgrad.inspection.exercise import Verdict, all_cases, judge_function
 from handgrad.inspection.reopen import open_network, record_of
@@ -30,9 +30,6 @@ from handgrad.process import SIGNALLED, exit_on_signal
 from handgrad.runs.folder import HISTORY, LAYERS
 from handgrad.training.mnist import MNISTDataModule
 from handgrad.training.modules import Classifier, mlp_of
-
-INSTALLED = Path(__file__).parent / "conf"  # in a wheel
-CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,8 @@ RENAMED = {  # former or common name: present key
     "objective": "optimized_metric",
     "watch": "refresh_seconds",
 }
-OPTIONS_WITH_KEYS = {  # groups whose option none has no keys
-    "regularizer": "regularizer=l2, dropout, smoothing or adversarial",
-    "data.deform": "data/deform=affine or elastic",
-}
+INSTALLED = Path(__file__).parent / "conf"  # in a wheel
+CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 class UserError(CompactHydraException):
@@ -136,12 +134,7 @@ def describe_error(error: Exception) -> str | None:
         )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):
-        group = str(cause.full_key).rpartition(".")[0]
-        added = f"; another argument of its class is added by +{cause.full_key}=..." if group else ""
-        if group in OPTIONS_WITH_KEYS and not known_keys(cause):
-            added = f"; choose {OPTIONS_WITH_KEYS[group]}, which have more"
-        hint = "" if group else did_you_mean_within(cause)
-        return f"unknown key {cause.full_key}: {hint or choices(str(cause.key), known_keys(cause))}{added}"
+        return f"unknown key {cause.full_key}: {about_unknown_key(cause)}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{error}: {str(cause).splitlines()[0]}"
     if isinstance(error, OmegaConfBaseException):
@@ -179,12 +172,22 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]}? " if close else ""
 
 
-def did_you_mean_within(error: OmegaConfBaseException) -> str:
-    """Name the key of a group that an unknown key without a group may have meant; "" if none is close."""
+def about_unknown_key(error: OmegaConfBaseException) -> str:
+    """Say where an unknown key may belong: to another option of its group, to its class, or to a group."""
+    group, known, key = str(error.full_key).rpartition(".")[0], known_keys(error), str(error.key)
+    if group:
+        folder = group.replace(".", "/")
+        files = sorted((CONF / folder).glob("*.yaml"))
+        has_key = re.compile(f"^{re.escape(key)}:", re.MULTILINE)
+        options = [file.stem for file in files if has_key.search(file.read_text(encoding="utf-8"))]
+        hint = f"it is a key of {folder}={', '.join(options)}" if options else choices(key, known)
+        return f"{hint}; another argument of its class is added by +{error.full_key}=..."
     groups = error.parent_node.items_ex(resolve=False) if isinstance(error.parent_node, DictConfig) else ()
-    within = {str(key): f"{name}.{key}" for name, group in groups if isinstance(group, DictConfig) for key in group}
-    close = difflib.get_close_matches(RENAMED.get(str(error.key), str(error.key)), within, n=1, cutoff=0.75)
-    return f"did you mean {within[close[0]]}?" if close and not did_you_mean(str(error.key), known_keys(error)) else ""
+    within = {
+        str(inner): f"{name!s}.{inner!s}" for name, node in groups if isinstance(node, DictConfig) for inner in node
+    }
+    close = difflib.get_close_matches(RENAMED.get(key, key), within, n=1, cutoff=0.75)
+    return f"did you mean {within[close[0]]}?" if close and not did_you_mean(key, known) else choices(key, known)
 
 
 def choices(word: str, known: Sequence[str]) -> str:
