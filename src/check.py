@@ -1,4 +1,4 @@
-"""Check the gradients by hand, optionally with a bug, or a student's functions, against autograd."""
+"""Check hand-derived gradients, optionally with a bug, or a student's functions, against autograd."""
 
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ SECRET = "secret"
 
 @hydra.main(**BASE, config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
-    """Check what the configuration names: a guess, a student's functions, or the gradients of a network."""
+    """Run the configured check: of a guess, a student's functions, or the gradients of a network."""
     config = to_dict(cfg)
     check(config, CheckConfig)
     check_options(config)
@@ -94,7 +94,7 @@ def guess(config: dict[str, Any]) -> None:
 
 
 def judge(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Write a file to fill in, judge a student's functions, or all hand-ins of a folder."""
+    """Write a file to fill in, or judge a student's functions or all hand-ins of a folder."""
     from handgrad.inspection import exercise, judging
     from handgrad.training.network import build
 
@@ -125,7 +125,7 @@ def show_class(rows: list[list[str]], folder: Path) -> None:
     """Write verdicts.csv and print it as a table."""
     with output_errors(folder):
         write_rows(folder / VERDICTS, rows)
-    print_table([heading.replace("_", " ") for heading in rows[0]], rows[1:])  # headings that can be broken
+    print_table([heading.replace("_", " ") for heading in rows[0]], rows[1:])  # spaces let headings wrap
     say(f"table: {(folder / VERDICTS).absolute()}")
 
 
@@ -147,7 +147,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
 
 
 def opened(cfg: DictConfig, config: dict[str, Any]) -> "tuple[Objective, Path]":
-    """Open a network; return its objective, with the regularizer that was typed if one was, and a folder."""
+    """Open a network; return its objective, with the regularizer from the command line if any, and a folder."""
     from handgrad.inspection.reopen import open_network
     from handgrad.training.modules import mlp_of
     from handgrad.training.network import build

@@ -56,7 +56,7 @@ def compared(config: dict[str, Any], start: Path) -> bool:
 
 
 def destination(config: dict[str, Any], sources: list[Path], table: Path | None, start: Path) -> Path:
-    """Return the report's folder: in the only source's own, or in outputs/comparisons/; its name has the options."""
+    """Return the report's folder, named by the options: in the only source's, or in outputs/comparisons/."""
     options = [f"{name}={config[name]}" for name in (*ASKED, "reference") if config[name] is not None]
     asked = "_".join(["comparison", *options])
     name = re.sub(r"[^\w.=,-]+", "-", asked)[:LONGEST]

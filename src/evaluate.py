@@ -8,7 +8,7 @@ from handgrad.console import print_table, say
 from handgrad.hydra_version import BASE
 from handgrad.process import run
 
-DOUBTFUL = 0.5  # test accuracy of a file below which it is probably read wrongly
+DOUBTFUL = 0.5  # test accuracy below which a file was probably misread
 
 
 @hydra.main(**BASE, config_path="../conf", config_name="evaluate")

@@ -61,7 +61,7 @@ class Run:
 
     @property
     def layers(self) -> pd.DataFrame:
-        """A row per epoch and layer, of a run with diagnostics=layers; UserError without."""
+        """A row per epoch and layer, of a run with diagnostics=layers; else UserError."""
         path = self.file(LAYERS)
         if not path.exists():
             raise UserError(f'{path} is missing: train with "diagnostics=layers"')
@@ -90,7 +90,7 @@ def train(*overrides: str, show: bool = True) -> Run:
 
     Raises:
         UserError: an override is invalid, the run diverged, or it could not be finished.
-        KeyboardInterrupt: it was interrupted; says how to go on.
+        KeyboardInterrupt: it was interrupted; says how to resume.
     """
     if torch.get_default_dtype() != torch.float32:
         raise UserError("torch.set_default_dtype changes a run's numbers: set float32, and trainer.precision=64-true")
@@ -122,7 +122,7 @@ def load(source: Run | Path | str, activation: Activation | str | None = None, *
 
     Args:
         source: a run, its folder, or a file: checkpoint, state_dict or the notebook's dictionary.
-        activation: the activation of a file that does not say it, e.g. ReLU() or "relu".
+        activation: the activation of a file that does not record it, e.g. ReLU() or "relu".
         trust: instantiate foreign classes that the source names; they may run any code.
 
     Returns:
@@ -206,7 +206,7 @@ def judge(function: Callable[..., Any], phi: Activation | None = None) -> Verdic
 
 
 def check_activation(phi: Any) -> None:
-    """Refuse what is no activation with a derivative, and a reference that it can be compared with."""
+    """Refuse an object that is not an activation with a derivative and a PyTorch reference."""
     if not is_activation(phi):
         raise UserError(f"phi must be an activation, e.g. handgrad.activations.ReLU(), not {phi!r}")
     if not isinstance(getattr(phi, "reference", lambda: None)(), torch.nn.Module):
@@ -218,7 +218,7 @@ HYDRA = threading.RLock()  # its state is global
 
 @contextmanager
 def hydra_of(name: str, *overrides: str) -> Iterator[DictConfig]:
-    """Compose a command's configuration, and keep Hydra initialised for what composes further ones."""
+    """Compose a command's configuration, and keep Hydra initialised to compose further ones."""
     if not CONF.is_dir():
         raise UserError(f"{CONF} is missing: install a wheel, or from a clone by pip install --editable .")
     with HYDRA:

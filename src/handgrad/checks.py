@@ -13,8 +13,8 @@ from handgrad.resolvers import best_is
 def check_options(config: dict[str, Any]) -> None:
     """Check that each group has one option, and that the option none sets nothing; else UserError names the option.
 
-    Of several options Hydra merges the files, so that the last one's zeros win. Callbacks and loggers have names, and
-    go together. `HydraConfig` must be the command's.
+    Hydra merges the files of several options, so that the last one's zeros win. Callbacks and loggers have names, and
+    can be combined. `HydraConfig` must be the command's.
     """
     job = HydraConfig.get()
     overrides = cast(list[str], OmegaConf.to_container(job.overrides.task))
@@ -39,7 +39,7 @@ def check_direction(key: str, value: Any, metric: object) -> None:
 
 
 def check_monitored(config: dict[str, Any]) -> None:
-    """Check that callbacks and schedule choose by a set that is scored, not by the test set, and in its direction."""
+    """Check that callbacks and schedule monitor a scored set, not the test set, in the metric's direction."""
     if str(config["schedule"].get("_target_")).endswith("ReduceLROnPlateau"):
         check_direction("schedule.mode", config["schedule"].get("mode"), "its loss")
     theirs = config["trainer"].get("callbacks") or []

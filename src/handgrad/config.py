@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def valid_if(fits: Callable[[Any], bool], otherwise: LiteralString) -> Callable[[Any], Any]:
-    """Return a validator that says `otherwise` of a value that does not fit."""
+    """Return a validator that rejects other values with the message `otherwise`."""
 
     def validate(value: Any) -> Any:
         if not fits(value):
@@ -95,7 +95,7 @@ class Deform(Group, extra="forbid"):
 
 
 def no_name(value: Any) -> Any:
-    """Validate that an option was not given as a value."""
+    """Refuse an option's name as a value."""
     if isinstance(value, str):
         raise PydanticCustomError("name", f"must be chosen with a slash: data/deform={value}")
     return value
@@ -111,7 +111,7 @@ class Batched(Group):
 
 
 class Data(Batched):
-    """`conf/data/` of MNIST and its replacements."""
+    """`conf/data/` of MNIST and its drop-in replacements."""
 
     dataset: DATASET = "MNIST"
     split: Literal["balanced", "letters", "digits"] | None = None
@@ -131,7 +131,7 @@ class FileData(Batched):
 
 
 def data_of_its_kind(value: Any) -> Batched:
-    """Validate by the schema of files if there is a path."""
+    """Validate against the schema of files if there is a path."""
     return (FileData if isinstance(value, dict) and "path" in value else Data).model_validate(value)
 
 

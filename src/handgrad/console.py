@@ -44,7 +44,7 @@ def make_console(**options: Any) -> "Console":
 
 
 def is_interactive() -> bool:
-    """Tell whether somebody watches: stdout is a terminal or a notebook."""
+    """Tell whether stdout is interactive: a terminal or a notebook."""
     return sys.stdout.isatty() or make_console().is_jupyter
 
 

@@ -36,7 +36,7 @@ class UserError(CompactHydraException):
         return shortened(escape_control(super().__str__()), 2000)
 
     def _render_traceback_(self) -> list[str]:
-        """Lines that a notebook shows in place of a traceback."""
+        """Return the lines that a notebook shows in place of a traceback."""
         return [str(self)]
 
 
@@ -191,6 +191,6 @@ def about_unknown_key(error: OmegaConfBaseException) -> str:
 
 
 def choices(word: str, known: Sequence[str]) -> str:
-    """Say what a word may have meant, and what there is."""
+    """Suggest the closest known word, and list all."""
     hint = f"did you mean {RENAMED[word]}? " if RENAMED.get(word) in known else did_you_mean(word, known)
     return f"{hint}there {'is none' if not known else 'are ' + ', '.join(sorted(known))}"

@@ -9,8 +9,8 @@ OLD = hydra.__version__.startswith("1.3.")
 BASE: dict[str, Any] = {"version_base": "1.3"} if OLD else {}  # 1.4 has only these rules
 register_resolver: Any = OmegaConf.register_new_resolver if OLD else OmegaConf.register_resolver
 
-# 1.4 asks which classes may be built. Those that are typed are trusted, those that files name were compared with
-# inspection/allowlist.py before. A list cannot say that: it also has to name the class of what a function returns.
+# 1.4 asks which classes may be built. Those typed are trusted, those named by files were already checked against
+# inspection/allowlist.py. A list cannot say that: it also has to name the class of every function's result.
 UNCHECKED = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
 TRUSTED: dict[str, Any] = {} if OLD else {"execution_whitelist": UNCHECKED}  # for Hydra's own callbacks
 TRUSTED_NODE: dict[str, Any] = {} if OLD else {"_execution_whitelist_": UNCHECKED}

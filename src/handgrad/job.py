@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 def find_or_train(cfg: DictConfig, own: Path, sweep: bool = False, quiet: bool = False) -> tuple[Path, dict[str, Any]]:
     """Find the finished run of a configuration, in its own folder or a sibling one, or train it; print it.
 
-    `cfg` is composed, while `HydraConfig` is set; a job of a sweep searches the sibling folders too. Returns the run's
-    folder and its record, an empty one of a `fast_dev_run` or a worker. UserError if the configuration is invalid, the
+    `cfg` is composed and `HydraConfig` set; a job of a sweep searches the sibling folders too. Returns the run's
+    folder and its record, empty for a `fast_dev_run` or a worker. UserError if the configuration is invalid, the
     run diverged, now or before, or it could not be finished.
     """
     config = run_config(to_dict(cfg))

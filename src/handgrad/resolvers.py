@@ -8,7 +8,7 @@ from handgrad.errors import UserError, describe_os_error
 from handgrad.hydra_version import register_resolver, study_storage
 
 MLP = "handgrad.nn.mlp.MLP"
-NO_FILE = {  # what to say if no file was named
+NO_FILE = {  # message if no file was named
     "mine": "engine=mine needs mine=my_backprop.py: python src/check.py mine=new writes one to fill in",
     "table": "data=table needs data.path=my.csv and data.target=column",
     "arrays": "data=arrays needs data.path=my.npz",
@@ -36,7 +36,7 @@ def content_hash(path: str | None, kind: str = "mine") -> str:
 
 
 def hidden_layers(activation: str, network: object) -> str:
-    """Return what a run's hidden layers are called: by an MLP's activation, or the class of another network."""
+    """Return the name of a run's hidden layers: an MLP's activation, or another network's class."""
     return activation if network == MLP else str(network).rpartition(".")[2]
 
 

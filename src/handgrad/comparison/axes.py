@@ -22,7 +22,7 @@ def span(*parts: np.ndarray) -> float:
 def fitted(metric: Metric, drawn: Sequence[np.ndarray]) -> Limits:
     """Return axis limits that fit the cells that belong together, within the metric's bounds.
 
-    `drawn` is all that is drawn of each cell, its mean first. A far cell is outside if its mean would at least triple
+    `drawn` has each cell's drawn values, its mean first. A far cell is outside if its mean would at least triple
     the span.
     """
     means = np.array([values[0] for values in drawn])

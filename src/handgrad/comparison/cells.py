@@ -84,7 +84,7 @@ def find_factors(
     for name in [name for name in columns if name not in keys]:
         by = deciding(name, keys, columns)
         if name == "network._target_" and by == always[:1]:
-            continue  # of this project's runs the column of activations has the name of a class that is no MLP
+            continue  # the column of activations names this project's networks other than MLP
         if by and name.split(".")[0] not in follows.get(by, ()):
             follows.setdefault(by, []).append(name)
     return keys, follows

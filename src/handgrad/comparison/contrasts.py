@@ -12,7 +12,7 @@ from handgrad.comparison.table import Comparison
 
 MOST_CELLS = 15  # most cells to compare in all pairs (105); beyond, only the best is compared with the others
 MOST_VALUES = 7  # most values of a key to compare in all pairs (21)
-Cells = Mapping[tuple[str, ...], int]  # places of the cells by the values of the varying keys
+Cells = Mapping[tuple[str, ...], int]  # indices of the cells by the values of the varying keys
 
 
 def main_effects(comparison: Comparison, cells: Cells, best_first: Mapping[str, Sequence[str]]) -> list[Contrast]:
@@ -55,7 +55,7 @@ def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
 
 
 def shared(comparison: Comparison, cells: Cells, *fixed: Mapping[str, str]) -> list[tuple[int, ...]]:
-    """Return the places of cells that are alike in all keys but the fixed ones, a place for each mapping."""
+    """Return the indices of cells that are alike in all keys but the fixed ones, one for each mapping."""
     keys = comparison.varying
     free = [place for place, key in enumerate(keys) if key not in fixed[0]]
     groups: list[dict[tuple[str, ...], int]] = [

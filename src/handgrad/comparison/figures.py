@@ -110,7 +110,7 @@ def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Me
     edge: list[str] = []
     drawn = [drawn_of(comparison, row, metric) for row in rows]
     references = [metric.scale * row["reference"] if metric == comparison.metric else math.nan for row in rows]
-    others = [0.0] * len(rows) if metric.column == "gap" else references  # no gap is always in view
+    others = [0.0] * len(rows) if metric.column == "gap" else references  # keep a gap of zero in view
     limits = fitted(metric, [np.append(*pair) for pair in zip(drawn, others, strict=True)])
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * max(len(rows), 2)), layout="constrained")
     axes = figure.subplots()

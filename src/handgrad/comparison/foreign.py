@@ -114,7 +114,7 @@ def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | 
 def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bool, list[str]]:
     """Move the seed from the settings to the record; without any, number the runs of equal settings.
 
-    Of several seeds, one that varies and is least nested counts; those that follow from it are dropped. Return whether
+    Of several seeds, the least nested one that varies counts; those determined by it are dropped. Return whether
     equal seeds mean equal randomness, and remarks.
     """
     if not records:

@@ -189,7 +189,7 @@ def full_name(option: str, name: str, short: Mapping[str, str], table: str) -> s
 
 
 def facts_in(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """Find the columns of each run's name, status and seconds, as far as there are any."""
+    """Find the columns of each run's name, status and seconds, if there are any."""
     known = {name.lower(): name for name in columns}
     names = [known[each] for each in NAMES if each in known and not repeats(columns[known[each]])]
     statuses = [known[each] for each in ("status", "state") if each in known and is_status(columns[known[each]])]

@@ -68,7 +68,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
 
 
 def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
-    """Read the runs of a table, or this project's in folders, or else another's; those for which `where` holds."""
+    """Read the runs of a table, or of folders (this project's, else another's), for which `where` holds."""
     if asked.table is not None:
         runs = read_table(asked.table, asked.seed, asked.metric, asked.group)
     elif not (runs := read_own(folders)).records:

@@ -71,7 +71,7 @@ class Look:
         return {"color": COLOURS[colour % len(COLOURS)], "marker": MARKERS[marker % len(MARKERS)], **filled}
 
     def legend(self, rows: Sequence[Row], but: str | None = None) -> list[Column]:
-        """Return what colour, marker and filling mean, but for one key; nothing if a sign has several meanings."""
+        """Return the meanings of colour, marker and filling, without one key's; none if a sign has several."""
         found: list[Column] = []
         for (channel, keys), numbers in zip(self.keys.items(), zip(*map(self.numbers, rows), strict=True), strict=True):
             if not keys or keys == [but]:
@@ -86,7 +86,7 @@ class Look:
 
 
 def places_of(key: str, values: Mapping[str, Any]) -> dict[str, int]:
-    """Number the values of a key: usual ones as in USUAL; others by size, or else by name, in the places left."""
+    """Number the values of a key: usual ones as in USUAL; others by size, else by name, in the remaining numbers."""
     usual = USUAL.get(key, [])
     places = {text: usual.index(text) for text in values if text in usual}
     others = sorted(values, key=lambda text: (values[text] if is_number(values[text]) else math.inf, text))

@@ -105,7 +105,7 @@ def find_metric(name: str | None, scored: str, columns: Iterable[str]) -> Metric
 def foreign_metric(
     name: str | None, better: str | None, unit: str | None, runs: pd.DataFrame, metrics: Sequence[str]
 ) -> Metric:
-    """Return a metric of another project's runs; unless asked for, its direction is told by its name.
+    """Return a metric of another project's runs; its direction, if not given, follows from its name.
 
     Raises:
         UserError: there is no such metric, or several to choose from, or its name does not tell which is better.

@@ -28,7 +28,7 @@ class Contrast:
 
     kind: "cells", "values" (of a key), "interaction" or "within" (the effect of a key within one value of another).
     a, b: what is compared: names of cells, or values of `key`.
-    plus, minus: places of the cells that count positively and negatively, in pairs that are alike in all other keys;
+    plus, minus: indices of the cells that count positively and negatively, in pairs that are alike in all other keys;
         without `minus`, the contrast is a mean.
     cells: number of cells that are averaged.
     key: the key whose values are compared; empty for cells.
@@ -48,7 +48,7 @@ class Contrast:
     v: str = ""
 
     def row(self) -> dict[str, Any]:
-        """Return everything but the places of cells."""
+        """Return all fields but the cells' indices."""
         return {name: value for name, value in vars(self).items() if name not in ("plus", "minus")}
 
 
@@ -124,8 +124,8 @@ class Model:
         Returns:
             a row per contrast: difference; low and high (95 % interval), p; p_equal, of two one-sided tests; spread,
             the standard deviation of one seed's difference by the sweep's spread; df; test; n, the seeds used;
-            identical, whether every pair of cells agrees seed by seed; least and most, the places in `plus` of the
-            smallest and the largest difference of a pair, and these. NaN where nothing can be inferred.
+            identical, whether every pair of cells agrees seed by seed; least and most, the smallest and the
+            largest difference of a pair, and their indices in `plus`. NaN where nothing can be inferred.
         """
         estimates = pd.DataFrame([self.estimate(contrast) for contrast in contrasts], columns=ESTIMATE)
         return judge(estimates, margin, self.rounding)
@@ -194,7 +194,7 @@ ESTIMATE += ["most_at"]
 
 
 def extremes(each: np.ndarray) -> dict[str, Any]:
-    """Return the smallest and the largest of several differences, and their places."""
+    """Return the smallest and the largest of several differences, and their indices."""
     low, high = int(each.argmin()), int(each.argmax())
     return {"least": each[low], "least_at": low, "most": each[high], "most_at": high}
 

@@ -1,4 +1,4 @@
-"""Outcomes of runs: whether they learned, what became of those that did not, and what is far from all others."""
+"""Outcomes of runs: learned, at chance, hardly learned or collapsed; and which values are outliers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,7 +69,7 @@ def is_far(values: np.ndarray) -> np.ndarray:
 
     Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
     """
-    deviation = np.abs(values - np.nanmedian(values)).round(12)  # rounding errors are no spread
+    deviation = np.abs(values - np.nanmedian(values)).round(12)  # rounding errors are not spread
     spread = np.nanmedian(deviation) / 0.6745 or 1.253314 * np.nanmean(deviation)
     far: np.ndarray = deviation > 3.5 * spread
     return far if 3 * far.sum() <= np.isfinite(values).sum() else np.zeros_like(far)

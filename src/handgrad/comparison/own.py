@@ -78,7 +78,7 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
 
 
 def fields_in(folder: Path) -> set[str] | None:
-    """Return the fields of a run's `metrics.json`; None if it is no JSON object."""
+    """Return the fields of a run's `metrics.json`; None if it is not a JSON object."""
     try:
         record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

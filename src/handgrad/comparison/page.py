@@ -44,7 +44,7 @@ class Report:
 
     sources: the compared folders or files.
     cells, tests: the tables from `statistics.summarize_cells` and `statistics.compare`.
-    plans: how to settle what is undecided: sentences, each with commands in lines of their own; empty if nothing is.
+    plans: sentences on how to settle undecided comparisons, each with its commands on lines of their own; or none.
     about: facts about the comparison, by name: date, command, versions, data, machine, seeds.
     progress: a sentence on the progress of a running sweep; otherwise empty.
     figures: name, caption and figure of each.
@@ -165,7 +165,7 @@ def number(row: dict[Any, Any], column: str, metric: Metric) -> str:
 
 
 def span(row: dict[Any, Any], metric: Metric) -> str:
-    """Format the lowest and the highest value of a cell's runs; empty of a single run."""
+    """Format the lowest and the highest value of a cell's runs; empty for a single run."""
     least, most = row[f"{metric.column}.least"], row[f"{metric.column}.most"]
     return "" if pd.isna(least) or row["completed"] < 2 else f"{metric.number(least)} to {metric.number(most)}"
 

@@ -1,4 +1,4 @@
-"""Planning of a sweep: which differences it can show, and which further seeds would settle what is undecided."""
+"""Planning of a sweep: which differences it can show, and which further seeds would settle undecided ones."""
 
 from bisect import bisect_left
 from collections.abc import Sequence

@@ -111,7 +111,7 @@ def folders_of(runs: Any) -> list[Path]:
 def plans(
     comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame, sources: Sequence[Path], start: Path
 ) -> list[tuple[str, str]]:
-    """Say which further seeds would settle what is undecided, the cheapest first, each with its commands."""
+    """Say which further seeds would settle undecided comparisons, the cheapest first, each with its commands."""
     said = []
     for plan in planning.plans(comparison, cells, tests):
         time = "" if plan.seconds is None else f", about {in_time(plan.seconds)}"

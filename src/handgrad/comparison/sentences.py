@@ -23,7 +23,7 @@ FAR_RUN = 10.0  # modified z-score from which a run is far from the others of it
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """Describe the results in sentences: what could be shown, what is far off, the best, then what was shown."""
+    """Describe the results in sentences: power, outliers, the best cell, then the verdicts."""
     with_runs = cells[cells.completed > 0]
     if with_runs.empty:
         return ["No run is completed yet."]
@@ -49,7 +49,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
 
 
 def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
-    """Say which differences of cells these runs could show at all."""
+    """Say which differences of cells these runs can detect."""
     fewest, most = cells.seeds.min(), cells.seeds.max()
     seeds = f"{fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''}"
     runs = f"These runs, {counted(len(cells), 'cell')} with {seeds} each,"

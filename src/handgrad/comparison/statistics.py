@@ -94,7 +94,7 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
 
     Compared are all pairs of cells; with a baseline, only pairs with it, and nothing else; beyond MOST_CELLS, only
     pairs with the best. Values of keys are compared if two keys or more vary. Where two keys interact, the effects of
-    each within the values of the other are tested as well. Runs that did not learn are no part of a sample with runs
+    each within the values of the other are tested as well. Runs that did not learn are not part of a sample with runs
     that did: for such cells, the shares that learned are compared in further rows.
 
     Returns:
@@ -131,7 +131,7 @@ def compare(comparison: Comparison, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def places_of_pairs(used: Sequence[int], first: int | None) -> list[tuple[int, int]]:
-    """Return the pairs of cells to compare, as places in `used`: of a baseline, those with it."""
+    """Return the pairs of cells to compare, as indices into `used`; with a baseline, only those with it."""
     if first is None:
         return chosen_pairs(range(len(used)), MOST_CELLS)
     return [(used.index(first), place) for place, each in enumerate(used) if each != first and first in used]
@@ -202,7 +202,7 @@ def with_images(comparison: Comparison, cells: pd.DataFrame, table: pd.DataFrame
 
 
 def shares(comparison: Comparison, cells: pd.DataFrame, chosen: Sequence[tuple[int, int]]) -> pd.DataFrame:
-    """Compare the shares of runs that learned, where of one of two cells not all runs are in its mean."""
+    """Compare the shares of runs that learned, where the mean of one of two cells leaves runs out."""
     rows = []
     finished = (cells.completed + cells.diverged).tolist()
     partial = (cells.mixed | (cells.completed == 0)).tolist()
@@ -241,7 +241,7 @@ def mcnemar_test(a: RunTables, b: RunTables) -> dict[str, Any]:
 
 
 def fisher_test(a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
-    """Apply Fisher's exact test to the shares of two samples' runs: of each, the number that learned and that finished.
+    """Apply Fisher's exact test to the numbers of learned and of finished runs of two samples.
 
     Source: scipy.stats.fisher_exact.
     """

@@ -115,7 +115,7 @@ class Comparison:
     def completed(self) -> pd.DataFrame:
         """Rows of completed runs, the only ones that enter a mean.
 
-        With `gap`: train accuracy minus the scored set's, if both are known, and `number`: the run's place in `tables`.
+        With `gap`: train accuracy minus the scored set's, if both are known, and `number`: the run's index in `tables`.
         """
         done = self.table[self.table.status == "completed"]
         if done.empty:

@@ -25,11 +25,11 @@ SIDE, BOX, CENTRE = 28, 20, 14
 THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
 # Shares of the tallest mark's height:
 ROW_GAP, BROKEN_GAP = 0.05, 0.6  # between rows of digits; between marks that may be halves of one
-SMALLER = 0.3  # what is lower is a fragment, and no digit of its own
+SMALLER = 0.3  # lower marks are fragments, not digits
 NEAR = 0.4  # a fragment farther away belongs to no digit
-HIGH = 0.85  # of its width: a digit is as high, half of one is lower
-WIDEST = 1.35  # times its height; of MNIST's digits one in a hundred is wider
-SPECK_BESIDE = 0.03  # of the largest mark's area: what is smaller is left out without a word
+HIGH = 0.85  # of its width: least height of a digit; half of one is lower
+WIDEST = 1.35  # times its height; one in a hundred of MNIST's digits is wider
+SPECK_BESIDE = 0.03  # of the largest mark's area: smaller ones are left out silently
 CLOSE = "it is close to another mark: perhaps they are one digit"
 STACKED = "it has parts one above the other: perhaps two digits"
 
@@ -39,7 +39,7 @@ class Digit(NamedTuple):
 
     seen: (H, W) what the network sees, from 0, paper, to 1, ink.
     box: its left, top, right and bottom in the picture, as shares of width and height.
-    doubts: why it may be read wrongly, in words; empty where nothing is unusual.
+    doubts: why it may be misread, in words; empty where nothing is unusual.
     """
 
     seen: Tensor
@@ -56,7 +56,7 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
         the picture, (H, W) from 0, black, to 1, white; and its digits, at least one.
 
     Raises:
-        UserError: the file is no such picture, or nothing stands out in it.
+        UserError: the file is not such a picture, or nothing stands out in it.
     """
     luminance, *hue = read(path)
     found = [
@@ -172,17 +172,17 @@ def is_stacked(group: list[Any]) -> bool:
 
 
 def span(group: list[Any], axis: int) -> tuple[int, int]:
-    """The first and the last row, or column, of a group of regions."""
+    """Return the first and last row, or column, of a group of regions."""
     return min(region.bbox[axis] for region in group), max(region.bbox[axis + 2] for region in group)
 
 
 def gap_between(one: tuple[int, int], other: tuple[int, int]) -> int:
-    """Gap between two spans; below zero: by how much they overlap."""
+    """Return the gap between two spans; below zero: their overlap."""
     return max(one[0], other[0]) - min(one[1], other[1])
 
 
 def gaps_between(one: Any, other: Any) -> tuple[float, float]:
-    """Distance of two regions' boxes, and the gap between their columns, below zero where they overlap."""
+    """Return the distance of two regions' boxes, and the gap between their columns, below zero where they overlap."""
     gaps = [gap_between(span([one], axis), span([other], axis)) for axis in (0, 1)]
     return float(np.hypot(*np.maximum(gaps, 0))), float(gaps[1])
 

@@ -27,11 +27,11 @@ from handgrad.training import handin
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest number of a result
 SIZES = {"the tiny case": (2, 3, 4, 5), "random numbers": (7, 3, 4, 5), "one example": (1, 4, 3, 2)}  # B, I, O, C
 SQUARE = (4, 4, 4, 4)  # only to recognize a mistake that fails on other shapes
-FEW = 60  # numbers of a case that is printed in full
+FEW = 60  # most numbers of a case printed in full
 
 
 class Case(NamedTuple):
-    """Arguments of every function, and what each must return.
+    """Arguments and right result of every function.
 
     name: what the case is.
     sizes: numbers of examples, inputs, outputs and classes, by their letters B, I, O and C.
@@ -76,7 +76,7 @@ def write_template(folder: Path, phi: Activation, option: str) -> Path:
         UserError: there is such a file, or it cannot be written.
     """
     described = " ".join((inspect.getdoc(type(phi)) or "").split("Source:")[0].split())
-    numbers = re.findall(r"\(\d+\)", described)  # the last: "phi'(0)" is none
+    numbers = re.findall(r"\(\d+\)", described)  # the last: "phi'(0)" is no equation
     settings = "".join(f", {name} = {value}" for name, value in vars(phi).items())
     kinks = {"relu": " phi'(0) is 0, by convention.", "leaky_relu": " phi'(0) is the slope s, by convention."}
     text = (Path(__file__).parent / "my_backprop.py.template").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def all_cases(phi: Activation, network: MLP, x: Tensor, y: Tensor) -> list[Case]
 
 
 def make_case(name: str, phi: Activation, z: Tensor, weight: Tensor, delta: Tensor, logits: Tensor, y: Tensor) -> Case:
-    """Compute by autograd, PyTorch's loss and PyTorch's SGD what the functions must return.
+    """Compute the right results of the functions by autograd, PyTorch's loss and PyTorch's SGD.
 
     Args:
         name: what the case is.

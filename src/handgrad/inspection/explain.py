@@ -28,7 +28,7 @@ LARGEST = 32_000_000  # bytes; more is too much for a phone
 
 
 def write(assembly: Assembly, name: str, path: Path) -> str:
-    """Write the page of a trained network of some name; return the effect of 16-bit weights, as a sentence.
+    """Write the page of a trained network, with its name; return the effect of 16-bit weights, as a sentence.
 
     Raises:
         UserError: the network is too large for a page, or there is no test set to take images from.
@@ -71,7 +71,7 @@ def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
 
 
 def check_size(network: MLP, data: ClassificationData) -> None:
-    """Refuse a network that is too large for a page, data that are no pictures, and too few of them."""
+    """Refuse a network that is too large for a page, data that are not pictures, and too few of them."""
     if data.image_shape is None:
         raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:

@@ -1,4 +1,4 @@
-"""Ink in pictures: what was written, apart from paper, shadows, printed lines, frames, stains and dirt."""
+"""Ink extraction: handwriting without paper, shadows, printed lines, frames, stains and dirt."""
 
 from typing import Any
 
@@ -10,32 +10,32 @@ from skimage.morphology import isotropic_opening
 
 from handgrad.inspection.pictures import FAINTEST, Grey, Mask
 
-CLEAN = 0.005  # noise, as a share of the contrast, of a picture that was drawn and not photographed
+CLEAN = 0.005  # most noise of a drawn, not photographed picture, as a share of the contrast
 SPECK = 0.04  # share of the largest stroke's ink below which a spot is dirt
 SMALLEST = 20  # pixels of a side from which a peak is averaged over its neighbours
-CUT_OUT = 64  # pixels of a side up to which a picture is taken for a digit cut out, on an even background
-WIDEST_STROKE = 0.17  # of a picture's longer side; what is wider is background
-ALONG = 0.05  # of a sheet's edge: what covers more is part of the paper, lit or in shadow
-THICKEST = 0.7  # of its own length: what is as thick is a spot
-THINNER = 0.4  # of the strokes' width: what is thinner and long is a printed line, a box, a circle
+CUT_OUT = 64  # pixels of a side up to which a picture is a cut-out digit on an even background
+WIDEST_STROKE = 0.17  # of a picture's longer side; wider marks are background
+ALONG = 0.05  # of a sheet's edge: marks that cover more are lit or shaded paper
+THICKEST = 0.7  # of its own length: a mark as thick is a spot
+THINNER = 0.4  # of the strokes' width: thinner long marks are printed lines, boxes, circles
 
 
 def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
-    """Find how much ink is where, from 0 to 1, without background, shadows, lines and dirt; None where there is none.
+    """Extract the ink, from 0 to 1, without background, shadows, lines and dirt; None if there is none.
 
-    Dark ink is what a morphological closing wider than a stroke fills (a black top-hat), as a share of the paper's
-    light, so that a shadow changes nothing; light ink likewise. Source: scipy.ndimage.grey_closing; Gonzalez and Woods,
+    Dark ink is a black top-hat (filled by a morphological closing wider than a stroke), as a share of the paper's
+    light, so that shadows cancel; light ink is the negative's. Source: scipy.ndimage.grey_closing; Gonzalez and Woods,
     Digital Image Processing, 9.6.
 
     Returns:
-        how much it stands out; (H, W) ink; what is unusual about it, in words.
+        a score of how much it stands out; (H, W) ink; doubts, in words.
     """
     size = max(grey.shape)
     width = round(size * WIDEST_STROKE) | 1
     noise = 1.4826 * float(np.median(abs(grey - ndimage.median_filter(grey, 3))))
     best: tuple[float, Grey, list[str]] = 0.0, grey, []
     hats = [(shade, *top_hat(shade, width)) for shade in (grey, 1 - grey)]
-    sheet = hats[0][2]  # nothing beside it counts
+    sheet = hats[0][2]  # marks beside it are ignored
     for shade, ink, paper in hats:
         if found := cleaned(np.where(sheet, ink, 0), paper & sheet, noise):
             strong = found[0] > 0.5
@@ -46,9 +46,9 @@ def extract_ink(grey: Grey) -> tuple[float, Grey, list[str]] | None:
 
 
 def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
-    """How much a mask looks like ink on paper, from 0 to 1: paper has the shade around it, and not its own.
+    """Score how much a mask looks like ink on paper, from 0 to 1: paper has the shade around it, and not its own.
 
-    What lies between strokes has the paper's own shade.
+    Gaps between strokes have the paper's own shade.
     """
     near = ndimage.binary_dilation(mask, iterations=soft_edge(mask))
     ring = ndimage.binary_dilation(near, iterations=2) & ~near & paper
@@ -62,7 +62,7 @@ def stands_out(grey: Grey, mask: Mask, paper: Mask) -> float:
 
 
 def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
-    """Dark ink as a share of the paper's light, and where there is paper."""
+    """Return dark ink as a share of the paper's light, and the paper's mask."""
     if max(grey.shape) <= CUT_OUT:
         level = max(float(np.median(rim(grey))), 0.05)
         return np.clip((level - grey) / level, 0, 1), np.ones(grey.shape, dtype=bool)
@@ -80,7 +80,7 @@ def top_hat(grey: Grey, width: int) -> tuple[Grey, Mask]:
 
 
 def cleaned(ink: Grey, paper: Mask, noise: float) -> tuple[Grey, list[str]] | None:
-    """Scale ink from 0 to 1, leave out lines, dirt and what reaches in from the edge, and tell what is unusual."""
+    """Scale ink from 0 to 1, leave out lines, dirt and marks that reach in from the edge, and return doubts."""
     scaled = scale(ink, paper, noise) if paper.any() else None
     if scaled is None:
         return None
@@ -132,19 +132,19 @@ def scale(ink: Grey, paper: Mask, noise: float) -> Grey | None:
 
 
 def parts(mask: Mask) -> tuple[NDArray[Any], list[Any]]:
-    """Connected parts of a mask: (H, W) the number of each pixel's part, from 1, and the parts in that order."""
+    """Label connected components of a mask: (H, W) numbers from 1, and the components in that order."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     return labels, regionprops(labels)
 
 
 def depths(mask: Mask, labels: NDArray[Any], count: int) -> NDArray[Any]:
-    """The largest distance to the edge in each of `count` parts."""
+    """Return the largest distance to the edge in each of `count` parts."""
     inwards = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     return np.array(ndimage.maximum(inwards[mask], labels[mask], np.arange(1, count + 1)))
 
 
 def stroke_width(mask: Mask) -> float:
-    """Width of the widest strokes in pixels; where they meet they are a third wider."""
+    """Estimate the width of the widest strokes in pixels; where they meet they are a third wider."""
     if not mask.any():
         return 0.0
     top, left, bottom, right = bounds(mask)
@@ -152,12 +152,12 @@ def stroke_width(mask: Mask) -> float:
 
 
 def soft_edge(mask: Mask) -> int:
-    """How far the soft edge of a stroke may reach out of its mask, in pixels."""
+    """Return how far a stroke's soft edge may reach out of its mask, in pixels."""
     return 1 + int(stroke_width(mask) / 3)
 
 
 def frames(mask: Mask) -> Mask:
-    """Where a circle or a box surrounds other marks; gaps of a grainy line are closed."""
+    """Find circles and boxes that surround other marks; close gaps of a grainy line."""
     gap = max(mask.shape) // 100
     closed = ndimage.binary_closing(np.pad(mask, gap), iterations=gap) if gap else mask
     labels, regions = parts(closed)
@@ -174,7 +174,7 @@ def frames(mask: Mask) -> Mask:
 
 
 def blobs(mask: Mask) -> Mask:
-    """Where there are filled spots, holes of a punch or stains, beside other marks: as thick as they are long."""
+    """Find filled spots (punch holes, stains) beside other marks: as thick as they are long."""
     labels, regions = parts(mask)
     longer = np.array([max(region.image.shape) for region in regions])
     solid = (2 * depths(mask, labels, len(regions)) > THICKEST * longer) & (longer > 0.03 * max(mask.shape))
@@ -182,14 +182,14 @@ def blobs(mask: Mask) -> Mask:
 
 
 def core(mask: Mask) -> Mask:
-    """What is left of a mask where it is as thick as a stroke."""
+    """Return the part of a mask that is as thick as a stroke."""
     radius = THINNER * stroke_width(mask) / 2
     opened: Mask = isotropic_opening(np.pad(mask, 1, mode="edge"), radius)[1:-1, 1:-1] if radius >= 1 else mask
     return opened
 
 
 def thin_lines(mask: Mask) -> Mask:
-    """Where there are lines far thinner than the strokes and longer than half of what is drawn thick."""
+    """Find lines far thinner than the strokes and longer than half the extent of the thick ones."""
     thick = core(mask)
     if not thick.any() or max(mask.shape) <= CUT_OUT:
         return np.zeros_like(mask)
@@ -202,10 +202,10 @@ def thin_lines(mask: Mask) -> Mask:
 def marks(ink: Grey, mask: Mask) -> tuple[Mask, bool]:
     """Choose the connected parts that may be digits.
 
-    Leave out specks, flat strokes, and what reaches in from the picture's edge.
+    Leave out specks, flat strokes, and marks that reach in from the picture's edge.
 
     Returns:
-        the parts; whether something was left out that may have been a digit.
+        the parts; whether a possible digit was left out.
     """
     labels, regions = parts(mask)
     if not regions:
@@ -233,11 +233,11 @@ def marks(ink: Grey, mask: Mask) -> tuple[Mask, bool]:
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right of what a mask holds, the latter two exclusive."""
+    """Return the bounding box of a mask: top, left, bottom, right, the last two exclusive."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
 def rim(field: NDArray[Any]) -> NDArray[Any]:
-    """The pixels at the four edges."""
+    """Return the pixels at the four edges."""
     return np.concatenate([field[0], field[-1], field[:, 0], field[:, -1]])

@@ -52,7 +52,7 @@ def programs(folder: Path) -> list[Path]:
 def judge_files(
     files: Mapping[str, Path], phi: Activation, cases: Sequence[Case], quiet: bool
 ) -> list[tuple[str, list[Verdict]]]:
-    """Judge students' files, who -> file, as many at once as there are processors; quiet: discard what they print.
+    """Judge students' files, who -> file, one per processor at a time; quiet: discard their output.
 
     Returns:
         who, and a verdict per function.
@@ -69,7 +69,7 @@ def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT
     Args:
         path: the file.
         cases: file of the activation and the cases.
-        quiet: discard what the file prints.
+        quiet: discard the file's output.
         limit: seconds for the import and for each function.
     """
     verdicts: dict[str, Verdict] = {}
@@ -94,7 +94,7 @@ def judge_file(path: Path, cases: Path, quiet: bool, limit: float = handin.LIMIT
 
 
 def run_apart(words: Sequence[object], quiet: bool, seconds: float) -> tuple[str, str]:
-    """Run this module in a process group of its own, and kill what is left; say how it ended, briefly and fully."""
+    """Run this module in a process group of its own, then kill the group; say how it ended, briefly and fully."""
     home = str(Path(str(handgrad.__file__)).parents[1])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     printed = subprocess.DEVNULL if quiet else None
@@ -159,7 +159,7 @@ def judge_here(path: str, cases: str, report: str, stuck: str, limit: str, *name
 
 
 def rows(judged: Iterable[tuple[str, Sequence[Verdict]]]) -> list[list[str]]:
-    """Return the class table: who, what each function is, points."""
+    """Return the class table: who, a verdict per function, points."""
     table = [["who", *handin.FUNCTIONS, "points"]]
     for who, verdicts in judged:
         table.append([who, *(verdict.brief for verdict in verdicts), str(sum(verdict.right for verdict in verdicts))])

@@ -103,7 +103,7 @@ MISTAKES: dict[str, dict[str, Mistake]] = {
 
 
 def mistakes_of(name: str, phi: Activation) -> dict[str, Mistake]:
-    """Return the usual mistakes in one function, by what they are called; those of phi depend on phi."""
+    """Return the usual mistakes in one function, by name; those of phi depend on phi."""
     if name == "phi":
         return mistakes_in_phi(phi)
     return mistakes_in_derivative(phi) if name == "derivative" else MISTAKES[name]

@@ -47,7 +47,7 @@ def read(path: Path) -> list[Grey]:
 
 
 def shades(picture: Image.Image) -> list[Grey]:
-    """Reduce a picture to shades of grey from 0 to 1, at most 400 pixels a side; in colours, in two ways."""
+    """Reduce a picture to shades of grey from 0 to 1, at most 400 pixels a side; a coloured one in two ways."""
     if picture.mode.startswith(("I", "F")):  # more than 8 bits, of which not all need be used
         deep = np.asarray(picture, dtype=np.float64)
         bits = next(bits for bits in (8, 10, 12, 14, 16, 32) if deep.max() < 2**bits)
@@ -86,7 +86,7 @@ def on_paper(picture: Image.Image) -> list[Image.Image]:
 
 
 def hue_of(colours: Grey, opaque: Mask) -> Grey | None:
-    """(H, W) what tells the colours apart, from 0 to 1; None where they hardly differ.
+    """Return the (H, W) contrast of colours, from 0 to 1; None if they hardly differ.
 
     Red ink on green paper can have the paper's luminance. Colours are compared as shares of their sum, which light and
     shadow do not change, along their first principal component.

@@ -106,7 +106,7 @@ def as_state(layers: Sequence[Layer]) -> dict[str, Tensor]:
 def for_weights(
     config: Mapping[str, Any], layers: Sequence[Layer], activation: dict[str, Any] | None, path: Path
 ) -> dict[str, Any]:
-    """Return what a weights file without a configuration changes in the composed one."""
+    """Return the changes to the composed configuration for a weights file without one."""
     if activation is None:
         raise UserError(f"{path} does not record its activation function: add activation=relu, or another")
     precision = 64 if layers[0][0].dtype == torch.float64 else 32
@@ -120,7 +120,7 @@ def for_weights(
 def as_recorded(
     config: Mapping[str, Any], recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, images: bool
 ) -> dict[str, Any]:
-    """Return what a recorded configuration, from the file `where`, changes in the composed one.
+    """Return the changes to the composed configuration by a recorded one, from the file `where`.
 
     Raises:
         UserError: the allow list rejects a part, the activation differs from the one that was typed, or the folder of

@@ -1,4 +1,4 @@
-"""A bug to be found out: chosen at random, recorded as a salted hash, guessed by name."""
+"""Secret bug to find: chosen at random, recorded as a salted hash, guessed by name."""
 
 import hashlib
 import json

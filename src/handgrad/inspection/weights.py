@@ -66,7 +66,7 @@ def check_layers(layers: Sequence[Layer], source: object) -> None:
 
 
 def in_order(prefixes: list[str], shapes: Sequence[tuple[int, ...]], source: object) -> list[str]:
-    """Sort the names of layers with weights of some shapes (O, I) by the numbers in them, or else as the file has them.
+    """Sort the names of layers, with weights of these shapes (O, I), by the numbers in them, else in the file's order.
 
     Raises:
         UserError: the names have no numbers, and the layers fit each other in more than one order.

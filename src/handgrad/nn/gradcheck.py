@@ -55,7 +55,7 @@ class Objective(NamedTuple):
     x: (B, I) inputs.
     y: (B, C) targets, before smoothing.
     masks: dropout masks of the layers' inputs; None: no dropout.
-    by_input: the inputs are differentiated by, too.
+    by_input: differentiate by the inputs, too.
     """
 
     network: MLP
@@ -122,7 +122,7 @@ class WrongDerivative:
 
 @torch.no_grad()
 def frozen(objective: Objective) -> Objective:
-    """Fix what is random or moves with the weights in a training step: dropout masks, adversarial examples.
+    """Fix a training step's dropout masks and adversarial examples, which are random or move with the weights.
 
     The loss of the step is that of the examples and the moved examples together, in a batch of 2 B.
     """
@@ -192,7 +192,7 @@ def by_differences(objective: Objective, at: Sequence[Tensor], step: float) -> l
 
         dLoss/dw ~ (Loss(w + h) - Loss(w - h)) / 2h
 
-    At a kink of the loss, e.g. of relu at z = 0, there is no derivative: from the right and from the left they differ.
+    At a kink of the loss, e.g. of relu at z = 0, there is no derivative: the left and the right one differ.
 
     Args:
         objective: objective to differentiate.

@@ -11,7 +11,7 @@ from handgrad.nn.losses import at_least_float32
 
 @dataclass(frozen=True)
 class Regularizer:
-    """Regularization of the mean loss, by any of its parts together; a part of 0 is off.
+    """Regularization of the mean loss, by any combination of parts; 0 turns a part off.
 
     Args:
         strength: lambda >= 0 of the L2 penalty on the weight matrices, not on the biases. Multiplies the sum of squares
@@ -48,7 +48,7 @@ class Regularizer:
         return (1 - self.smoothing) * y + self.smoothing / y.shape[-1] if self.smoothing else y
 
     def dropout_rates(self, layers: int) -> list[float]:
-        """Return the L rates of the layers' inputs, first of x.
+        """Return the L rates of the layers' inputs, x first.
 
         Raises:
             ValueError: the list has another number of rates.

@@ -84,7 +84,7 @@ def leads_outside(text: str, folder: Path) -> bool:
 
 
 def logged_step(content: Mapping[str, Any]) -> int:
-    """Return the logger's step at which a checkpoint's run resumes; ValueError if a count is no integer."""
+    """Return the logger's step at which a checkpoint's run resumes; ValueError if a count is not an integer."""
     check_counts(content["loops"])
     return int(content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
@@ -100,7 +100,7 @@ def check_counts(loops: Mapping[str, Any]) -> None:
 
 @contextmanager
 def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
-    """Convert an error from resuming a checkpoint to UserError, unless the run has `passed` it by a new one."""
+    """Convert an error from resuming a checkpoint to UserError, unless the run has `passed` it with a new one."""
     try:
         yield
     except (UserError, OSError, MemoryError):

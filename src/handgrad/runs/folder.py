@@ -43,7 +43,7 @@ def remove_empty_run(folder: Path) -> None:
 
 @contextmanager
 def run_lock(folder: Path, patiently: bool = False) -> Iterator[None]:
-    """Lock a folder, and delete what killed processes left; UserError if it is locked, unless we wait `patiently`."""
+    """Lock a folder, delete leftovers of killed processes; UserError if it is locked, unless we wait `patiently`."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0.5, poll_interval=0.05)
     try:

@@ -55,7 +55,7 @@ class Record(BaseModel):
     peak_memory_mb: float | None = None
     threads: int | None = None
     matmul: str | None = None
-    classes: int = 10  # older runs are all of ten
+    classes: int = 10  # older runs all have ten
     versions: dict[str, str] = {}
     commit: str | None = None
 
@@ -81,8 +81,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def find_existing_run(folder: Path, config: Mapping[str, Any], siblings: bool) -> tuple[Path, dict[str, Any] | None]:
     """Find the existing run with a configuration and its record, or the folder for a new one and None.
 
-    In a sweep adding a seed renumbers the jobs. With `siblings` the folders beside the run's own are searched too, and
-    if another run occupies that one, a hash of the configuration is appended to its name. Else it is refused by a
+    In a sweep adding a seed renumbers the jobs: with `siblings` the folders beside the run's own are searched too, and
+    if another run occupies its own, a hash of the configuration is appended to its name. Without `siblings` that is a
     UserError that names the differences.
     """
     record, config = read_record(folder), normalize(config)

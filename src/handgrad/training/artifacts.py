@@ -94,7 +94,7 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to what TensorBoard logs (it would turn true into 1), without `_target_` and empty groups."""
+    """Convert settings to TensorBoard's types (it would turn true into 1), without `_target_` and empty groups."""
     classes = ("_target_", "_partial_")
     told = {key: value for key, value in settings.items() if not key.endswith(classes) and value != {}}
     return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}

@@ -91,7 +91,7 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Build the Trainer with our loggers, callbacks and plugins beside the user's.
 
-    `options` is what is left of `cfg.trainer`, `resumed_at` the logged step at which the run resumes.
+    `options` is the rest of `cfg.trainer`, `resumed_at` the logged step at which the run resumes.
     """
     folder = history.folder
     theirs = {key: built_alone(options.get(key)) for key in ("logger", "callbacks", "plugins")}

@@ -24,7 +24,7 @@ CHECK_EVERY = 50  # steps between checks of the loss on an accelerator
 
 
 class DivergenceGuard(Callback):
-    """Stops training by a DivergedError that names the first step whose loss is not finite.
+    """Stops training with a DivergedError that names the first step whose loss is not finite.
 
     On a CPU every step is checked, at 0.2 microseconds each. On an accelerator a check forces a device
     synchronisation, so it happens every 50 steps and at the end of the epoch.

@@ -235,7 +235,7 @@ class ClassificationData(LightningDataModule):
         """Make the training loader, shuffled and deformed; with `overfit_batches`, the same batches in every epoch.
 
         Raises:
-            UserError: examples are to be deformed that are no pictures.
+            UserError: the examples to deform are not pictures.
         """
         overfit = getattr(self.trainer, "overfit_batches", 0)
         if overfit or not self.deform:

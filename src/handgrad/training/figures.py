@@ -42,7 +42,7 @@ def predictions(images: Tensor, actual: Sequence[str], predicted: Sequence[str])
 
 
 def deformations(images: Tensor, deformed: Tensor) -> Figure:
-    """Draw pictures (N, H, W), ten in a row, and below each what it was deformed to (N, H, W)."""
+    """Draw pictures (N, H, W), ten in a row, and below each its deformation (N, H, W)."""
     pairs = list(zip(torch.split(images, ROW), torch.split(deformed, ROW), strict=True))
     figure = Figure(figsize=(9.3, 2.1 * len(pairs)))
     grid = figure.add_gridspec(3 * len(pairs) - 1, ROW, height_ratios=([1, 1, 0.15] * len(pairs))[:-1])

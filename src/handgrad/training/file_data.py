@@ -27,11 +27,11 @@ class Labelled(NamedTuple):
 class FileData(ClassificationData):
     """Base class of data modules of one file. A subclass implements `load`, `fit` and `prepare`.
 
-    Args are described in conf/data/table.yaml; `sha256` None takes any content, `shared` are those of
+    Args are described in conf/data/table.yaml; `sha256` None accepts any content, `shared` are those of
     `ClassificationData`. UserError from `setup`: the file is missing, has changed or is unusable.
     """
 
-    label = "y"  # what the classes are called in messages
+    label = "y"  # the classes' name in messages
 
     def __init__(
         self, path: str, sha256: str | None = None, test_size: float = 0.2, split_seed: int = 0, **shared: Any
@@ -52,7 +52,7 @@ class FileData(ClassificationData):
         raise NotImplementedError
 
     def read_sets(self) -> dict[str, Examples]:
-        """Read the file and split it, then fit the preparation to what is left for training."""
+        """Read the file and split it, then fit the preparation to the remaining training rows."""
         content = read_file(self.path, "data.path")
         if self.sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise UserError(

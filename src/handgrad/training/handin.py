@@ -34,7 +34,7 @@ def read(path: Path) -> bytes:
 
 
 def as_code(content: bytes, path: Path) -> bytes:
-    """Return the program of a student's file; of a notebook, its imports and functions. UserError if it is none."""
+    """Return the program of a student's file; of a notebook, its imports and functions. UserError if damaged."""
     if path.suffix != ".ipynb":
         return content
     try:
@@ -65,7 +65,7 @@ def execute(source: bytes, known: Mapping[str, Any] | None = None) -> ModuleType
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in code that takes longer; without a limit where there are no timers, and in threads."""
+    """Raise `TimeoutError` in code that takes longer; no limit where there are no timers, or in threads."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return

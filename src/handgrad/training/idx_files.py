@@ -28,7 +28,7 @@ SCRATCH = ".unpacking."  # prefix of temporary folders
 
 @contextmanager
 def unpack_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder, created if missing, removed again if empty, and delete what killed processes left there."""
+    """Lock a folder, created if missing, removed again if empty, and delete leftovers of killed processes."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
 
 
 def unpack(archive: Path, scratch: Path) -> Path:
-    """Unpack an archive into a temporary folder; UserError if it is no gzip file of a complete IDX file."""
+    """Unpack an archive into a temporary folder; UserError if it is not a gzipped, complete IDX file."""
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
         fault = fault_of(extracted, extracted.read_bytes()) or "has another checksum"
@@ -110,7 +110,7 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
 
 
 def fault_of(path: Path, content: bytes) -> str | None:
-    """Say what an IDX file holds instead of the type and shape that are expected of its name; None if it has these.
+    """Say how an IDX file deviates from the type and shape expected from its name; None if it does not.
 
     IDX: two zero bytes, the type (8: bytes), the number of axes, then each axis as a big-endian 4-byte integer.
     """

@@ -24,7 +24,7 @@ def faster_is_exact() -> bool:
 
     It makes PyTorch use oneDNN instead of MKL: oneDNN uses AVX-512 on any CPU, MKL only on Intel's. On CPUs with
     bfloat16 matrix units (AMX, AVX512-BF16, ARM's) oneDNN rounds to bfloat16 instead (docs/scaling.md).
-    PyTorch before 2.14 does not name the CPU: not known to be exact.
+    False before PyTorch 2.14, which does not name the CPU.
     """
     cpu = cpu_capabilities()
     rounds = any(cpu.get(unit) for unit in ("amx_bf16", "amx_fp16", "avx512_bf16"))

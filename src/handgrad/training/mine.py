@@ -67,7 +67,7 @@ class MineModule(ManualModule):
         return configured
 
     def blamed(self, error: BaseException, name: str | None = None) -> BaseException:
-        """Return the error to raise for one of the student's code: a sentence, unless a signal ended the command."""
+        """Return the exception for an error in the student's code: a sentence, unless a signal ended the command."""
         if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > SIGNALLED:
             return error
         where = f"{self.file}, {name}" if name else self.file

@@ -182,7 +182,7 @@ class Classifier(LightningModule):
         self.skipped += len(y) - rest
 
     def skipped_share(self) -> dict[str, float]:
-        """Return `train/skipped`, the share of this epoch's examples that were skipped; nothing if none are to be."""
+        """Return `train/skipped`, the share of this epoch's examples that were skipped; empty without `skip`."""
         if not self.skip:
             return {}
         skipped, seen = all_reduce(torch.tensor([self.skipped, self.seen], device=self.device)).tolist()
@@ -300,7 +300,7 @@ class AutogradModule(Classifier):
     def loss_of(self, x: Tensor, y: Tensor, masks: Sequence[Tensor | None] | None) -> Tensor:
         """Return the () mean cross-entropy of x (B, I) and y (B, C); for a part of the batch, its contribution."""
         logits = self.network(x, self.phi, masks) if isinstance(self.network, MLP) else self.network(x)
-        if self.skip:  # no gradient of what is learned, by the rule of `backprop.without_learned`
+        if self.skip:  # learned examples get no gradient, by the rule of `backprop.without_learned`
             p = torch.softmax(at_least_float32(logits.detach()), dim=1)
             rest = (p - y).abs().amax(dim=1, keepdim=True) > self.skip
             self.keep_skipped(int(rest.sum()), y)
@@ -339,10 +339,10 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
 
 
 def mlp_of(module: Classifier, what: str) -> MLP:
-    """Return the network for something that looks into its layers.
+    """Return the module's MLP for a caller that needs its layers.
 
     Raises:
-        UserError: it is no MLP.
+        UserError: it is not an MLP.
     """
     if not isinstance(module.network, MLP):
         raise UserError(f"{what} looks into the layers of an MLP: it cannot do so for {type(module.network).__name__}")

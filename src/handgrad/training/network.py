@@ -25,7 +25,7 @@ def sizes_of(cfg: DictConfig, data: ClassificationData) -> list[int]:
 
 
 def build_network(node: DictConfig, sizes: Sequence[int], image_shape: Sequence[int] | None = None) -> nn.Module:
-    """Build the network of a `conf/network/` node; UserError if it is no class of a network that maps x to logits.
+    """Build the network of a `conf/network/` node; UserError if it does not name a class that maps x to logits.
 
     A class of your own is an `nn.Module` that maps x (B, I) to logits (B, C). It gets the node's arguments, and as far
     as its signature names them `inputs` I, `classes` C, `image_shape`, and MLP's `hidden_sizes` and `init`. Of `sizes`,

@@ -16,7 +16,7 @@ from handgrad.nn.optimizers import FactoredSGD
 def check_optimizer(make_optimizer: Callable[..., Optimizer], make_schedule: Callable[[Optimizer], Any]) -> None:
     """Step optimizer and schedule once on dummy parameters, so that a bad configuration fails before training.
 
-    The first is made from (name, parameter) pairs, the second, or None, from the optimizer. UserError names what cannot
+    The optimizer is made from (name, parameter) pairs, the schedule, or None, from it. UserError names what cannot
     be made or stepped, and the reason.
     """
     named = [(name, Parameter(torch.zeros(1, 1))) for name in ("weight", "bias")]
@@ -71,8 +71,8 @@ def constant(optimizer: Optimizer) -> None:
 def warmup_cosine(optimizer: Optimizer, start_factor: float, warmup_steps: int, total_steps: int) -> LRScheduler:
     """Rise linearly from `start_factor` times the learning rate, then fall to zero along a half cosine.
 
-    The peak is reached after `warmup_steps`, zero after `total_steps`. ValueError if the first is not between 0 and
-    these.
+    The peak is reached after `warmup_steps`, zero after `total_steps`. ValueError unless
+    0 < `warmup_steps` < `total_steps`.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), eq. 5, without restarts.
     """

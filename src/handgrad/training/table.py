@@ -26,8 +26,8 @@ TEST = {"true": True, "yes": True, "test": True, "1": True, "false": False, "no"
 class TableData(FileData):
     """Data module of a table: numbers standardised, texts one-hot, both as fitted to the training rows.
 
-    Args are described in conf/data/table.yaml; `shared` are those of `FileData`. UserError from `setup`: the file is no
-    such table, or a column is unusable.
+    Args are described in conf/data/table.yaml; `shared` are those of `FileData`. UserError from `setup`: the file is
+    not such a table, or a column is unusable.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class TableData(FileData):
 def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Parse a CSV or Parquet file, as its suffix says; nothing in it is executed.
 
-    The cells of the columns `texts` are texts even if they look like numbers. UserError if it is no such file, is
+    The cells of the columns `texts` stay texts even if they look like numbers. UserError if it is neither, is
     empty, or two columns have the same name.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
