@@ -70,12 +70,10 @@ def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
             raise UserError(f"{count} by hand are wrong")
         return
     if wrong != affected[broken]:
-        raise UserError(f"{count} are wrong, which are not those with {told} broken")
+        raise UserError(f"{count} are wrong, but not exactly those that {told} affects")
     if not any(wrong):
         hint = f" (it needs regularizer={gradcheck.NEEDS[broken]})" if told in gradcheck.NEEDS else ""
-        raise UserError(
-            f"no gradient is wrong although {told} is broken: with this configuration it does not show{hint}"
-        )
+        raise UserError(f"no gradient is wrong: with this configuration a broken {told} has no effect{hint}")
     which = "a term broken: which? guess=BP1, ..." if told == SECRET else f"{told} broken"
     say(f"{count} are wrong, as they should be with {which}")
 
@@ -142,7 +140,7 @@ def fresh(cfg: DictConfig) -> "tuple[Objective, Path]":
     torch.manual_seed(cfg.seed)
     network = build_network(cfg.network, sizes_of(cfg, data), data.image_shape)
     if not isinstance(network, MLP):
-        raise UserError(f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only")
+        raise UserError(f"network._target_={cfg.network._target_}: hand-derived gradients exist only for MLP")
     return objective_of(network, build(cfg.activation), build(cfg.regularizer), data, cfg.batch), new_folder()
 
 

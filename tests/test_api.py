@@ -142,7 +142,7 @@ def test_stop_button_leaves_a_run_that_goes_on(data: None) -> None:
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt, match=r"train\('trainer.max_epochs=300', .*'hydra.run.dir=.*mine'\) goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"train\('trainer.max_epochs=300', .*'hydra.run.dir=.*mine'\) resumes"):
         handgrad.train(*words, "hydra.run.dir=mine")
     epochs = len(pd.read_csv("mine/history.csv"))
     assert 0 < epochs < 300

@@ -109,7 +109,7 @@ def train(*overrides: str, show: bool = True) -> Run:
         except KeyboardInterrupt:
             words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
             again = ", ".join(map(repr, [*words, f"hydra.run.dir={cfg.hydra.run.dir}"]))
-            raise KeyboardInterrupt(f"interrupted: train({again}) goes on after the last whole epoch") from None
+            raise KeyboardInterrupt(f"interrupted: train({again}) resumes after the last complete epoch") from None
         finally:
             torch.set_num_threads(threads)
     if not record:

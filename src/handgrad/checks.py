@@ -35,7 +35,7 @@ def check_options(config: dict[str, Any]) -> None:
 def check_direction(key: str, value: Any, metric: object) -> None:
     """Check that min(imize) or max(imize) is the metric's direction; else UserError."""
     if isinstance(value, str) and value[:3] in ("min", "max") and value[:3] != best_is(metric):
-        raise UserError(f"{key}={value} would choose the worst: {metric} is best at its {best_is(metric)}imum")
+        raise UserError(f"{key}={value} would select the worst: {metric} is best at its {best_is(metric)}imum")
 
 
 def check_monitored(config: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def describe_error(error: Exception) -> str | None:
         )
     if is_peer_failure(error):
         return (
-            "one of the processes that trained together has ended (what it had to say is above): "
+            "a process of the distributed training has ended (its error is above): "
             "the same command with its folder resumes from the last checkpoint"
         )
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -181,7 +181,7 @@ def about_unknown_key(error: OmegaConfBaseException) -> str:
         has_key = re.compile(f"^{re.escape(key)}:", re.MULTILINE)
         options = [file.stem for file in files if has_key.search(file.read_text(encoding="utf-8"))]
         hint = f"it is a key of {folder}={', '.join(options)}" if options else choices(key, known)
-        return f"{hint}; another argument of its class is added by +{error.full_key}=..."
+        return f"{hint}; add +{error.full_key}=... to pass another argument to its class"
     groups = error.parent_node.items_ex(resolve=False) if isinstance(error.parent_node, DictConfig) else ()
     within = {
         str(inner): f"{name!s}.{inner!s}" for name, node in groups if isinstance(node, DictConfig) for inner in node

@@ -137,7 +137,7 @@ REFUSALS = {  # options as typed: what is said
     "data/deform=[affine,elastic]": "data/deform=[...]: choose one option",
     "data/deform=affine +data.deform.sigma=6": "has a sigma, but no elastic field for it: data/deform=elastic",
     "regularizer=adversarial trainer.precision=16-true": "rounds small gradients of the inputs to zero",
-    "regularizer.dropout=0.2": "unknown key regularizer.dropout: it is a key of regularizer=dropout, l2; another",
+    "regularizer.dropout=0.2": "unknown key regularizer.dropout: it is a key of regularizer=dropout, l2; add",
     "regularizer=dropout network.hidden_sizes=[]": "regularizer: dropout drops nothing",
     "regularizer=dropout regularizer.dropout=1": "dropout=1: must be a rate from 0 to below 1, or a list",
     "regularizer=smoothing skip=0.1": "skip=0.1: with regularizer.smoothing no example is learned so well",
@@ -164,8 +164,8 @@ REFUSALS = {  # options as typed: what is said
     "activation=tahn": "unknown option activation=tahn: did you mean tanh? there are gelu, leaky_relu, relu",
     "-m optimizer=sgd,adam optimizer.betas=[0.9,0.99]": "unknown key optimizer.betas: ",
     "break=BP2": "unknown key break: there are activation",
-    "optimizer.lrr=1": "unknown key optimizer.lrr: did you mean lr? there are lr, weight_reduction; another",
-    "data.path=x.csv": "unknown key data.path: it is a key of data=arrays, table; another",
+    "optimizer.lrr=1": "unknown key optimizer.lrr: did you mean lr? there are lr, weight_reduction; add",
+    "data.path=x.csv": "unknown key data.path: it is a key of data=arrays, table; add",
     "data.deform.sigma=3 data/deform=none": "unknown key data.deform.sigma: it is a key of data/deform=elastic",
     "batch_size=32": "unknown key batch_size: did you mean data.batch_size?",
     "epochs=3": "unknown key epochs: did you mean trainer.max_epochs?",
@@ -193,19 +193,19 @@ REFUSALS = {  # options as typed: what is said
     f"{STOPPING}.monitor=test/loss": "monitor val/loss and hold images out with data.val_size=6000",
     f"{BEST}.monitor=val/loss": "needs a validation set: data.val_size=6000",
     f"{BEST}.mode=max data.val_size=100": (
-        "callbacks.best_checkpoint.mode=max would choose the worst: val/loss is best at its minimum"
+        "callbacks.best_checkpoint.mode=max would select the worst: val/loss is best at its minimum"
     ),
     f"{STOPPING}.monitor=val/accuracy +callbacks.early_stopping.mode=min data.val_size=100": (
-        "callbacks.early_stopping.mode=min would choose the worst: val/accuracy is best at its maximum"
+        "callbacks.early_stopping.mode=min would select the worst: val/accuracy is best at its maximum"
     ),
     f"{STOPPING}.monitor=val/accuracy +callbacks.early_stopping.stopping_threshold=98 data.val_size=100": (
         "callbacks.early_stopping.stopping_threshold=98: an accuracy is between 0 and 1"
     ),
     "~schedule +schedule={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, mode: max} data.val_size=100": (
-        "schedule.mode=max would choose the worst: its loss is best at its minimum"
+        "schedule.mode=max would select the worst: its loss is best at its minimum"
     ),
     "-m hydra/sweeper=search optimized_metric=val/accuracy hydra.sweeper.direction=minimize data.val_size=100": (
-        "hydra.sweeper.direction=minimize would choose the worst: val/accuracy is best at its maximum"
+        "hydra.sweeper.direction=minimize would select the worst: val/accuracy is best at its maximum"
     ),
     # several processes, dry runs
     "-m trainer.devices=2": "would start the whole sweep again",

@@ -161,6 +161,6 @@ def test_death_of_a_helper_ends_the_run_in_one_sentence(tiny_mnist: Path, tmp_pa
     os.kill(int(helpers[-1]), signal.SIGKILL)
     output = "".join(process.communicate(timeout=60))
     assert process.returncode == 1
-    assert "one of the processes that trained together has ended" in output
+    assert "a process of the distributed training has ended" in output
     assert "Traceback" not in output
     assert record_of(tmp_path / "run")["status"] == "failed"

@@ -62,7 +62,7 @@ def test_sweep_ends_with_a_report_even_if_a_run_diverges(run_script: RunScript, 
     assert status == 1
     assert "The test accuracy of lr=0.1 is" in said
     assert f"report: {tmp_path / 'sweep' / 'comparison' / 'report.html'}" in said
-    assert "Diverged, and in no mean: 1 of 2 runs" in " ".join(said.split())
+    assert "Diverged, excluded from all means: 1 of 2 runs" in " ".join(said.split())
     assert said.count("report: ") == 1
 
 

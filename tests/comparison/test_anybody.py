@@ -212,7 +212,7 @@ def test_leaderboard_is_told_what_to_do() -> None:
 def test_runs_that_a_left_out_column_tells_apart_are_not_averaged_silently() -> None:
     frame = pd.DataFrame({"model": [*"abcd"], "lr": [0.1, 0.2] * 2, "seed": 0, "loss": [0.3, 0.2, 0.1, 0.4]})
     remarks = handgrad.compare(frame, "loss").comparison.remarks
-    assert any("2 of 4 runs have settings and seed of another one" in remark for remark in remarks)
+    assert any("2 of 4 runs repeat another run" in remark for remark in remarks)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])

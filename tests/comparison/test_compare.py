@@ -50,9 +50,9 @@ def test_mean_is_over_completed_runs_and_every_other_run_is_reported(tmp_path: P
     assert share in said
     assert "68.62 %" in said  # no interval of the mean: the accuracies are bimodal
     remarks = " ".join(comparison.remarks)
-    assert "Diverged, and in no mean: 1 of 7 runs, 2_x." in remarks
-    assert "Failed or interrupted, and in no mean: 2 of 7 runs, 3_x, 6_x." in remarks
-    assert "Still running, and in no mean: 1 of 7 runs, 4_x." in remarks
+    assert "Diverged, excluded from all means: 1 of 7 runs, 2_x." in remarks
+    assert "Failed or interrupted, excluded from all means: 2 of 7 runs, 3_x, 6_x." in remarks
+    assert "Still running, excluded from all means: 1 of 7 runs, 4_x." in remarks
     assert "1 of 7 runs at chance (accuracy below 54%): 5_x." in remarks
 
 
@@ -183,7 +183,7 @@ def test_damaged_record_is_left_out_and_the_rest_compared(tmp_path: Path) -> Non
     comparison, cells, *_ = everything(tmp_path)
     assert len(cells) == 1
     assert sum("metrics.json is damaged" in remark for remark in comparison.remarks) == 3
-    assert "Left out: 4_c never got as far as a metrics.json." in comparison.remarks
+    assert "Left out: 4_c ended before writing a metrics.json." in comparison.remarks
 
 
 def test_nothing_to_compare_is_reported_in_one_sentence(tmp_path: Path) -> None:
@@ -719,7 +719,7 @@ def test_with_many_cells_only_the_best_is_compared_with_the_others(tmp_path: Pat
     # Only the first is right on 195 images, the second on none.
     assert last.p == pytest.approx(2 * 0.5 ** (5 * 39), abs=0)
     assert last.p_corrected == pytest.approx(40 * 39 / 2 * last.p, abs=0)  # Holm: the smallest of all pairs' p
-    assert "Of 40 cells only the best is compared with each other one; p is corrected for all pairs." in said
+    assert "Of 40 cells only the best is compared with every other; p is corrected for all pairs." in said
     for _, caption, figure in figures.every(comparison, cells):
         assert len(figure.axes) <= 24
         assert max(figure.get_size_inches()) < 20

@@ -159,7 +159,7 @@ def test_invalid_value_is_refused_in_one_sentence(
 
 def test_trust_allows_no_interpolation(run: dict[str, Any]) -> None:
     evil = {"_target_": "x", "y": [{"z": "${oc.create:{_target_: builtins.open}}"}]}
-    with pytest.raises(UserError, match="nothing is looked up"):
+    with pytest.raises(UserError, match="interpolations in files are not resolved"):
         allowed_parts(run["config"] | {"activation": evil}, "file", True)
 
 
@@ -291,8 +291,8 @@ def test_invalid_checkpoint_state_is_refused_in_one_sentence(run_script: RunScri
         assert run_script(*TWO)[0] == 143
     interrupted(lambda content: content.update({key: value}))
     printed = refusal(run_script, *TWO)
-    assert f"cannot go on from {LAST.absolute()} (" in printed
-    assert f"move {LAST.parent.absolute()} away to begin anew" in printed
+    assert f"cannot resume from {LAST.absolute()} (" in printed
+    assert f"move {LAST.parent.absolute()} away to start from scratch" in printed
     LAST.parent.rename("away")
     ran(run_script, *TWO)
 

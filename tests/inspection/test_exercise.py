@@ -53,7 +53,7 @@ MISTAKES = [  # function, what it returns, what must be said
     ("hidden_delta", "delta_next @ weight_next", "phi' left out"),
     ("hidden_delta", "delta_next @ weight_next.T * slope", "W is transposed"),
     ("hidden_delta", "(delta_next @ weight_next * slope).T", "the result is transposed"),
-    ("hidden_delta", "-(delta_next @ weight_next) * slope", "the sign is turned"),
+    ("hidden_delta", "-(delta_next @ weight_next) * slope", "the sign is flipped"),
     ("hidden_delta", "delta_next @ weight_next * slope / len(slope)", "divided by B again"),
     ("bias_gradient", "delta.mean(0)", "mean in place of sum"),
     ("bias_gradient", "delta.sum(1)", "summed over the wrong axis"),
@@ -63,7 +63,7 @@ MISTAKES = [  # function, what it returns, what must be said
     ("weight_gradient", "a.T @ delta", "transposed"),
     ("weight_gradient", "delta.T @ a / len(a)", "divided by B again (mean in place of sum)"),
     ("weight_gradient", "delta @ a.T", "summed over the wrong axis"),
-    ("weight_gradient", "torch.outer(delta[-1], a[-1])", "the last example alone"),
+    ("weight_gradient", "torch.outer(delta[-1], a[-1])", "only the last example"),
     ("weight_gradient", "3 * delta.T @ a", "every number is 3 times the right one"),
     ("update", "parameter + lr * gradient", "the wrong direction: + in place of -"),
     ("update", "parameter - gradient", "the learning rate left out"),
@@ -172,7 +172,7 @@ def test_first_wrong_number_is_given_with_its_index_and_the_case_in_full(cases: 
     changed = "delta = delta.clone()\n    delta[1, 2] += 0.5\n    return delta.sum(0)"
     source = written(bias_gradient=f"def bias_gradient(delta):\n    {changed}\n")
     full = judged(source, cases[:1], ReLU())["bias_gradient"].full
-    assert "the first wrong number is [2]: 0.75, right is 0.25." in full
+    assert "the first wrong entry is [2]: got 0.75, expected 0.25." in full
     assert "  delta = [[" in full
     assert re.search(r"^  right = \[.*\]$", full, re.MULTILINE)
     assert re.search(r"^  yours = \[.*\]$", full, re.MULTILINE)

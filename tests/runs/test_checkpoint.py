@@ -61,7 +61,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(saved: Path, caplog: pytest.Lo
 def test_truncated_checkpoint_is_noticed(saved: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
     assert not resumable(saved, CONFIG)
-    assert f"{saved} is damaged, or not of this project: the run begins anew" in caplog.text
+    assert f"{saved} is damaged or from another project: training starts from scratch" in caplog.text
 
 
 def test_code_in_a_checkpoint_is_not_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_run_with_a_damaged_checkpoint_restarts_with_the_same_result(run_script:
     Path("run", "metrics.json").unlink()
     last = Path("run", "checkpoints", "last.ckpt")
     last.write_bytes(last.read_bytes()[:5000])
-    said = "last.ckpt is damaged, or not of this project: the run begins anew"
+    said = "last.ckpt is damaged or from another project: training starts from scratch"
     assert said in ran(run_script, "hydra.run.dir=run", *options)
     assert record_of(Path("run"))["metrics"] == whole
 

@@ -170,7 +170,7 @@ def test_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pyte
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    taken = pytest.raises(UserError, match=r"cannot use .*metrics.json.* \(No space left on device\): make room")
+    taken = pytest.raises(UserError, match=r"cannot use .*metrics.json.* \(No space left on device\): free space")
     with run_lock(tmp_path), taken, track_status(tmp_path, {"name": "a"}):
         monkeypatch.setattr(Path, "write_text", refuse)
     assert record_of(tmp_path)["status"] == "running"

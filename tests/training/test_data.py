@@ -250,7 +250,7 @@ def test_users_own_unpacked_file_is_renamed_and_kept(root: Path, caplog: pytest.
     load(root)
     (kept,) = theirs.parent.glob(f"{LABELS}.*.kept")
     assert kept.read_bytes() == content
-    assert f"it is unpacked anew, the other is now {kept}" in caplog.text
+    assert f"unpacked again; the old file is now {kept}" in caplog.text
 
 
 def test_missing_root_is_named_and_not_created(tmp_path: Path) -> None:
@@ -342,4 +342,4 @@ def test_class_with_one_image_cannot_be_split(root: Path) -> None:
 def test_dim_images_are_said(root: Path, caplog: pytest.LogCaptureFixture, brightest: int, said: bool) -> None:
     own_data(root, FORTY, brightest)
     load(root)
-    assert (f"is {brightest}: MNIST's is 255" in caplog.text) == said
+    assert (f"divided by 255, but the brightest one is {brightest}" in caplog.text) == said

@@ -153,7 +153,7 @@ def test_unusable_columns_are_named_in_one_sentence(
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "table.csv is not a csv file"),
         ('[\n{"a": 1, "b": 2}]', "table.csv is not a csv file"),
         ("a,buys\n1,2,3\n4,5,6\n", "table.csv is not a csv file"),
-        ("buys\nx\ny\n", "has no columns beside data.target=buys"),
+        ("buys\nx\ny\n", "has no columns besides data.target=buys"),
     ],
 )
 def test_files_that_are_no_table_are_refused(tmp_path: Path, content: str | bytes, sentence: str) -> None:
@@ -218,7 +218,7 @@ def test_changed_file_is_another_run_and_is_refused_on_opening(run_script: RunSc
     Path("moved.csv").write_bytes(Path("wine.csv").read_bytes())
     wine().iloc[1:].to_csv("wine.csv", index=False)
     refused(run_script, "data.sha256", *options)
-    changed = "wine.csv has changed since the network was trained"
+    changed = "wine.csv has changed since training"
     for script, more in (("evaluate.py", []), ("predict.py", ["rows=moved.csv"]), ("check.py", ["batch=8"])):
         refused(run_script, changed, "run=run", *more, script=script)
     refused(run_script, changed, "run=run", *TABLE, script="evaluate.py")  # nor with its present hash
@@ -244,7 +244,7 @@ def test_new_rows_are_classified_as_the_network_does(run_script: RunScript, wine
     assert np.abs(found.probability - probabilities.numpy()).max() < 1e-5
     for frame, sentence in (
         (new.drop(columns="age"), "rows=new.csv lacks the column age"),
-        (new.assign(sex=1), "has the column sex, which mixed.csv has not"),
+        (new.assign(sex=1), "has the column sex, which mixed.csv lacks"),
         (new.assign(age="old"), "column age has strings where the network was trained on numbers"),
         (new.assign(age=None), "empty cells in column age (5)"),
         (new.head(0), "rows=new.csv has no rows"),

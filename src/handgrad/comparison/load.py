@@ -122,8 +122,8 @@ def counted_by_mean(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     if not (again := int(table.duplicated([*keys, "seed"]).sum())):
         return []
     return [
-        f"{again} of {len(table)} runs have settings and seed of another one, and count by their mean: if a column "
-        "that was left out tells them apart, name the settings by group=[...]."
+        f"{again} of {len(table)} runs repeat another run's settings and seed and are averaged: if an omitted column "
+        "distinguishes them, list the settings with group=[...]."
     ]
 
 

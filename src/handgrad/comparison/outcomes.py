@@ -51,7 +51,7 @@ def unfinished(table: pd.DataFrame, learned: float) -> list[str]:
     for status, what in words.items():
         runs = table[table.status == status]
         if len(runs):
-            said.append(f"{what}, and in no mean: {len(runs)} of {len(table)} runs, {joined(runs.run)}.")
+            said.append(f"{what}, excluded from all means: {len(runs)} of {len(table)} runs, {joined(runs.run)}.")
     for what in NOT_LEARNED:
         runs = table[table.outcome == what]
         if len(runs):

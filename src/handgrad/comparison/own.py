@@ -73,7 +73,7 @@ def records_in(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
         remarks.append(f"Left out: {others} runs of another project, by their {METRICS}.")
     begun = {file.parents[1] for folder in folders for file in folder.rglob(".hydra/config.yaml")}
     if never := sorted(begun - set(found), key=natural):
-        remarks.append(f"Left out: {joined(path.name for path in never)} never got as far as a {METRICS}.")
+        remarks.append(f"Left out: {joined(path.name for path in never)} ended before writing a {METRICS}.")
     return records, remarks
 
 

@@ -40,7 +40,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
         said += told(comparison, tests[tests.kind == "shares"], MOST_SAID)
     if len(with_runs) > MOST_CELLS and comparison.asked.baseline is None:
         many = f"{len(with_runs):,} cells"
-        said.append(f"Of {many} only the best is compared with each other one; p is corrected for all pairs.")
+        said.append(f"Of {many} only the best is compared with every other; p is corrected for all pairs.")
     said += who_learned(cells)
     for keys, followers in comparison.follows.items():
         confounded = f"{'is' if len(keys) == 1 else 'together are'} confounded with {joined(followers)}"

@@ -135,7 +135,7 @@ def allowed_parts(recorded: Mapping[str, Any], source: object, trust: bool) -> d
     except ValidationError as error:
         raise UserError(f"{source}: {describe_invalid(error)}") from None
     if text := next((text for text in texts_in(parts) if "${" in text), None):
-        raise UserError(f"{source} has an interpolation, {text}: nothing is looked up for what a file says")
+        raise UserError(f"{source} has an interpolation, {text}: interpolations in files are not resolved")
     for name in ALLOWED:
         if not isinstance(parts[name].get("_target_"), str):
             raise UserError(f"{source}: {name} has no _target_, a class by its full name")

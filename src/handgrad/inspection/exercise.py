@@ -241,7 +241,7 @@ def complaint(
     index, ours, theirs = first_wrong(result, right)
     where = f"In {case.name} ({', '.join(f'{letter} = {size}' for letter, size in case.sizes.items())})"
     digits = ".6g" if f"{ours:.6g}" != f"{theirs:.6g}" else ".17g"
-    return "wrong", f"{where} the first wrong number is {index}: {ours:{digits}}, right is {theirs:{digits}}."
+    return "wrong", f"{where} the first wrong entry is {index}: got {ours:{digits}}, expected {theirs:{digits}}."
 
 
 def lettered(shape: Sequence[int], sizes: dict[str, int]) -> str:

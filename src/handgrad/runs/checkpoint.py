@@ -26,7 +26,7 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, Any] | None]:
         if zipfile.is_zipfile(path):  # torch's older format is not a zip archive
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():  # torch.load does not verify checksums
-                    raise ValueError(f"the checksum of {damaged} does not fit")
+                    raise ValueError(f"checksum mismatch in {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
@@ -55,18 +55,18 @@ def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     except UserError:
         belongs_to = None
     if belongs_to is None:
-        log.warning("%s is damaged, or not of this project: the run begins anew", path)
+        log.warning("%s is damaged or from another project: training starts from scratch", path)
         return None
     if differ := differences(normalize(belongs_to), normalize(config)):
         raise UserError(
-            f"{path} belongs to a run with another configuration: delete {path.parent} to begin anew, or choose "
-            f"another folder; it has {join_names(differ)}"
+            f"{path} belongs to a run with another configuration: delete {path.parent} to start from scratch, or "
+            f"choose another folder; it has {join_names(differ)}"
         )
     states = content.get("callbacks") if isinstance(content, Mapping) else None
     for text in texts_in(states):
         if leads_outside(text, path.parent):
             raise UserError(
-                f"{path} has a callback whose file is {text}: move {path.parent} away to begin anew; "
+                f"{path} has a callback whose file is {text}: move {path.parent} away to start from scratch; "
                 "going on might delete what is there"
             )
     return content
@@ -110,6 +110,6 @@ def resume_errors(path: Path, passed: Callable[[], Any]) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
-            f"cannot go on from {path} ({reason}): if it does not belong to this run, move {path.parent} away to begin "
-            "anew; HYDRA_FULL_ERROR=1 shows where it failed"
+            f"cannot resume from {path} ({reason}): if it belongs to another run, move {path.parent} away to start "
+            "from scratch; HYDRA_FULL_ERROR=1 shows where it failed"
         ) from error

@@ -88,7 +88,7 @@ def write_errors(folder: Path) -> Iterator[None]:
         gone = "" if folder.is_dir() else ", for the run's folder is gone"
         raise UserError(
             f"{describe_os_error(error, folder)}{gone}: "
-            "make room or mend the folder and start the same command again, or choose another with hydra.run.dir=..."
+            "free space or repair the folder and repeat the command, or choose another with hydra.run.dir=..."
         ) from error
 
 

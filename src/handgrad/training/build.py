@@ -128,7 +128,7 @@ def build_module(
     if not engine.func.automatic_optimization:
         if not isinstance(network, MLP):
             raise UserError(
-                f"network._target_={cfg.network._target_}: by hand there are gradients of MLP only: engine=autograd"
+                f"network._target_={cfg.network._target_}: hand-derived gradients exist only for MLP: engine=autograd"
             )
         with open_dict(options):  # Lightning rejects these options
             parts |= {key: options.pop(key) for key in STEPPING if key in options}

@@ -56,8 +56,8 @@ class FileData(ClassificationData):
         content = read_file(self.path, "data.path")
         if self.sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise UserError(
-                f"{self.path} has changed since the network was trained, whose classes and scaling it decides: "
-                "name the file as it was by data.path=..., or train again"
+                f"{self.path} has changed since training, which took classes and scaling from it: "
+                "name the original file with data.path=..., or train again"
             )
         x, labels, in_test = self.load(content)
         self.class_names, numbers = classes_of(labels, self.label)

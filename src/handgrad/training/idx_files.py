@@ -68,7 +68,9 @@ def ensure_unpacked(archive: Path, md5: str, mirrors: list[str]) -> None:
         if unpacked.exists():
             kept = unpacked.with_name(f"{unpacked.name}.{datetime.now():%Y-%m-%d_%H-%M-%S-%f}.kept")
             unpacked.rename(kept)
-            log.warning("%s is not what %s holds: it is unpacked anew, the other is now %s", unpacked, archive, kept)
+            log.warning(
+                "%s differs from its archive %s: unpacked again; the old file is now %s", unpacked, archive, kept
+            )
         extracted.replace(unpacked)
 
 

@@ -80,7 +80,7 @@ class MNISTDataModule(ClassificationData):
             )
         if (brightest := int(images.max())) < DIM:
             log.warning(
-                "the brightest pixel in %s is %d: MNIST's is 255, by which pixels are divided",
+                "pixels in %s are divided by 255, but the brightest one is %d",
                 folder,
                 brightest,
             )

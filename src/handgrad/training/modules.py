@@ -345,5 +345,5 @@ def mlp_of(module: Classifier, what: str) -> MLP:
         UserError: it is not an MLP.
     """
     if not isinstance(module.network, MLP):
-        raise UserError(f"{what} looks into the layers of an MLP: it cannot do so for {type(module.network).__name__}")
+        raise UserError(f"{what} needs the layers of an MLP, and {type(module.network).__name__} is not one")
     return module.network

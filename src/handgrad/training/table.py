@@ -54,7 +54,7 @@ class TableData(FileData):
         in_test = None if self.test_column is None else test_rows(frame.pop(self.test_column))
         if frame.empty:
             raise UserError(
-                f"{self.path} has no columns beside {self.label}" if len(labels) else f"{self.path} has no rows"
+                f"{self.path} has no columns besides {self.label}" if len(labels) else f"{self.path} has no rows"
             )
         self.columns = list(frame)
         self.numbers = [name for name in frame if types.is_numeric_dtype(frame[name])]
@@ -123,7 +123,7 @@ class TableData(FileData):
         other = [name for name in frame if name not in self.columns]
         if missing or other:
             said = [f"lacks the column {join_names(missing)}"] if missing else []
-            said += [f"has the column {join_names(other)}, which {self.path} has not"] if other else []
+            said += [f"has the column {join_names(other)}, which {self.path} lacks"] if other else []
             raise UserError(f"rows={path} {' and '.join(said)}")
         if frame.empty:
             raise UserError(f"rows={path} has no rows")
