@@ -62,7 +62,7 @@ def test_runs_of_other_projects_are_compared(
         (["table=runs.csv", "metric=size"], "metric=size does not tell which values are better: add better=higher or"),
         (["table=nothing.csv"], "cannot be read"),
         (["table=runs.csv", "sweep=x"], "table= and sweep= cannot both be given"),
-        (["table=same.csv", "metric=a_loss"], "no setting differs between the 2 runs"),
+        (["table=same.csv", "metric=a_loss"], "no setting differs between 2 runs"),
         (["table=runs.csv", "metric=a_loss", "better=more"], "invalid value better=more"),
     ],
     ids=str,
@@ -182,6 +182,7 @@ def test_cells_without_any_value_are_no_error() -> None:
         ("test_neg_log_loss neg_mean_squared_error test_score valAccuracy val/acc_top1", True),
         ("brier_score RMSE", False),
         ("accidents uptime sentiment accuracy_loss", None),
+        ("davies_bouldin_score brier_skill_score survival_time mse_improvement reward_std", None),
     ],
 )
 def test_direction_of_a_metric_is_told_by_whole_words(names: str, higher: bool | None) -> None:
@@ -204,7 +205,7 @@ def test_options_of_the_library_are_checked(options: dict[str, Any], message: st
 
 def test_leaderboard_is_told_what_to_do() -> None:
     frame = pd.DataFrame({"model": ["a", "b", "c"], "acc": [0.91, 0.88, 0.93]})
-    with pytest.raises(UserError, match=r"no setting differs between the 3 runs: name the columns .* group="):
+    with pytest.raises(UserError, match=r"no setting differs between 3 runs: name the columns .* group="):
         handgrad.compare(frame, "acc")
     assert "that of model=c" in handgrad.compare(frame, "acc", group="model").sentences[1]
 

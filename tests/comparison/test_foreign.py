@@ -31,6 +31,7 @@ import pandas as pd
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+import handgrad
 from conftest import ROOT
 from handgrad.comparison.foreign import read_folders, read_table
 from handgrad.comparison.own import Runs
@@ -190,7 +191,7 @@ def test_a_random_search_in_wandb_keeps_its_unique_learning_rates_as_settings() 
     assert metrics(runs)[2] == {"best": 9.0, "val": 0.4}
     third = {"z": [0.1, 0.2, 0.4], "lr": [0.3, 0.1, 0.2], "decay": [1, 1, 2]}
     for moved in ({"val_loss": [0.1, 0.2, 0.4]} | config, third):
-        assert "By name and repetition, settings are none" in read_table(pd.DataFrame(own | moved)).remarks[0]
+        assert "By name and repetition, settings are " in read_table(pd.DataFrame(own | moved)).remarks[0]
 
 
 SEEDS = "seed Seed random_seed random_state config.seed params.seed param_random_state trainer/seed params_seed"
@@ -252,7 +253,7 @@ def test_values_that_repeat_are_settings_and_others_metrics() -> None:
         assert first["metrics"].get(name) == (values[0] if role == "metric" else None), name
     assert runs.remarks == [
         "By name and repetition, settings are model, lr, depth, flag, constant; metrics are loss, cost, hits, "
-        "accuracy, val/f1: group=[...] and metric=... decide otherwise.",
+        "accuracy, val/f1; the seed is seed: group=[...], metric=... and seed=... decide otherwise.",
         "Left out: 5 of 16 columns, no setting and no metric: rank, comment, when, run_id, empty.",
     ]
 
@@ -270,8 +271,9 @@ def test_keys_asked_for_are_the_settings() -> None:
     rows = [row | {"width": number, "cells": 9} for row, number in zip(ROWS, (5, 6, 7, 8), strict=True)]
     runs = of_rows(rows, keys=["width", "model"])
     assert settings(runs)[1] == {"model": "a", "width": 6}
-    assert metrics(runs)[2] == pytest.approx({"loss": 0.7, "lr": 1})  # numbers that vary
-    assert runs.remarks == ["Left out: 1 of 6 columns, no setting and no metric: cells."]
+    assert metrics(runs)[2] == pytest.approx({"loss": 0.7})
+    assert runs.remarks[-1] == "Left out: 2 of 6 columns, no setting and no metric: lr, cells."
+    assert runs.records[2]["others"] == {"lr": 1}
     assert settings(read_table(REAL / "mlflow_runs.csv", keys=["lr"]))[1] == {"lr": 0.01}
 
 
@@ -527,3 +529,90 @@ def test_reading_event_files_imports_neither_torch_nor_tensorflow() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+GRID = [("A", 0.001), ("A", 0.001), ("A", 0.002), ("A", 0.002), ("B", 0.1), ("B", 0.1), ("B", 0.01)]
+
+
+def test_learning_rate_stays_a_setting_if_a_run_is_missing() -> None:
+    rows = [{"model": model, "lr": lr, "seed": place % 2, "acc": 0.8} for place, (model, lr) in enumerate(GRID)]
+    assert settings(of_rows(rows))[-1] == {"model": "B", "lr": 0.01}
+
+
+def test_last_epoch_of_each_run_of_a_history_counts() -> None:
+    rows = [
+        {"model": model, "seed": seed, "epoch": epoch, "val_acc": 0.1 * epoch + 0.01 * seed}
+        for model in "ab"
+        for seed in (0, 1)
+        for epoch in (2, 0, 1)
+    ]
+    runs = of_rows(rows)
+    assert metrics(runs) == [{"val_acc": pytest.approx(0.2 + 0.01 * seed)} for seed in (0, 1, 0, 1)]
+    assert runs.remarks[0] == "The last epoch or step of each run counts: 4 of 12 rows."
+    best = [{"model": "a", "best_epoch": epoch, "val_acc": 0.9} for epoch in (12, 15, 11, 20)]  # no history
+    assert len(of_rows(best).records) == 4
+
+
+@pytest.mark.parametrize("name", ["run", "trial", "split", "run_idx", "model_seed", "cv_fold"])
+def test_numbers_of_repetitions_are_seeds(name: str) -> None:
+    rows = [{"lr": lr, name: number, "loss": lr + number} for lr in (0.1, 0.2) for number in (1, 2, 3)]
+    runs = of_rows(rows)
+    assert (seeds(runs), settings(runs)[0]) == ([1, 2, 3, 1, 2, 3], {"lr": 0.1})
+    assert any("share training data" in remark for remark in runs.remarks) == ("fold" in name)
+    unique = of_rows([row | {name: place} for place, row in enumerate(rows)])
+    assert unique.paired == ("seed" in name or "fold" in name)  # else it names the run
+
+
+def test_second_seed_is_averaged_over_unless_it_is_a_key() -> None:
+    rows = [
+        {"model": model, "fold": fold, "seed": seed, "auc": 0.5} for model in "ab" for fold in (0, 1) for seed in (3, 4)
+    ]
+    runs = of_rows(rows)
+    assert (seeds(runs)[:4], settings(runs)[0]) == ([3, 4, 3, 4], {"model": "a"})
+    assert "Averaged over fold within each seed: group=[...] or seed=... decide otherwise." in runs.remarks
+    assert settings(of_rows(rows, keys=["model", "fold"]))[0] == {"model": "a", "fold": 0}
+
+
+def test_labels_and_tags_that_repeat_are_settings_or_said() -> None:
+    rows = [
+        {"params.lr": lr, "metrics.reward": 100 * place, "tags.algo": algo, "tags.note": f"n{place}", "host": algo}
+        for place, (lr, algo) in enumerate([(0.1, "dqn"), (0.1, "ppo"), (0.01, "dqn"), (0.01, "ppo")])
+    ]
+    assert settings(of_rows(rows))[1] == {"lr": 0.1, "algo": "ppo"}
+    (caveat,) = handgrad.compare(pd.DataFrame(rows), group=["lr"]).comparison.caveats
+    assert caveat.startswith("Runs within a cell differ in algo, host, ")
+    assert "group=[lr,algo,host]" in caveat
+
+
+def test_spreadsheets_are_read_as_people_export_them(tmp_path: Path) -> None:
+    rows = ["base;0;97,3 %;", "base;1;97,1 %;", "large;0;98,0 %;", "large;1;98,2 %;", ";;;", "Average;;97,7 %;"]
+    runs = of_text(tmp_path, "\n".join(["sep=;", "Model;Seed;Accuracy;", *rows, ""]))
+    assert [row["Accuracy"] for row in metrics(runs)] == pytest.approx([0.973, 0.971, 0.98, 0.982])
+    assert (seeds(runs), settings(runs)[2]) == ([0, 1, 0, 1], {"Model": "large"})
+    assert "Left out: 1 summary row of the table." in runs.remarks
+
+
+def test_index_of_a_data_frame_and_truth_values_count() -> None:
+    rows = pd.DataFrame({"model": list("aabb"), "seed": [0, 1, 0, 1], "solved": [True, False, True, True]})
+    runs = read_table(rows.set_index(["model", "seed"]), metric="solved")
+    assert (seeds(runs), settings(runs)[3]) == ([0, 1, 0, 1], {"model": "b"})
+    assert [row["solved"] for row in metrics(runs)] == [1, 0, 1, 1]
+
+
+def test_value_that_keeps_a_column_from_being_numeric_is_named() -> None:
+    rows = [{"model": "a", "seed": 0, "acc": "0.94"}, {"model": "b", "seed": 0, "acc": "94.2%"}]
+    with pytest.raises(UserError, match=r"acc holds '94.2%', not a number like 0.31"):
+        of_rows(rows)
+
+
+def test_shares_beside_percentages_are_the_first_thing_said() -> None:
+    rows = [row | {"acc": value} for row, value in zip(ROWS, (94.9, 95.1, 0.95, 0.96), strict=True)]
+    said = handgrad.compare(pd.DataFrame(rows), "acc").sentences
+    assert "acc is from 0.95 to 95.1: are some in percent, and others shares?" in said[:2]
+
+
+def test_group_takes_settings_that_follow_from_others_or_are_equal() -> None:
+    rows = [row | {"family": row["model"].upper(), "size": 3} for row in ROWS]
+    comparison = handgrad.compare(pd.DataFrame(rows), "loss", group=["family", "size"]).comparison
+    assert comparison.keys == ["family"]
+    assert "Equal in all runs: size." in comparison.remarks

@@ -23,6 +23,10 @@ from handgrad.text import canonical, counted, escape_control, flatten, join_name
 
 CONFIG = ".hydra/config.yaml"
 SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
+RUN_NAME = re.compile(  # settings that name a run, if no two runs share a value
+    r"name|id|version|timestamp|loggers?\..*|"
+    r"(?:.*\.)?(?:(?:exp|experiment|job|run|task)_?(?:name|id)|dirpath|(?:default_root|log|output|run|save|work)_?dir)"
+)
 NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add
 
 
@@ -45,7 +49,8 @@ def read_table(
         UserError: the file cannot be read, has no metric, or has no such column.
     """
     if isinstance(table, pd.DataFrame):
-        return complete(*foreign_table.records_of(table, "table", seed, metric, keys))
+        table = table.reset_index() if any(name is not None for name in table.index.names) else table
+        return complete(*foreign_table.records_of(table, "table", seed, metric, keys), keys)
     if table.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
         raise UserError(f"table={table} is not a CSV file: save it as CSV, a row per run")
     try:
@@ -55,7 +60,7 @@ def read_table(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise UserError(f"table={table} cannot be read ({reason}): give a CSV file, a row per run") from None
-    return complete(*foreign_table.records_of(rows, f"table={table}", seed, metric, keys))
+    return complete(*foreign_table.records_of(rows, f"table={table}", seed, metric, keys), keys)
 
 
 def read_folders(folders: Sequence[Path], seed: str | None = None) -> Runs:
@@ -82,12 +87,15 @@ def read_folders(folders: Sequence[Path], seed: str | None = None) -> Runs:
         metrics, damaged = metrics_in(folder, files)
         remarks += damaged
         records.append({"folder": folder, "settings": settings, "metrics": metrics})
-    return complete(records, [*remarks, *foreign_table.drop_run_names(records)], seed)
+    return complete(records, remarks, seed)
 
 
-def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None) -> Runs:
+def complete(
+    records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None, keys: Sequence[str] | None = None
+) -> Runs:
     """Complete the records to this project's form: seed, status, unique folder, finite metrics, names of columns."""
-    paired, said = take_seeds(records, seed)
+    remarks = [*remarks, *(drop_run_names(records) if keys is None else [])]
+    paired, said = take_seeds(records, seed, keys or ())
     lost: Counter[str] = Counter()
     taken: set[str] = set()
     for row, record in enumerate(records):
@@ -111,11 +119,29 @@ def complete(records: list[dict[str, Any]], remarks: Sequence[str], seed: str | 
     return Runs(records, [*remarks, *said], own=False, paired=paired)
 
 
-def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bool, list[str]]:
+def drop_run_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Drop the settings that only name a run: its own path, or a name or folder that no other run has."""
+    rows = [record["settings"] for record in records]
+    paths = [f"/{folder.parent.name}/{folder.name}/" if (folder := record["folder"]) else None for record in records]
+    own = set()
+    for name in dict.fromkeys(name for row in rows for name in row):
+        texts = [canonical(row.get(name)) for row in rows]
+        differ = len(set(texts)) == len(rows) > 1
+        inside = any(path and path in f"/{text[1:-1]}/" for path, text in zip(paths, texts, strict=True))
+        if inside or (differ and RUN_NAME.fullmatch(name)):
+            own.add(name)
+    for record in records:
+        record["settings"] = {name: value for name, value in record["settings"].items() if name not in own}
+    return [f"Left out: settings that name a run ({join_names(sorted(own))})."] if own else []
+
+
+def take_seeds(
+    records: Sequence[dict[str, Any]], asked: str | None, keys: Sequence[str] = ()
+) -> tuple[bool, list[str]]:
     """Move the seed from the settings to the record; without any, number the runs of equal settings.
 
-    Of several seeds, the least nested one that varies counts; those determined by it are dropped. Return whether
-    equal seeds mean equal randomness, and remarks.
+    Of several seeds that are no keys, the least nested one that varies counts, and the others are dropped: runs of one
+    cell and seed are averaged. Return whether equal seeds mean equal randomness, and remarks.
     """
     if not records:
         return False, []
@@ -124,7 +150,8 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
     if asked is not None and asked not in names:
         hint = did_you_mean(str(asked), [*names])
         raise UserError(f"seed={asked} is not a setting of these runs: {hint}they have {join_names([*names], 20)}")
-    found = [name for name in names if name == asked or foreign_table.SEED.fullmatch(name)]
+    columns = {name: [row.get(name) for row in rows] for name in names if name not in keys}
+    found = [name for name in columns if name == asked or name in foreign_table.seeds_in(columns)]
     seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
     known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]
     if not known:
@@ -133,16 +160,21 @@ def take_seeds(records: Sequence[dict[str, Any]], asked: str | None) -> tuple[bo
             record["seed"] = counts[text := canonical(record["settings"])]
             counts[text] += 1
         return False, ["There is no seed: runs with equal settings are numbered as repeats, and form no pairs."]
-    depths = {name: (name != asked, len(set(seeds[name])) == 1, len(re.split(r"[./]|__", name))) for name in known}
+    depths = {
+        name: (name != asked, len(set(seeds[name])) == 1, "seed" not in name.lower(), len(re.split(r"[./]|__", name)))
+        for name in known
+    }
     seed = min(known, key=depths.__getitem__)
-    follows = {name for name in known if decided(seeds[name], [seeds[seed]])}
+    averaged = [name for name in known if not decided(seeds[name], [seeds[seed]])]
+    said = [f"Averaged over {join_names(averaged)} within each {seed}: group=[...] or seed=... decide otherwise."]
     missing = 0
     for record, row in zip(records, rows, strict=True):
         value = row.get(seed)
         missing += value is None
         record["seed"] = value if isinstance(value, int) else f"unknown {missing}" if value is None else str(value)
-        record["settings"] = {name: each for name, each in row.items() if name not in follows}
-    return True, [f"{missing} of {len(records)} runs have no seed, and form no pairs."] if missing else []
+        record["settings"] = {name: each for name, each in row.items() if name not in known}
+    without = [f"{missing} of {len(records)} runs have no seed, and form no pairs."]
+    return True, (said if averaged else []) + (without if missing else [])
 
 
 def seconds_in(value: Any) -> float | None:

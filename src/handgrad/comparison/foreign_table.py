@@ -12,13 +12,23 @@ import pandas as pd
 
 from handgrad.comparison.table import called
 from handgrad.errors import UserError, did_you_mean
-from handgrad.text import canonical, join_names
+from handgrad.text import counted, join_names
 
 SEED = re.compile(
-    r"(?:.*(?:[./]|__))?(?:params?_)?(?:seed|random_seed|random_state|seed_everything|rng|fold|repeat|replicate)", re.I
+    r"(?:.*(?:[./]|__))?(?:params?_)?(?:(?:\w+_)?(?:seed|fold)|random_state|seed_everything|rng|repeat|replicate)"
+    r"(?:_(?:id|idx|index))?",
+    re.I,
+)
+REPEAT = re.compile(  # seeds, if whole numbers that occur again
+    r"(?:.*(?:[./]|__))?(?:run|trial|split|rep|repetition)(?:_(?:id|idx|index|number))?", re.I
 )
 PREFIX = re.compile(  # of MLflow, W&B's API, Ray, Optuna, scikit-learn
-    r"^(?:(?P<setting>(?:config|params)[./]|params?_)|(?:metrics|summary)[./])(?=.)", re.I
+    r"^(?:(?P<setting>(?:config|params|tags)[./]|params?_)|(?:metrics|summary)[./])(?=.)", re.I
+)
+HYPERPARAMETER = re.compile(
+    r"(?:.*[./_])?(?:lr|learning_?rate|weight_?decay|wd|dropout|momentum|batch_?size|hidden(?:_\w+)?|width|depth|"
+    r"layers|warmup(?:_\w+)?|alpha|beta|gamma|temperature)",
+    re.I,
 )
 SPLIT = re.compile(r"split(\d+)_((?:test|train)_.+)")  # scikit-learn
 WANDB = {"Name", "State", "Notes", "User", "Tags", "Created", "Runtime", "Sweep", "Agent", "Group", "Job Type", "ID"}
@@ -27,32 +37,34 @@ MEASURED = re.compile(  # names of metrics: val/anything, best_acc, train_loss_e
     r"perplexity|r2|return|reward|rmse|score)(?:_(?:best|epoch|final|last|mean|step)|[^a-z]*)",
     re.I,
 )
+STEP = re.compile(r"(?:(?:best|global|last|trainer|training)[_/])*(?:epoch|step|iter|iteration)", re.I)
 BOOKKEEPING = re.compile(
-    r"|unnamed: .*|index|number|tags\..*|_.*|notes|user|tags|created|updated|sweep|agent|job type|host(?:name)?|pid|"
-    r"(?:(?:run|trial|experiment|user)_)?id|artifact_uri|(?:start|end)_time|datetime_.*|date|timestamp|commit|"
-    r"(?:(?:best|global|last|trainer|training)[_/])*(?:epoch|step|iter|iteration)|hp_metric",
+    r"|unnamed: .*|index|number|tags\.mlflow\..*|_.*|created|updated|pid|(?:(?:run|trial|experiment|user)_)?id|"
+    rf"artifact_uri|(?:start|end)_time|datetime_.*|timestamp|hp_metric|{STEP.pattern}",
     re.I,
 )
+LABEL = re.compile(r"commit|date|host(?:name)?|job type|notes|sweep|tags|user", re.I)  # no setting, even if repeated
 NAMES = ("tags.mlflow.runname", "run_name", "name", "run", "run_id", "trial_id")
 SECONDS = ("runtime", "duration", "seconds", "_runtime", "time_total_s")
 STATUS = dict.fromkeys(("finished", "completed", "complete", "success", "done", "terminated"), "completed")
 STATUS |= dict.fromkeys(("failed", "fail", "crashed", "killed", "error", "pruned", "preempted"), "failed")
 STATUS |= dict.fromkeys(("running", "scheduled", "waiting", "pending", "queued", "preempting"), "running")
 MISSING = {"", "None", "null", "NA", "<NA>"}
-RUN_NAME = re.compile(  # settings that name a run, if no two runs share a value
-    r"name|id|version|timestamp|loggers?\..*|"
-    r"(?:.*\.)?(?:(?:exp|experiment|job|run|task)_?(?:name|id)|dirpath|(?:default_root|log|output|run|save|work)_?dir)"
-)
+PERCENT = re.compile(r"([+-]?\d+\.?\d*) ?%")
 NUMBER = re.compile(r"[+-]?(?:(?:\d{1,300}\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|infinity|nan)", re.I)
-DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?")
+DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
+SUMMARY = {"average", "avg", "mean", "median", "std", "sum", "total"}  # words of a table's last rows
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read a CSV file, every value as text."""
-    text = path.read_text(encoding="utf-8-sig")
+    """Read a CSV file, every value as text; where semicolons separate columns, commas are decimal signs."""
+    text = re.sub(r"^(?:(?:#|sep=).*\n)+", "", path.read_text(encoding="utf-8-sig"))
     separator = next((mark for mark in ",;\t|" if mark in text.partition("\n")[0]), ",")
     rows = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
-    return rows[1:].set_axis(rows.iloc[0].str.strip().tolist(), axis=1)
+    if separator == ";":
+        rows[1:] = rows[1:].replace(r"^([+-]?\d+),(\d+ ?%?)$", r"\1.\2", regex=True)
+    frame = rows[1:].set_axis(rows.iloc[0].str.strip().tolist(), axis=1)
+    return frame.loc[(frame != "").any(axis=1), (frame != "").any().to_numpy() | (frame.columns != "")]
 
 
 def records_of(
@@ -65,10 +77,15 @@ def records_of(
     """
     columns, seed, remarks = columns_of(frame, table, seed)
     short = short_names(columns)
-    numeric = {name: short[name] for name, values in columns.items() if is_numeric(values)}
     chosen = None if keys is None else {full_name("group", key, short, table) for key in keys}
-    facts = facts_in(columns)
-    roles = roles_of(columns, chosen) | dict.fromkeys(facts.values(), "fact")
+    roles = roles_of(columns, chosen)
+    if last := last_rows(columns, roles):
+        remarks.append(f"The last epoch or step of each run counts: {len(last)} of {len(frame)} rows.")
+        columns = {name: [values[row] for row in last] for name, values in columns.items()}
+        roles = roles_of(columns, chosen)
+    facts = {fact: name for fact, name in facts_in(columns).items() if name not in (chosen or ())}
+    roles |= dict.fromkeys(facts.values(), "fact")
+    numeric = {name: short[name] for name, values in columns.items() if is_numeric(values, boolean=True)}
     if seed is not None:
         seed = full_name("seed", seed, short, table)
         roles[seed] = "seed"
@@ -80,27 +97,63 @@ def records_of(
     metrics = [name for name in columns if roles[name] == "metric"]
     settings = [name for name in columns if roles[name] in ("setting", "seed")]
     if not metrics:
-        hint = f"name one with metric=..., of {join_names([*numeric.values()], 20)}" if numeric else "it has no numbers"
+        numbers = [short[name] for name in numeric if roles[name] != "seed"]
+        hint = f"name one with metric=..., of {join_names(numbers, 20)}" if numbers else no_number(columns)
         raise UserError(f"{table} has no column that looks like a metric: {hint}")
+    others = [name for name, values in columns.items() if roles[name] == "" and may_matter(name, values)]
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     records = [
         {"folder": None}
         | {fact: row[name] for fact, name in facts.items()}
         | {"settings": {short[name]: row[name] for name in settings}}
         | {"metrics": {short[name]: row[name] for name in metrics if row[name] is not None}}
+        | ({"others": {short[name]: row[name] for name in others}} if others else {})
         for row in rows
     ]
-    remarks += remarks_on(roles, short, chosen) + (drop_run_names(records) if chosen is None else [])
+    remarks += remarks_on(roles, short, chosen)
     return records, remarks, None if seed is None else short[seed]
+
+
+def last_rows(columns: Mapping[str, Sequence[Any]], roles: Mapping[str, str]) -> list[int]:
+    """Return the last row of each run if the table has a row per epoch or step of a run; else nothing."""
+    runs: dict[tuple[Any, ...], list[int]] = {}
+    identity = [values for name, values in columns.items() if roles[name] in ("setting", "seed")]
+    for row, *key in zip(range(len(next(iter(columns.values())))), *identity, strict=True):
+        runs.setdefault(tuple(key), []).append(row)
+    for name, steps in columns.items():
+        if roles[name] or not STEP.fullmatch(name) or not is_numeric(steps) or None in steps:
+            continue
+        ordered = [sorted(rows, key=steps.__getitem__) for rows in runs.values()]
+        gaps = [{steps[later] - steps[row] for row, later in pairwise(rows)} for rows in ordered]
+        if all(len(gap) <= 1 and 0 not in gap for gap in gaps) and 3 * len(runs) <= len(steps):
+            return sorted(rows[-1] for rows in ordered)
+    return []
+
+
+def no_number(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Say which value keeps a column of numbers from being one, if there is such a column."""
+    for name, values in columns.items():
+        texts = [value for value in values if isinstance(value, str)]
+        if texts and all(re.match(r"[+-]?[.\d]", text) for text in texts) and not all(map(DATE.fullmatch, texts)):
+            return (
+                f"{name} holds {next(text for text in texts if not NUMBER.fullmatch(text))!r}, not a number like 0.31"
+            )
+    return "it has no numbers"
 
 
 def columns_of(frame: pd.DataFrame, table: str, seed: str | None) -> tuple[dict[str, list[Any]], str | None, list[str]]:
     """Type the columns of a table, melted if it is scikit-learn's; also return its seed, and remarks."""
     if twice := [name for name, count in Counter(map(str, frame.columns)).items() if count > 1]:
-        raise UserError(f"{table} has several columns named {join_names(twice)}: rename them, or keep one")
+        what = f"named {join_names(twice)}: rename them, or keep one" if any(twice) else "without a name: name each"
+        raise UserError(f"{table} has several columns {what}")
     if frame.empty:
         raise UserError(f"{table} has no rows: give a header, and a row per run")
     frame, seed, remarks = melt_splits(frame, seed)
+    words = frame.apply(lambda column: column.astype(str).str.strip().str.lower())
+    summaries = words.isin(SUMMARY).any(axis=1) & (words.isin(["", "nan", "none"])).any(axis=1)
+    if summaries.any() and not summaries.all():
+        remarks.append(f"Left out: {counted(int(summaries.sum()), 'summary row')} of the table.")
+        frame = frame[~summaries]
     return {str(name): typed(frame[name]) for name in frame}, seed, remarks
 
 
@@ -108,13 +161,16 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
     """Say which columns are left out, and if roles were guessed, which are settings and which metrics."""
     said = []
     if chosen is None and not has_prefixes(roles) and not wandb_settings(roles):
-        settings, metrics = (
-            join_names([short[name] for name in roles if roles[name] == role], 12) for role in ("setting", "metric")
+        settings, metrics, seeds = (
+            join_names([short[name] for name in roles if roles[name] == role], 12) or "none"
+            for role in ("setting", "metric", "seed")
         )
         said.append(
-            f"By name and repetition, settings are {settings or 'none'}; metrics are {metrics}: "
-            "group=[...] and metric=... decide otherwise."
+            f"By name and repetition, settings are {settings}; metrics are {metrics}; the seed is {seeds}: "
+            "group=[...], metric=... and seed=... decide otherwise."
         )
+    if any(role == "seed" and "fold" in name.lower() for name, role in roles.items()):
+        said.append("Folds share training data: intervals are too narrow.")
     if others := [name or "(no name)" for name, role in roles.items() if role == ""]:
         said.append(f"Left out: {len(others)} of {len(roles)} columns, no setting and no metric: {join_names(others)}.")
     return said
@@ -144,7 +200,9 @@ def typed(column: pd.Series) -> list[Any]:
     texts = ["" if gone else str(value).strip() for value, gone in zip(column.tolist(), column.isna(), strict=True)]
     distinct = set(texts) - MISSING
     values: dict[str, Any] = {text: text for text in distinct}
-    if all(map(NUMBER.fullmatch, distinct)):
+    if distinct and all(map(PERCENT.fullmatch, distinct)):
+        values = {text: float(text.rstrip("% ")) / 100 for text in distinct}
+    elif all(map(NUMBER.fullmatch, distinct)):
         values = {text: int(text) if text.isdecimal() else whole(float(text)) for text in distinct}
     elif {text.lower() for text in distinct} <= {"true", "false"}:
         values = {text: text.lower() == "true" for text in distinct}
@@ -156,10 +214,24 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def is_numeric(values: Iterable[Any]) -> bool:
-    """Tell whether values are numbers, apart from missing ones."""
+def is_numeric(values: Iterable[Any], boolean: bool = False) -> bool:
+    """Tell whether values are numbers, or if asked truth values, apart from missing ones."""
     kinds = {type(value) for value in values} - {type(None)}
-    return bool(kinds) and kinds <= {int, float}
+    return bool(kinds) and (kinds <= {int, float} or (boolean and kinds == {bool}))
+
+
+def seeds_in(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Find the columns that tell repetitions apart: by name or, without any such, by whole numbers that occur again."""
+    named = [name for name in columns if SEED.fullmatch(name)]
+    numbers = [name for name, values in columns.items() if {type(each) for each in values} == {int} and repeats(values)]
+    return named or [name for name in numbers if REPEAT.fullmatch(name)]
+
+
+def may_matter(name: str, values: Sequence[Any]) -> bool:
+    """Tell whether runs may differ for a column that was left out: a hyperparameter, or a label of several runs."""
+    if BOOKKEEPING.fullmatch(name) or all(DATE.fullmatch(str(value)) for value in values):
+        return False
+    return bool(HYPERPARAMETER.fullmatch(name)) or 1 < len(set(values)) <= len(values) / 2
 
 
 def repeats(values: Iterable[Any]) -> bool:
@@ -210,24 +282,25 @@ def roles_of(columns: Mapping[str, Sequence[Any]], chosen: Collection[str] | Non
     If keys were chosen, they are the settings.
     """
     exported, prefixed = wandb_settings(columns), has_prefixes(columns)
-    roles = {}
+    wandb = WANDB if {"Name", "State", "Created"} <= columns.keys() else set()
+    seeds, roles = seeds_in(columns), {}
     for name, values in columns.items():
         found = PREFIX.match(name)
-        if SEED.fullmatch(name):
-            role = "seed"
-        elif name in (chosen or ()):
+        if name in (chosen or ()):
             role = "setting"
-        elif BOOKKEEPING.fullmatch(name):
+        elif name in seeds:
+            role = "seed"
+        elif BOOKKEEPING.fullmatch(name) or LABEL.fullmatch(name) or name in wandb:
             role = ""
         elif name in exported or (found and found["setting"]):
-            role = "setting" if chosen is None else ""
+            role = "setting" if repeats(values) or not name.lower().startswith("tags") else ""
         elif exported or prefixed:
             role = "metric" if is_numeric(values) else ""
         else:
             role = guessed_role(name, values)
-            if chosen is not None and role == "setting":
-                role = "metric" if is_numeric(values) and len(set(values)) > 1 else ""
-        roles[name] = role
+        roles[name] = "" if role == "setting" and chosen is not None and name not in chosen else role
+    if "setting" not in roles.values():  # each run has its own
+        roles |= {name: "setting" for name in columns if not roles[name] and HYPERPARAMETER.fullmatch(name)}
     return roles
 
 
@@ -238,6 +311,8 @@ def guessed_role(name: str, values: Sequence[Any]) -> str:
         return ""
     if is_numeric(given) and MEASURED.fullmatch(name):
         return "metric"
+    if is_numeric(given) and HYPERPARAMETER.fullmatch(name):
+        return "setting" if len(set(given)) < len(given) else ""
     if repeats(given) or isinstance(given[0], bool):
         return "setting"
     counts = is_numeric(given) and len(given) > 1 and all(later - value == 1 for value, later in pairwise(given))
@@ -256,19 +331,3 @@ def wandb_settings(columns: Iterable[str]) -> set[str]:
     ends = [number for number, (one, other) in enumerate(pairwise(rest), 1) if other < one]
     first = rest[: ends[0]] if len(ends) == 1 else []
     return set() if any(map(MEASURED.fullmatch, first)) else set(first)
-
-
-def drop_run_names(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Drop the settings that only name a run: its own path, or a name or folder that no other run has."""
-    rows = [record["settings"] for record in records]
-    paths = [f"/{folder.parent.name}/{folder.name}/" if (folder := record["folder"]) else None for record in records]
-    own = set()
-    for name in dict.fromkeys(name for row in rows for name in row):
-        texts = [canonical(row.get(name)) for row in rows]
-        differ = len(set(texts)) == len(rows) > 1
-        inside = any(path and path in f"/{text[1:-1]}/" for path, text in zip(paths, texts, strict=True))
-        if inside or (differ and RUN_NAME.fullmatch(name)):
-            own.add(name)
-    for record in records:
-        record["settings"] = {name: value for name, value in record["settings"].items() if name not in own}
-    return [f"Left out: settings that name a run ({join_names(sorted(own))})."] if own else []

@@ -1,6 +1,6 @@
 """Load runs into a table: a row per run, a column per factor and metric."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from handgrad.comparison.again import start_of
 from handgrad.comparison.cells import ALWAYS, column_for, columns_of, find_factors, texts_of
 from handgrad.comparison.foreign import read_folders, read_table
 from handgrad.comparison.images import on_same_images, without_predictions
-from handgrad.comparison.metrics import Metric, find_metric, foreign_metric
+from handgrad.comparison.metrics import Metric, find_metric, foreign_metric, is_share
 from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
 from handgrad.comparison.own import Runs, few, joined, mixed, read_own, tables_in
 from handgrad.comparison.reference import match_reference, read_reference
 from handgrad.comparison.table import CompareOptions, Comparison, called, gap, short_names
 from handgrad.errors import UserError, did_you_mean
 from handgrad.runs.tables import RunTables
-from handgrad.text import escape_control, format_value, shortened
+from handgrad.text import counted, escape_control, format_value, shortened
 
 STATUSES = ("completed", "diverged", "failed", "running")
 
@@ -36,12 +36,16 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     settings, always = [record["settings"] for record in runs.records], ALWAYS if runs.own else ()
     columns = columns_of(settings, always)
     differing, follows = find_factors(columns, always)
+    keys, remarks = differing, list(runs.remarks)
+    if asked.group is not None:
+        keys, equal = keys_asked_for(asked.group, settings, columns)
+        differing = [*differing, *(key for key in keys if key not in differing)]
+        remarks += [f"Equal in all runs: {joined(equal)}."] if equal else []
     if not differing:
         hint = "there is nothing to compare" if runs.own else "name the columns that are settings by group=[...]"
-        raise UserError(f"no setting differs between the {len(settings)} runs: {hint}")
-    keys = differing if asked.group is None else [full_name(name, differing) for name in asked.group]
+        raise UserError(" ".join([f"no setting differs between {counted(len(settings), 'run')}: {hint}.", *remarks]))
     texts = {key: texts_of(key, settings, columns) for key in differing}
-    table, remarks = table_of(runs.records, texts), list(runs.remarks)
+    table = table_of(runs.records, texts)
     if any(in_parallel(folder) for folder in folders):
         table["seconds_per_epoch"] = None
         remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
@@ -62,6 +66,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         scored=runs.scored,
         tables=tables,
         remarks=[shortened(escape_control(remark), 600) for remark in [*remarks, *said]],
+        caveats=[] if runs.own else [*mixed_scales(metric, table), *left_out(runs.records, table, keys)],
         paired=runs.paired,
         own=runs.own,
     )
@@ -151,7 +156,7 @@ def where_holds(
     """
     if condition is None:
         return records, []
-    table = pd.DataFrame([row_of(record) | record["settings"] for record in records])
+    table = pd.DataFrame([row_of(record) | record["settings"] | record.get("others", {}) for record in records])
     if f"{scored}/accuracy" in table:
         table["gap"] = gap(table, scored)
     try:
@@ -161,8 +166,8 @@ def where_holds(
     except Exception as error:  # pandas lets any exception of the expression through
         raise UserError(
             f"invalid value where={condition} ({' '.join(str(error).split()) or type(error).__name__}): write a "
-            "condition on columns of the runs' table except outcome, names with special characters in backticks: "
-            "where='seed < 3 and `optimizer.lr` > 0.01'"
+            "condition on columns of the runs' table except outcome, texts in quotes, names with special characters in "
+            "backticks: where='seed < 3 and `optimizer.lr` > 0.01 and engine == \"manual\"'"
         ) from None
     if not holds.any():
         raise UserError(f"where={condition} holds for none of {len(records)} runs")
@@ -170,13 +175,36 @@ def where_holds(
     return kept, [f"where={condition} chose {len(kept)} of {len(records)} runs."]
 
 
-def full_name(name: str, keys: Sequence[str]) -> str:
-    """Return the key with that full or short name."""
-    found = called(name, short_names(keys))
-    if not found:
-        hint = did_you_mean(str(name), list(keys))
-        raise UserError(f"invalid value group={name}: {hint}what differs here is {joined(keys, most=30)}")
-    return found[0]
+def mixed_scales(metric: Metric, table: pd.DataFrame) -> list[str]:
+    """Ask whether a share is given in percent by some runs only."""
+    values = table[metric.column].dropna()
+    if not (metric.higher_is_better and is_share(metric.column)) or not values.min() <= 1 < 2 <= values.max():
+        return []
+    return [f"{metric.name} is from {values.min():.4g} to {values.max():.4g}: are some in percent, and others shares?"]
+
+
+def keys_asked_for(
+    names: Iterable[str], settings: Sequence[Mapping[str, Any]], columns: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Return the settings with these full or short names that differ between runs, and those that are equal in all."""
+    known = short_names(list(dict.fromkeys([*columns, *(name for row in settings for name in row)])))
+    differing = [known[key] for key in columns]
+    keys = []
+    for name in names:
+        if not (found := called(name, known)):
+            hint = did_you_mean(str(name), differing)
+            raise UserError(f"invalid value group={name}: {hint}what differs here is {joined(differing, most=30)}")
+        keys.append(found[0])
+    return [key for key in keys if key in columns], [known[key] for key in keys if key not in columns]
+
+
+def left_out(records: Sequence[Mapping[str, Any]], table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """Name the columns of another project's table that are no settings, and differ between the runs of one cell."""
+    others = pd.DataFrame([record.get("others", {}) for record in records])
+    names = [name for name in others if (others[name].groupby([table[key] for key in keys]).nunique() > 1).any()]
+    group = ",".join([*short_names(keys).values(), *names])
+    said = f"Runs within a cell differ in {joined(names)}, which may explain a difference: "
+    return [f"{said}group=[{group}] tells them apart."] if names else []
 
 
 def pooled_over(table: pd.DataFrame, keys: Sequence[str], differing: Sequence[str]) -> list[str]:

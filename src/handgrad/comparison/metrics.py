@@ -13,10 +13,22 @@ from handgrad.resolvers import best_is
 from handgrad.text import join_names
 
 # Words in the name of another project's metric that tell which values are better.
-HIGHER = {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "f1", "r2", "precision", "recall", "reward"}
-HIGHER |= {"return", "bleu", "dice", "iou", "top1", "top5"}
+SHARES = {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "f1", "precision", "recall", "dice", "iou"}
+HIGHER = SHARES | {"r2", "reward", "return", "bleu", "top1", "top5"}
 LOWER = {"loss", "error", "err", "mse", "mae", "rmse", "mape", "msle", "perplexity", "ppl", "nll", "brier", "fid"}
 LOWER |= {"crps", "wer", "cer", "kl", "regret", "seconds", "time", "latency", "duration"}
+PLAIN = {"score", "train", "test", "val", "valid", "validation", "split", "mean", "best", "final", "metric", "metrics"}
+OTHERWISE = {
+    "skill",
+    "reduction",
+    "improvement",
+    "gain",
+    "std",
+    "var",
+    "variance",
+    "survival",
+    "failure",
+}  # of a metric
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,11 @@ class Metric:
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
         number = float(self.scale * value)  # NumPy's own numbers round otherwise
-        return f"{number:.4g}" if self.digits is None else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
+        return (
+            f"{number:.4g}"
+            if self.digits is None or abs(number) >= 1e12
+            else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
+        )
 
     def value(self, value: float) -> str:
         """Format a value with its unit."""
@@ -123,7 +139,8 @@ def foreign_metric(
         raise UserError(f"metric={column} does not tell which values are better: add better=higher or better=lower")
     share = bool(higher) and values.between(0, 1).all()
     lowest = 0.0 if (values >= 0).all() else -float("inf")
-    typical, spread = float(values.abs().median()), float(values.std() or 0.0)
+    typical = float(values.abs().median())
+    spread = float((values - values.median()).abs().median() or values.std() or 0.0)  # one diverged run hides no digits
     digits = 2 - floor(log10(spread or typical or 1.0))
     return Metric(
         column=column,
@@ -137,10 +154,22 @@ def foreign_metric(
     )
 
 
+def words_of(name: str) -> set[str]:
+    """Return the words of a metric's name: val, acc and top1 of valAcc_top1."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d?|[A-Z]+\d?", name)}
+
+
+def is_share(name: str) -> bool:
+    """Tell by its name whether a metric is between 0 and 1."""
+    return bool(words_of(name) & SHARES)
+
+
 def higher_is_better(name: str) -> bool | None:
     """Tell by its name whether higher values of a metric are better; None if it does not say."""
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d?|[A-Z]+\d?", name)}
-    lower, higher = bool(words & LOWER), bool(words & HIGHER)
+    words = words_of(name)
+    if "↑" in name or "↓" in name:
+        return "↑" in name
+    lower, higher = bool(words & LOWER), bool(words & HIGHER) or ("score" in words and words <= PLAIN)
     if "neg" in words:  # scikit-learn turns losses into scores
         return True if lower else None
-    return None if lower and higher else False if lower else True if higher or "score" in words else None
+    return None if lower == higher or words & OTHERWISE else higher

@@ -28,7 +28,7 @@ def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) 
     if with_runs.empty:
         return ["No run is completed yet."]
     said = [about_power(comparison, with_runs, tests)] if len(with_runs) > 1 else []
-    said += [*far_cells(comparison, with_runs, tests), *far_runs(comparison, with_runs)]
+    said += [*comparison.caveats, *far_cells(comparison, with_runs, tests), *far_runs(comparison, with_runs)]
     said.append(about_best(comparison, with_runs, tests))
     if comparison.asked.baseline is not None or len(comparison.varying) < 2 or with_runs.seeds.max() == 1:
         pairs = tests[tests.kind.isin(["cells", "shares"])]
