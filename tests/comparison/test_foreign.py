@@ -616,3 +616,10 @@ def test_group_takes_settings_that_follow_from_others_or_are_equal() -> None:
     comparison = handgrad.compare(pd.DataFrame(rows), "loss", group=["family", "size"]).comparison
     assert comparison.keys == ["family"]
     assert "Equal in all runs: size." in comparison.remarks
+
+
+def test_run_that_lacks_what_most_have_is_named(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = "epoch,val/acc,test/acc\n0,0.5,\n" + ("1,,0.9\n" if number < 2 else "")
+        leave_hydra_run(tmp_path / str(number), {"csv/metrics.csv": rows}, lr=0.1, seed=number)
+    assert "Perhaps unfinished, as they lack what most runs have: 2 (test/acc)." in read_folders([tmp_path]).remarks

@@ -87,7 +87,16 @@ def read_folders(folders: Sequence[Path], seed: str | None = None) -> Runs:
         metrics, damaged = metrics_in(folder, files)
         remarks += damaged
         records.append({"folder": folder, "settings": settings, "metrics": metrics})
-    return complete(records, remarks, seed)
+    return complete(records, [*remarks, *unfinished(records)], seed)
+
+
+def unfinished(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the runs without a metric that most others have: they may have been interrupted."""
+    counts = Counter(name for record in records for name in record["metrics"])
+    usual = {name for name, many in counts.items() if 2 * many > len(records)}
+    lacking = {record["folder"].name: usual - record["metrics"].keys() for record in records if record["metrics"]}
+    names = [f"{folder} ({join_names(sorted(missing))})" for folder, missing in lacking.items() if missing]
+    return [f"Perhaps unfinished, as they lack what most runs have: {join_names(names)}."] if names else []
 
 
 def complete(

@@ -20,6 +20,10 @@ from handgrad.errors import UserError, did_you_mean
 from handgrad.runs.tables import RunTables
 from handgrad.text import counted, escape_control, format_value, shortened
 
+OTHERS = (
+    "Of another project's run, .hydra/config.yaml is read, and metrics.csv, a JSON file named after metrics, "
+    "results or scores, or TensorBoard's event files."
+)
 STATUSES = ("completed", "diverged", "failed", "running")
 
 
@@ -80,7 +84,7 @@ def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
         said = few(runs.remarks)
         runs = read_folders(folders, asked.seed)
         if not any(record["metrics"] for record in runs.records):
-            raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *said]))
+            raise UserError(" ".join([f"there is no run to compare in {joined(folders)}.", *said, OTHERS]))
     elif given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
         raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
     records, filtered = where_holds(runs.records, runs.scored, asked.where)
