@@ -258,7 +258,7 @@ def test_line_of_many_values_has_one_look(tmp_path: Path) -> None:
 def test_look_stays_when_cells_are_added_or_left_out(tmp_path: Path) -> None:
     leave_twelve(tmp_path)
     before = by_row(drawn(tmp_path)["accuracy"][1])
-    for activation, engine, regularizer in (("gelu", "manual", "none"), ("a_new_one", "jax", "dropout")):
+    for activation, engine, regularizer in (("gelu", "jax", "dropout"), ("a_new_one", "manual", "none")):
         leave(tmp_path, 0.9, activation=activation, engine=engine, regularizer=regularizer)
     after = by_row(drawn(tmp_path)["accuracy"][1])
     assert {label: after[label] for label in before} == before

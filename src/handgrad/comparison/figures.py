@@ -97,11 +97,10 @@ def usual(comparison: Comparison, cells: pd.DataFrame, name: str) -> Metric | No
 
 
 def drawn_of(comparison: Comparison, row: Row, metric: Metric) -> np.ndarray:
-    """Return a cell's mean, interval ends (NaN without) and runs, in the metric's unit and within its bounds."""
+    """Return a cell's mean, interval ends (NaN without) and runs, in the metric's unit."""
     pooled = [row.get(metric.column + end, math.nan) for end in ("", ".low", ".high")]
     runs = comparison.members(row).get(metric.column, NOTHING).dropna()
-    values: np.ndarray = metric.scale * np.clip(np.array([*pooled, *runs], dtype=float), *metric.bounds)
-    return values
+    return metric.scale * np.array([*pooled, *runs], dtype=float)
 
 
 def measured(comparison: Comparison, cells: pd.DataFrame, look: Look, metric: Metric) -> Drawn:
