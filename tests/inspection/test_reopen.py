@@ -148,7 +148,7 @@ def test_run_that_cannot_be_opened_is_refused_in_one_sentence(run_script: RunScr
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
     printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
-    assert "last.ckpt is not a readable file of weights (the checksum of" in printed
+    assert "last.ckpt is not a readable file of weights (checksum mismatch in" in printed
     last.unlink()
     printed = refusal(run_script, "run=sweep/0_a", script="evaluate.py")
     assert "last.ckpt is missing: the run was completed" in printed
