@@ -14,6 +14,7 @@ from scipy import stats
 from conftest import RunCommand
 from handgrad.comparison import page, planning, statistics
 from handgrad.comparison.cells import NOT_A_CELL, find_factors
+from handgrad.comparison.metrics import Metric
 from handgrad.comparison.model import Contrast, Model
 from handgrad.errors import UserError
 from made_runs import NOISE, around, everything, leave_cell, leave_configured, leave_run, written
@@ -404,3 +405,28 @@ def test_class_of_a_network_is_told_by_the_column_of_activations() -> None:
     two["network._target_"] = ["my.CNN", "other.CNN"]
     assert find_factors(two)[0] == [*two]
     assert find_factors({"optimizer.lr": ["0.1", "0.2"]} | two)[1] == {("optimizer.lr",): ["network._target_"]}
+
+
+def test_verdicts_are_by_corrected_p_values() -> None:
+    table = pd.DataFrame({"kind": "cells", "p": [0.9, 0.02, 0.9], "p_equal": [0.03, 0.9, 0.9], "identical": False})
+    found = statistics.with_verdicts(table)
+    assert found.p_corrected.tolist() == pytest.approx([1.0, 0.06, 1.0])
+    assert found.p_equal_corrected.tolist() == pytest.approx([0.09, 1.0, 1.0])
+    assert found.verdict.tolist() == ["undecided"] * 3
+    alone = statistics.with_verdicts(table.assign(p=[0.9, 0.01, 0.9], p_equal=[0.01, 0.9, 0.9]))
+    assert alone.verdict.tolist() == ["equal", "differ", "undecided"]
+
+
+def test_best_of_many_cells_is_probably_an_overestimate(tmp_path: Path) -> None:
+    for activation, accuracy in (("relu", 0.97), ("tanh", 0.96)):
+        leave_cell(tmp_path, activation, around(accuracy))
+    assert "overestimate" not in everything(tmp_path)[-1]
+    leave_cell(tmp_path, "sigmoid", around(0.95))
+    assert "; the highest of 3 cells, so probably an overestimate." in everything(tmp_path)[-1]
+    assert "; the lowest of 3 cells, so probably an underestimate." in everything(tmp_path, metric="loss")[-1]
+
+
+def test_single_run_has_no_range() -> None:
+    metric = Metric("loss", "loss", "nats", " nats", digits=3)
+    values = {"loss.least": 0.1, "loss.most": 0.2}
+    assert [page.span({"completed": runs} | values, metric) for runs in (1, 2)] == ["", "0.100 to 0.200"]
