@@ -138,7 +138,9 @@ def about(comparison: Comparison) -> dict[str, str]:
         "seeds": joined(sorted(set(table.seed), key=str), most=10),
         "versions": ", ".join(versions),
         "margin": "" if comparison.margin is None else f"{sentences.margin(comparison)} count as equal",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        "machine": ""
+        if not comparison.own
+        else f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
     return {name: shortened(escape_control(text), 400) for name, text in facts.items() if text}
 
