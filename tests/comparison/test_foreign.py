@@ -549,6 +549,10 @@ def test_last_epoch_of_each_run_of_a_history_counts() -> None:
     runs = of_rows(rows)
     assert metrics(runs) == [{"val_acc": pytest.approx(0.2 + 0.01 * seed)} for seed in (0, 1, 0, 1)]
     assert runs.remarks[0] == "The last epoch or step of each run counts: 4 of 12 rows."
+    iterations = [{"lr": lr, "iteration": number, "loss": lr} for lr in (0.1, 0.2) for number in range(4)]  # repeats
+    assert len(of_rows(iterations).records) == 8
+    whole = [dict(row, run=f"{row['model']}-{row['seed']}") for row in rows]
+    assert settings(of_rows(whole)) == [{"model": model} for model in "aabb"]  # the run's name is none
     best = [{"model": "a", "best_epoch": epoch, "val_acc": 0.9} for epoch in (12, 15, 11, 20)]  # no history
     assert len(of_rows(best).records) == 4
 
@@ -590,6 +594,19 @@ def test_spreadsheets_are_read_as_people_export_them(tmp_path: Path) -> None:
     assert [row["Accuracy"] for row in metrics(runs)] == pytest.approx([0.973, 0.971, 0.98, 0.982])
     assert (seeds(runs), settings(runs)[2]) == ([0, 1, 0, 1], {"Model": "large"})
     assert "Left out: 1 summary row of the table." in runs.remarks
+
+
+def test_group_and_repeated_names_of_wandb_are_settings(tmp_path: Path) -> None:
+    own = {"Name": ["x", "y", "z", "w"], "State": ["finished"] * 4, "Created": ["2026-01-01T00:00:00.000Z"] * 4}
+    runs = read_table(pd.DataFrame(own | {"Group": list("aabb"), "test/acc": [0.1, 0.2, 0.3, 0.4]}))
+    assert settings(runs) == [{"Group": group} for group in "aabb"]
+    runs = read_table(pd.DataFrame(own | {"Name": list("aabb"), "test/acc": [0.1, 0.2, 0.3, 0.4]}))
+    assert settings(runs) == [{"Name": name} for name in "aabb"]
+
+
+def test_separator_and_minus_are_those_of_the_rows(tmp_path: Path) -> None:
+    runs = of_text(tmp_path, "model;acc (top-1, share)\na;\u22120.5\na;\u22120.25\nb;1\nb;2\n")
+    assert [row["acc (top-1, share)"] for row in metrics(runs)] == [-0.5, -0.25, 1, 2]
 
 
 def test_index_of_a_data_frame_and_truth_values_count() -> None:

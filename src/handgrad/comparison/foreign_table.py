@@ -59,7 +59,8 @@ SUMMARY = {"average", "avg", "mean", "median", "std", "sum", "total"}  # words o
 def read_rows(path: Path) -> pd.DataFrame:
     """Read a CSV file, every value as text; where semicolons separate columns, commas are decimal signs."""
     text = re.sub(r"^(?:(?:#|sep=).*\n)+", "", path.read_text(encoding="utf-8-sig"))
-    separator = next((mark for mark in ",;\t|" if mark in text.partition("\n")[0]), ",")
+    first = text.splitlines()[:2] or [""]
+    separator = max(",;\t|", key=lambda mark: min(line.count(mark) for line in first))
     rows = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
     if separator == ";":
         rows[1:] = rows[1:].replace(r"^([+-]?\d+),(\d+ ?%?)$", r"\1.\2", regex=True)
@@ -78,11 +79,8 @@ def records_of(
     columns, seed, remarks = columns_of(frame, table, seed)
     short = short_names(columns)
     chosen = None if keys is None else {full_name("group", key, short, table) for key in keys}
-    roles = roles_of(columns, chosen)
-    if last := last_rows(columns, roles):
-        remarks.append(f"The last epoch or step of each run counts: {len(last)} of {len(frame)} rows.")
-        columns = {name: [values[row] for row in last] for name, values in columns.items()}
-        roles = roles_of(columns, chosen)
+    columns, roles, said = at_last_steps(columns, chosen)
+    remarks += said
     facts = {fact: name for fact, name in facts_in(columns).items() if name not in (chosen or ())}
     roles |= dict.fromkeys(facts.values(), "fact")
     numeric = {name: short[name] for name, values in columns.items() if is_numeric(values, boolean=True)}
@@ -114,6 +112,19 @@ def records_of(
     return records, remarks, None if seed is None else short[seed]
 
 
+def at_last_steps(
+    columns: dict[str, list[Any]], chosen: Collection[str] | None
+) -> tuple[dict[str, list[Any]], dict[str, str], list[str]]:
+    """Keep the last row of each run of a history; return the columns, their roles and, of a history, a remark."""
+    roles = roles_of(columns, chosen)
+    if not (last := last_rows(columns, roles)):
+        return columns, roles, []
+    said = f"The last epoch or step of each run counts: {len(last)} of {len(next(iter(columns.values())))} rows."
+    columns = {name: [values[row] for row in last] for name, values in columns.items()}
+    kept = [name for name, role in roles.items() if role == "setting" and name.lower() not in NAMES]
+    return columns, roles_of(columns, chosen) | dict.fromkeys(kept, "setting"), [said]
+
+
 def last_rows(columns: Mapping[str, Sequence[Any]], roles: Mapping[str, str]) -> list[int]:
     """Return the last row of each run if the table has a row per epoch or step of a run; else nothing."""
     runs: dict[tuple[Any, ...], list[int]] = {}
@@ -121,7 +132,8 @@ def last_rows(columns: Mapping[str, Sequence[Any]], roles: Mapping[str, str]) ->
     for row, *key in zip(range(len(next(iter(columns.values())))), *identity, strict=True):
         runs.setdefault(tuple(key), []).append(row)
     for name, steps in columns.items():
-        if roles[name] or not STEP.fullmatch(name) or not is_numeric(steps) or None in steps:
+        repetition = "iter" in name.lower() and "seed" not in roles.values()
+        if roles[name] or not STEP.fullmatch(name) or repetition or not is_numeric(steps) or None in steps:
             continue
         ordered = [sorted(rows, key=steps.__getitem__) for rows in runs.values()]
         gaps = [{steps[later] - steps[row] for row, later in pairwise(rows)} for rows in ordered]
@@ -197,7 +209,10 @@ def melt_splits(frame: pd.DataFrame, seed: str | None) -> tuple[pd.DataFrame, st
 
 def typed(column: pd.Series) -> list[Any]:
     """Return a column's values, None where missing: all numbers (whole ones as int), all booleans, or all texts."""
-    texts = ["" if gone else str(value).strip() for value, gone in zip(column.tolist(), column.isna(), strict=True)]
+    texts = [
+        "" if gone else str(value).strip().replace("\u2212", "-")
+        for value, gone in zip(column.tolist(), column.isna(), strict=True)
+    ]
     distinct = set(texts) - MISSING
     values: dict[str, Any] = {text: text for text in distinct}
     if distinct and all(map(PERCENT.fullmatch, distinct)):
@@ -283,10 +298,11 @@ def roles_of(columns: Mapping[str, Sequence[Any]], chosen: Collection[str] | Non
     """
     exported, prefixed = wandb_settings(columns), has_prefixes(columns)
     wandb = WANDB if {"Name", "State", "Created"} <= columns.keys() else set()
+    named = {name for name in wandb & {"Name", "Group"} & columns.keys() if repeats(columns[name])}
     seeds, roles = seeds_in(columns), {}
     for name, values in columns.items():
         found = PREFIX.match(name)
-        if name in (chosen or ()):
+        if name in (chosen or ()) or name in named:
             role = "setting"
         elif name in seeds:
             role = "seed"
