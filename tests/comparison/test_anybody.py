@@ -236,10 +236,10 @@ def test_values_without_a_number_do_not_count_as_runs() -> None:
 def test_collapsed_run_widens_no_other_interval(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for activation in ("relu", "tanh", "gelu", "silu", "elu", "sigmoid"):
-        for seed in (0, 1, 2):
+        for seed in (0, 1):
             accuracy = 0.12 if (activation, seed) == ("sigmoid", 1) else 0.95 + random.normal() / 1e3
             leave_run(tmp_path / f"{activation}{seed}", accuracy, seed, activation)
     _, cells, _, said = everything(tmp_path)
     good = cells[cells.label != "sigmoid"]
     assert (good["test/accuracy.high"] - good["test/accuracy.low"]).max() < 0.02
-    assert "2 of 3 runs of sigmoid learned" in said
+    assert "1 of 2 runs of sigmoid learned" in said

@@ -426,6 +426,19 @@ def test_best_of_many_cells_is_probably_an_overestimate(tmp_path: Path) -> None:
     assert "; the lowest of 3 cells, so probably an underestimate." in everything(tmp_path, metric="loss")[-1]
 
 
+def test_interaction_below_the_margin_is_averaged_over(tmp_path: Path) -> None:
+    means = {
+        ("relu", "manual"): 0.95,
+        ("relu", "autograd"): 0.953,
+        ("tanh", "manual"): 0.95,
+        ("tanh", "autograd"): 0.947,
+    }
+    for number, ((activation, engine), mean) in enumerate(means.items()):
+        leave_cell(tmp_path, activation, around(mean, 1 if number % 2 else -1), engine=engine)
+    assert "The effect of engine depends on activation" in everything(tmp_path, margin=0.1)[-1]
+    assert "depends on" not in everything(tmp_path, margin=1)[-1]
+
+
 def test_single_run_has_no_range() -> None:
     metric = Metric("loss", "loss", "nats", " nats", digits=3)
     values = {"loss.least": 0.1, "loss.most": 0.2}
