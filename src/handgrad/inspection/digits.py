@@ -141,7 +141,7 @@ def cut(regions: list[Any], tallest: float) -> list[list[Any]]:
 def in_lines(groups: list[list[Any]]) -> list[list[Any]]:
     """Order groups line by line, and each line from left to right; a line may rise or fall."""
     lines: list[list[list[Any]]] = []
-    for group in sorted(groups, key=lambda group: span(group, 1)):
+    for group in groups:
         own, ends = span(group, 0), [span(line[-1], 0) for line in lines]
         overlaps = [-gap_between(own, end) for end in ends]
         best = int(np.argmax(overlaps)) if overlaps else 0
