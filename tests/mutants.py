@@ -66,8 +66,8 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "text": ["text", "runs/record", "comparison/compare"],
     "training/arrays": ["training/arrays"],
     "training/artifacts": ["cli/train"],
-    "training/build": ["training/build", "training/modules", "cli/train"],
-    "training/callbacks": ["training/callbacks", "cli/train"],
+    "training/build": ["training/build", "training/modules", "cli/train", "cli/options"],
+    "training/callbacks": ["training/callbacks", "cli/train", "cli/options"],
     "training/checkpoint_io": ["runs/checkpoint", "cli/train"],
     "training/data": ["training/data", "training/deform", "cli/options", "cli/train", "cli/processes"],
     "training/deform": ["training/deform"],
@@ -83,6 +83,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "training/matmul": ["training/matmul"],
     "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
     "training/table": ["training/table"],
+    "training/network": ["training/network"],
     "training/run": ["cli/train", "training/layer_stats"],
     "training/schedules": ["training/modules", "cli/train"],
 }
