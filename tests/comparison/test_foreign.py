@@ -609,6 +609,20 @@ def test_separator_and_minus_are_those_of_the_rows(tmp_path: Path) -> None:
     assert [row["acc (top-1, share)"] for row in metrics(runs)] == [-0.5, -0.25, 1, 2]
 
 
+def test_setting_called_mean_is_no_summary_and_a_tag_no_prefix() -> None:
+    rows = [row | {"pooling": row["model"].replace("a", "mean"), "tags.team": "x"} for row in ROWS]
+    runs = of_rows([*rows, rows[0] | {"seed": None, "loss": 0.4}])
+    assert len(runs.records) == 5
+    assert settings(runs)[0] == {"model": "a", "lr": 0.1, "pooling": "mean", "team": "x"}
+
+
+def test_names_of_columns_left_out_cannot_control_the_terminal() -> None:
+    rows = [row | {"\x1b[31mhost": place % 2, "host": "xy"[place % 2]} for place, row in enumerate(ROWS)]
+    comparison = handgrad.compare(pd.DataFrame(rows), "loss", group=["model"]).comparison
+    assert "\\x1b[31mhost" in comparison.caveats[0]
+    assert "\x1b" not in comparison.caveats[0]
+
+
 def test_index_of_a_data_frame_and_truth_values_count() -> None:
     rows = pd.DataFrame({"model": list("aabb"), "seed": [0, 1, 0, 1], "solved": [True, False, True, True]})
     runs = read_table(rows.set_index(["model", "seed"]), metric="solved")

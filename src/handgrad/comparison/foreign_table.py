@@ -162,7 +162,9 @@ def columns_of(frame: pd.DataFrame, table: str, seed: str | None) -> tuple[dict[
         raise UserError(f"{table} has no rows: give a header, and a row per run")
     frame, seed, remarks = melt_splits(frame, seed)
     words = frame.apply(lambda column: column.astype(str).str.strip().str.lower())
-    summaries = words.isin(SUMMARY).any(axis=1) & (words.isin(["", "nan", "none"])).any(axis=1)
+    once = words.apply(lambda column: column.isin(SUMMARY) & ~column.duplicated(keep=False)).any(axis=1)
+    without_seed = words[[name for name in words if SEED.fullmatch(str(name))]].isin(["", "nan", "none", "<na>"])
+    summaries = once & without_seed.any(axis=1)
     if summaries.any() and not summaries.all():
         remarks.append(f"Left out: {counted(int(summaries.sum()), 'summary row')} of the table.")
         frame = frame[~summaries]
@@ -257,7 +259,8 @@ def repeats(values: Iterable[Any]) -> bool:
 
 def has_prefixes(columns: Iterable[str]) -> bool:
     """Tell whether prefixes such as "params." separate settings from metrics."""
-    return any((found := PREFIX.match(name)) and not found[0].endswith("_") for name in columns)
+    found = [match[0].lower() for name in columns if (match := PREFIX.match(name))]
+    return any(not prefix.endswith("_") and not prefix.startswith("tags") for prefix in found)
 
 
 def short_names(columns: Collection[str]) -> dict[str, str]:

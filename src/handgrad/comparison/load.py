@@ -69,11 +69,16 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         follows=follows,
         scored=runs.scored,
         tables=tables,
-        remarks=[shortened(escape_control(remark), 600) for remark in [*remarks, *said]],
-        caveats=[] if runs.own else [*mixed_scales(metric, table), *left_out(runs.records, table, keys)],
+        remarks=clean([*remarks, *said]),
+        caveats=[] if runs.own else clean([*mixed_scales(metric, table), *left_out(runs.records, table, keys)]),
         paired=runs.paired,
         own=runs.own,
     )
+
+
+def clean(sentences: Iterable[str]) -> list[str]:
+    """Shorten sentences, and escape what would control a terminal."""
+    return [shortened(escape_control(sentence), 600) for sentence in sentences]
 
 
 def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
