@@ -87,10 +87,10 @@ def read_folders(folders: Sequence[Path], seed: str | None = None) -> Runs:
         metrics, damaged = metrics_in(folder, files)
         remarks += damaged
         records.append({"folder": folder, "settings": settings, "metrics": metrics})
-    return complete(records, [*remarks, *unfinished(records)], seed)
+    return complete(records, [*remarks, *lacking_metrics(records)], seed)
 
 
-def unfinished(records: Sequence[dict[str, Any]]) -> list[str]:
+def lacking_metrics(records: Sequence[dict[str, Any]]) -> list[str]:
     """Name the runs without a metric that most others have: they may have been interrupted."""
     counts = Counter(name for record in records for name in record["metrics"])
     usual = {name for name, many in counts.items() if 2 * many > len(records)}
@@ -160,7 +160,8 @@ def take_seeds(
         hint = did_you_mean(str(asked), [*names])
         raise UserError(f"seed={asked} is not a setting of these runs: {hint}they have {join_names([*names], 20)}")
     columns = {name: [row.get(name) for row in rows] for name in names if name not in keys}
-    found = [name for name in columns if name == asked or name in foreign_table.seeds_in(columns)]
+    own = foreign_table.seeds_in(columns)
+    found = [name for name in columns if name == asked or name in own]
     seeds = {name: [canonical(row.get(name)) for row in rows] for name in found}
     known = [name for name in found if name == asked or set(seeds[name]) != {"null"}]
     if not known:
@@ -175,15 +176,18 @@ def take_seeds(
     }
     seed = min(known, key=depths.__getitem__)
     averaged = [name for name in known if not decided(seeds[name], [seeds[seed]])]
-    said = [f"Averaged over {join_names(averaged)} within each {seed}: group=[...] or seed=... decide otherwise."]
     missing = 0
     for record, row in zip(records, rows, strict=True):
         value = row.get(seed)
         missing += value is None
         record["seed"] = value if isinstance(value, int) else f"unknown {missing}" if value is None else str(value)
         record["settings"] = {name: each for name, each in row.items() if name not in known}
-    without = [f"{missing} of {len(records)} runs have no seed, and form no pairs."]
-    return True, (said if averaged else []) + (without if missing else [])
+    said = [f"{missing} of {len(records)} runs have no seed, and form no pairs."] if missing else []
+    if averaged:
+        said.append(
+            f"Averaged over {join_names(averaged)} within each {seed}: group=[...] or seed=... decide otherwise."
+        )
+    return True, said
 
 
 def seconds_in(value: Any) -> float | None:

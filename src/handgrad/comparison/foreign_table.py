@@ -32,6 +32,7 @@ HYPERPARAMETER = re.compile(
 )
 SPLIT = re.compile(r"split(\d+)_((?:test|train)_.+)")  # scikit-learn
 WANDB = {"Name", "State", "Notes", "User", "Tags", "Created", "Runtime", "Sweep", "Agent", "Group", "Job Type", "ID"}
+OF_WANDB = {"Name", "State", "Created"}  # in each of its exports
 MEASURED = re.compile(  # names of metrics: val/anything, best_acc, train_loss_epoch, accuracy@5
     r"(?:train|val|valid|validation|test|eval)/.*|(?:.*[^a-z])?(?:loss|acc|accuracy|auc|auroc|error|f1|mae|mse|nll|"
     r"perplexity|r2|return|reward|rmse|score)(?:_(?:best|epoch|final|last|mean|step)|[^a-z]*)",
@@ -59,8 +60,7 @@ SUMMARY = {"average", "avg", "mean", "median", "std", "sum", "total"}  # words o
 def read_rows(path: Path) -> pd.DataFrame:
     """Read a CSV file, every value as text; where semicolons separate columns, commas are decimal signs."""
     text = re.sub(r"^(?:(?:#|sep=).*\n)+", "", path.read_text(encoding="utf-8-sig"))
-    first = text.splitlines()[:2] or [""]
-    separator = max(",;\t|", key=lambda mark: min(line.count(mark) for line in first))
+    separator = max(",;\t|", key=lambda mark: min(line.count(mark) for line in (text.splitlines() or [""])[:2]))
     rows = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
     if separator == ";":
         rows[1:] = rows[1:].replace(r"^([+-]?\d+),(\d+ ?%?)$", r"\1.\2", regex=True)
@@ -71,10 +71,9 @@ def read_rows(path: Path) -> pd.DataFrame:
 def records_of(
     frame: pd.DataFrame, table: str, seed: str | None, metric: str | None, keys: Sequence[str] | None
 ) -> tuple[list[dict[str, Any]], list[str], str | None]:
-    """Make a record of every row, its seed among its settings; `table` is the frame's name in messages.
+    """Return a record of every row, its seed among its settings; remarks; and the setting asked for as the seed.
 
-    Returns:
-        the records; remarks; the setting that is the seed, if one was asked for.
+    `table` is the frame's name in messages.
     """
     columns, seed, remarks = columns_of(frame, table, seed)
     short = short_names(columns)
@@ -147,9 +146,8 @@ def no_number(columns: Mapping[str, Sequence[Any]]) -> str:
     for name, values in columns.items():
         texts = [value for value in values if isinstance(value, str)]
         if texts and all(re.match(r"[+-]?[.\d]", text) for text in texts) and not all(map(DATE.fullmatch, texts)):
-            return (
-                f"{name} holds {next(text for text in texts if not NUMBER.fullmatch(text))!r}, not a number like 0.31"
-            )
+            wrong = next(text for text in texts if not NUMBER.fullmatch(text))
+            return f"{name} holds {wrong!r}, not a number like 0.31"
     return "it has no numbers"
 
 
@@ -183,8 +181,8 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
             f"By name and repetition, settings are {settings}; metrics are {metrics}; the seed is {seeds}: "
             "group=[...], metric=... and seed=... decide otherwise."
         )
-    if any(role == "seed" and "fold" in name.lower() for name, role in roles.items()):
-        said.append("Folds share training data: intervals are too narrow.")
+    folds = any(role == "seed" and "fold" in name.lower() for name, role in roles.items())
+    said += ["Folds share training data: intervals are too narrow."] if folds else []
     if others := [name or "(no name)" for name, role in roles.items() if role == ""]:
         said.append(f"Left out: {len(others)} of {len(roles)} columns, no setting and no metric: {join_names(others)}.")
     return said
@@ -300,7 +298,7 @@ def roles_of(columns: Mapping[str, Sequence[Any]], chosen: Collection[str] | Non
     If keys were chosen, they are the settings.
     """
     exported, prefixed = wandb_settings(columns), has_prefixes(columns)
-    wandb = WANDB if {"Name", "State", "Created"} <= columns.keys() else set()
+    wandb = WANDB if columns.keys() >= OF_WANDB else set()
     named = {name for name in wandb & {"Name", "Group"} & columns.keys() if repeats(columns[name])}
     seeds, roles = seeds_in(columns), {}
     for name, values in columns.items():
@@ -344,7 +342,7 @@ def wandb_settings(columns: Iterable[str]) -> set[str]:
     Empty for another table, or if columns were moved.
     """
     names = list(columns)
-    if not {"Name", "State", "Created"} <= set(names):
+    if not set(names) >= OF_WANDB:
         return set()
     rest = names[1 + max(number for number, name in enumerate(names) if name in WANDB) :]
     ends = [number for number, (one, other) in enumerate(pairwise(rest), 1) if other < one]

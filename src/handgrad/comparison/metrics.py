@@ -18,17 +18,8 @@ HIGHER = SHARES | {"r2", "reward", "return", "bleu", "top1", "top5"}
 LOWER = {"loss", "error", "err", "mse", "mae", "rmse", "mape", "msle", "perplexity", "ppl", "nll", "brier", "fid"}
 LOWER |= {"crps", "wer", "cer", "kl", "regret", "seconds", "time", "latency", "duration"}
 PLAIN = {"score", "train", "test", "val", "valid", "validation", "split", "mean", "best", "final", "metric", "metrics"}
-OTHERWISE = {
-    "skill",
-    "reduction",
-    "improvement",
-    "gain",
-    "std",
-    "var",
-    "variance",
-    "survival",
-    "failure",
-}  # of a metric
+# Words that turn the meaning of these, so that the direction is asked for.
+OTHERWISE = {"skill", "reduction", "improvement", "gain", "std", "var", "variance", "survival", "failure"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +68,9 @@ class Metric:
     def number(self, value: float) -> str:
         """Format a value in its unit, without a minus before zero."""
         number = float(self.scale * value)  # NumPy's own numbers round otherwise
-        return (
-            f"{number:.4g}"
-            if self.digits is None or abs(number) >= 1e12
-            else f"{round(number, self.digits) + 0.0:.{self.digits}f}"
-        )
+        if self.digits is None or abs(number) >= 1e12:
+            return f"{number:.4g}"
+        return f"{round(number, self.digits) + 0.0:.{self.digits}f}"
 
     def value(self, value: float) -> str:
         """Format a value with its unit."""

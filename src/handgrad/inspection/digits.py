@@ -139,7 +139,7 @@ def cut(regions: list[Any], tallest: float) -> list[list[Any]]:
 
 
 def in_lines(groups: list[list[Any]]) -> list[list[Any]]:
-    """Order groups line by line, and each line from left to right; a line may rise or fall."""
+    """Order groups as `cut` returns them line by line, and each from left to right; a line may rise or fall."""
     lines: list[list[list[Any]]] = []
     for group in groups:
         own, ends = span(group, 0), [span(line[-1], 0) for line in lines]
