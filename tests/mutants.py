@@ -37,7 +37,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "comparison/foreign_table": ["comparison/foreign", "comparison/anybody"],
     "comparison/progress": ["cli/sweep", *REPORT],
     "console": ["cli/command"],
-    "errors": ["cli/command", "cli/options", "config"],
+    "errors": ["cli/command", "cli/options", "config", "comparison/compare"],
     "inspection/allowlist": ["inspection/allowlist"],
     "inspection/digits": ["inspection/digits", "inspection/predict"],
     "inspection/ink": ["inspection/digits", "inspection/predict"],

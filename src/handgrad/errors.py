@@ -24,6 +24,7 @@ RENAMED = {  # former or common name: present key
     "learning_rate": "lr",
     "objective": "optimized_metric",
     "watch": "refresh_seconds",
+    "weight_decay": "l2",
 }
 INSTALLED = Path(__file__).parent / "conf"  # in a wheel
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -173,20 +174,24 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def about_unknown_key(error: OmegaConfBaseException) -> str:
-    """Say where an unknown key may belong: to another option of its group, to its class, or to a group."""
+    """Say where an unknown key may belong: to another option of its group, to its class, or to a group or option."""
     group, known, key = str(error.full_key).rpartition(".")[0], known_keys(error), str(error.key)
     if group:
         folder = group.replace(".", "/")
         files = sorted((CONF / folder).glob("*.yaml"))
         has_key = re.compile(f"^{re.escape(key)}:", re.MULTILINE)
         options = [file.stem for file in files if has_key.search(file.read_text(encoding="utf-8"))]
-        hint = f"it is a key of {folder}={', '.join(options)}" if options else choices(key, known)
-        return f"{hint}; add +{error.full_key}=... to pass another argument to its class"
+        if options:
+            return f"it is a key of {folder}={', '.join(options)}"
+        return f"{choices(key, known)}; add +{error.full_key}=... to pass another argument to its class"
+    name = RENAMED.get(key, key)
+    if options := [file.parent.name for file in CONF.glob(f"*/{name}.yaml") if file.parent.name in known]:
+        return f"did you mean {options[0]}={name}?"
     groups = error.parent_node.items_ex(resolve=False) if isinstance(error.parent_node, DictConfig) else ()
     within = {
         str(inner): f"{name!s}.{inner!s}" for name, node in groups if isinstance(node, DictConfig) for inner in node
     }
-    close = difflib.get_close_matches(RENAMED.get(key, key), within, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(name, within, n=1, cutoff=0.75)
     return f"did you mean {within[close[0]]}?" if close and not did_you_mean(key, known) else choices(key, known)
 
 

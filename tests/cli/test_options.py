@@ -137,7 +137,7 @@ REFUSALS = {  # options as typed: what is said
     "data/deform=[affine,elastic]": "data/deform=[...]: choose one option",
     "data/deform=affine +data.deform.sigma=6": "has a sigma, but no elastic field for it: data/deform=elastic",
     "regularizer=adversarial trainer.precision=16-true": "rounds small gradients of the inputs to zero",
-    "regularizer.dropout=0.2": "unknown key regularizer.dropout: it is a key of regularizer=dropout, l2; add",
+    "regularizer.dropout=0.2": "unknown key regularizer.dropout: it is a key of regularizer=dropout, l2",
     "regularizer=dropout network.hidden_sizes=[]": "regularizer: dropout drops nothing",
     "regularizer=dropout regularizer.dropout=1": "dropout=1: must be a rate from 0 to below 1, or a list",
     "regularizer=smoothing skip=0.1": "skip=0.1: with regularizer.smoothing no example is learned so well",
@@ -165,12 +165,14 @@ REFUSALS = {  # options as typed: what is said
     "-m optimizer=sgd,adam optimizer.betas=[0.9,0.99]": "unknown key optimizer.betas: ",
     "break=BP2": "unknown key break: there are activation",
     "optimizer.lrr=1": "unknown key optimizer.lrr: did you mean lr? there are lr, weight_reduction; add",
-    "data.path=x.csv": "unknown key data.path: it is a key of data=arrays, table; add",
+    "data.path=x.csv": "unknown key data.path: it is a key of data=arrays, table",
     "data.deform.sigma=3 data/deform=none": "unknown key data.deform.sigma: it is a key of data/deform=elastic",
     "batch_size=32": "unknown key batch_size: did you mean data.batch_size?",
     "epochs=3": "unknown key epochs: did you mean trainer.max_epochs?",
     "learning_rate=0.1": "unknown key learning_rate: did you mean optimizer.lr?",
-    "weight_decay=0.1": "unknown key weight_decay: there are activation",
+    "weight_decay=0.1": "unknown key weight_decay: did you mean regularizer=l2?",
+    "dropout=0.5": "unknown key dropout: did you mean regularizer=dropout?",
+    "momentum=0.9": "unknown key momentum: there are activation",
     "actvation=relu": "unknown key actvation: did you mean activation? there are activation, callbacks, data",
     "outputs/runs/1": "Write 'outputs/runs/1' as key=value (--help lists the keys)",
     "+optimizer.dampening=0.9": "optimizer: FactoredSGD.__init__() got an unexpected keyword argument 'dampening'",
@@ -384,7 +386,7 @@ def test_early_stopping_by_accuracy_goes_on_while_it_rises(run_script: RunScript
 
 @pytest.mark.parametrize("logger", ["csv", "many"])
 def test_csv_logger_of_a_run_that_goes_on_has_every_row_once(run_script: RunScript, logger: str) -> None:
-    options = [f"logger={logger}", "trainer.max_epochs=3", "network.hidden_sizes=[16]"]
+    options = [f"logger={logger}", "trainer.max_epochs=3", "network.hidden_sizes=[16]", "+trainer.log_every_n_steps=1"]
     with ended_at_scoring(3):
         assert run_script(*options, "hydra.run.dir=run")[0] == 143
     ran(run_script, *options, "hydra.run.dir=run")

@@ -533,6 +533,7 @@ def test_option_that_names_no_folder_is_refused(value: Any) -> None:
     [
         (["sweep=3"], "no folder matches sweep=3"),
         (["sweeps=s1"], "did you mean sweep?"),
+        (["l2=1"], "unknown key l2: there are baseline"),
         (["sweep=''"], "invalid value sweep=: must be a name"),
         (["sweep=${nope}"], "nope"),
         pytest.param(

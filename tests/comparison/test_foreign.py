@@ -17,8 +17,10 @@ How the files in `foreign/` were made (November 2026, on Linux; paths of that ma
 """
 
 import csv
+import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -654,3 +656,25 @@ def test_run_that_lacks_what_most_have_is_named(tmp_path: Path) -> None:
         rows = "epoch,val/acc,test/acc\n0,0.5,\n" + ("1,,0.9\n" if number < 2 else "")
         leave_hydra_run(tmp_path / str(number), {"csv/metrics.csv": rows}, lr=0.1, seed=number)
     assert "Perhaps unfinished, as they lack what most runs have: 2 (test/acc)." in read_folders([tmp_path]).remarks
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other"),
+    [("split", "test", "train"), ("data.phase", "TEST", "val"), ("metric", "accuracy", "val_loss")],
+)
+def test_table_with_a_row_per_result_is_refused_unless_one_is_chosen(column: str, one: str, other: str) -> None:
+    cells = [(model, seed, name) for model in "ab" for seed in range(3) for name in (other, one)]
+    table = pd.DataFrame(cells, columns=["model", "seed", column])
+    table["run"], table["accuracy"] = table.model + table.seed.astype(str), table.seed / 9 + (table[column] == other)
+    where = f'{column if "." not in column else f"`{column}`"} == "{one}"'
+    with pytest.raises(UserError, match=rf"^{column} tells results of one run apart .*where='{re.escape(where)}'"):
+        handgrad.compare(table)
+    compared = handgrad.compare(table, where=where).comparison
+    assert compared.keys == ["model"]
+    assert compared.table.accuracy.tolist() == [0, 1 / 9, 2 / 9] * 2
+    assert handgrad.compare(table, group=["model", column]).comparison.keys == ["model", column]
+
+
+def test_versions_are_texts() -> None:
+    table = pd.read_csv(io.StringIO("version,seed,loss\n1.1,0,0.4\n1.1,1,0.5\n1.10,0,0.7\n1.10,1,0.8"), dtype=str)
+    assert [row["settings"]["version"] for row in read_table(table).records] == ["1.1", "1.1", "1.10", "1.10"]

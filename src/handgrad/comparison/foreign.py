@@ -24,7 +24,7 @@ from handgrad.text import canonical, counted, escape_control, flatten, join_name
 CONFIG = ".hydra/config.yaml"
 SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
 RUN_NAME = re.compile(  # settings that name a run, if no two runs share a value
-    r"name|id|version|timestamp|loggers?\..*|"
+    r"name|id|version|timestamp|(?:config\.)?run|loggers?\..*|"
     r"(?:.*\.)?(?:(?:exp|experiment|job|run|task)_?(?:name|id)|dirpath|(?:default_root|log|output|run|save|work)_?dir)"
 )
 NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add

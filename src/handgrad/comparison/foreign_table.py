@@ -217,7 +217,7 @@ def typed(column: pd.Series) -> list[Any]:
     values: dict[str, Any] = {text: text for text in distinct}
     if distinct and all(map(PERCENT.fullmatch, distinct)):
         values = {text: float(text.rstrip("% ")) / 100 for text in distinct}
-    elif all(map(NUMBER.fullmatch, distinct)):
+    elif all(map(NUMBER.fullmatch, distinct)) and "version" not in str(column.name).lower():  # 1.1 is not 1.10
         values = {text: int(text) if text.isdecimal() else whole(float(text)) for text in distinct}
     elif {text.lower() for text in distinct} <= {"true", "false"}:
         values = {text: text.lower() == "true" for text in distinct}

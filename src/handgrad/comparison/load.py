@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from handgrad.comparison.again import start_of
-from handgrad.comparison.cells import ALWAYS, column_for, columns_of, find_factors, texts_of
-from handgrad.comparison.foreign import read_folders, read_table
+from handgrad.comparison.cells import ALWAYS, UNSET, column_for, columns_of, find_factors, texts_of
+from handgrad.comparison.foreign import drop_run_names, read_folders, read_table
+from handgrad.comparison.foreign_table import MEASURED
 from handgrad.comparison.images import on_same_images, without_predictions
 from handgrad.comparison.metrics import Metric, find_metric, foreign_metric, is_share
 from handgrad.comparison.outcomes import learning_limits, outcome, unfinished
@@ -25,6 +26,7 @@ OTHERS = (
     "results or scores, or TensorBoard's event files."
 )
 STATUSES = ("completed", "diverged", "failed", "running")
+SETS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing", "holdout"}
 
 
 def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> Comparison:
@@ -53,6 +55,8 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     if any(in_parallel(folder) for folder in folders):
         table["seconds_per_epoch"] = None
         remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
+    if not runs.own:
+        one_row_per_run({key: texts[key] for key in differing if key not in (keys if asked.group else ())})
     metric = metric_of(runs, table, asked)
     if asked.reference is not None:
         printed = read_reference(asked.reference, metric)
@@ -93,6 +97,8 @@ def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
     elif given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
         raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
     records, filtered = where_holds(runs.records, runs.scored, asked.where)
+    if not runs.own and asked.where is not None and asked.group is None:  # of a run's rows, one may be left
+        filtered += drop_run_names(records)
     remarks = few([*runs.remarks, *filtered])
     if not runs.own:
         return Runs(records, remarks, runs.scored, own=False, paired=runs.paired)
@@ -100,6 +106,20 @@ def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
     kept, others = on_same_images(records, tables, runs.scored)
     said = [*remarks, *others, *few(damaged)]
     return Runs([records[number] for number in kept], said, runs.scored, [tables[number] for number in kept])
+
+
+def one_row_per_run(texts: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a table with several rows per run: one per set of examples, or one per metric."""
+    for key, values in texts.items():
+        distinct = sorted(set(values) - {UNSET})
+        named = key.rpartition(".")[2].lower() in ("metric", "metric_name", "measure", "variable")
+        if {value.lower() for value in distinct} <= SETS or (named and all(map(MEASURED.fullmatch, distinct))):
+            chosen = next((value for value in distinct if value.lower() in ("test", "testing")), distinct[0])
+            column = key if key.isidentifier() else f"`{key}`"
+            raise UserError(
+                f"{key} tells results of one run apart ({joined(distinct)}), and each row must be a run: choose one "
+                f"result by where='{column} == \"{chosen}\"', or compare them by group=[...,{key}]"
+            )
 
 
 def metric_of(runs: Runs, table: pd.DataFrame, asked: CompareOptions) -> Metric:

@@ -140,15 +140,11 @@ def checked_row(row: Any) -> dict[str, Any]:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves `checkpoints/last.ckpt` after every epoch; its state is empty, under a key of its own."""
+    """Saves `checkpoints/last.ckpt` after every epoch; its state is empty."""
 
     def __init__(self, folder: Path) -> None:
         name = LAST.partition(".")[0]
         super().__init__(folder / CHECKPOINTS, name, save_on_train_epoch_end=True, enable_version_counter=False)
-
-    @property
-    def state_key(self) -> str:
-        return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
         return {}
