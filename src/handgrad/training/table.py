@@ -81,7 +81,7 @@ class TableData(FileData):
         """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
         if wrong := [name for name in self.numbers if not types.is_numeric_dtype(frame[name])]:
             raise UserError(f"column {join_names(wrong)} has strings where the network was trained on numbers")
-        frame = frame[self.columns].astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
+        frame = frame.astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
         if infinite := [name for name in self.numbers if np.isinf(frame[name]).any()]:
             raise UserError(f"column {join_names(infinite)} has infinite numbers: remove the rows")
         empty = frame.isna().sum()
