@@ -16,7 +16,7 @@ test test-all: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(filter test,$@),-m "not slow"); tests=$$?; \
 	wait $$types && exit $$tests
 
-# Hydra 1.4, a release candidate, in a folder before the other one, with what depends on Hydra most.
+# The most Hydra-dependent tests with the release candidate of Hydra 1.4, in a folder that precedes the installed one.
 HYDRA14 := $(CURDIR)/$(VENV)/hydra14
 test-hydra14: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(HYDRA14) 'hydra-core>=1.4.0rc3,<1.5' \
@@ -24,7 +24,7 @@ test-hydra14: $(INSTALLED)
 	PYTHONPATH=$(HYDRA14) $(BIN)/pytest -n 2 --dist worksteal -m "not slow" tests/cli/test_search.py tests/cli/test_sweep.py \
 	  tests/cli/test_options.py tests/test_api.py tests/test_config.py tests/inspection/test_allowlist.py
 
-# The lowest versions that pyproject.toml allows can be had together. CONTRIBUTING.md says how to test with them.
+# Resolve the lowest versions that pyproject.toml allows. CONTRIBUTING.md says how to test with them.
 floors: $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra parallel --extra search --extra parquet \
 	  --extra export pyproject.toml > $(VENV)/floors.txt
