@@ -28,7 +28,7 @@ SECRET = "secret"
 
 @hydra.main(**BASE, config_path="../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
-    """Run the configured check: of a guess, a student's functions, or the gradients of a network."""
+    """Check a network's gradients, a student's functions, or a guess, as configured."""
     config = to_dict(cfg)
     check(config, CheckConfig)
     check_options(config)
@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def check_gradients(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Build or open a network, check its gradients on a batch, write and print them; refuse a wrong outcome."""
+    """Check a network's gradients on a batch, write and print the result; UserError if it is not the expected one."""
     from handgrad.inspection import secret  # nothing heavy before the configuration is checked
     from handgrad.nn import gradcheck
 

@@ -54,7 +54,7 @@ def leave_run(
 
 
 def leave_cell(folder: Path, activation: str, accuracies: Sequence[float], seeds: Any = None, **changes: Any) -> None:
-    """Write one run per accuracy, with seeds from 0 on unless given."""
+    """Write one run per accuracy, with seeds 0, 1, ... unless given."""
     for seed, accuracy in zip(seeds or range(len(accuracies)), accuracies, strict=True):
         leave_run(folder / f"{activation}{seed}{len(list(folder.glob('*')))}", accuracy, seed, activation, **changes)
 

@@ -81,7 +81,7 @@ def test_no_private_name_is_imported() -> None:
         assert not private, f"{module} imports {private}"
 
 
-# Where MNIST's numbers may stand: its files, its preparation of digits, the notebook's network, runs before `classes`.
+# Where MNIST's numbers may occur: its files, its preparation of digits, the notebook's network, runs before `classes`.
 OF_MNIST = {
     "training/mnist.py",
     "training/idx_files.py",

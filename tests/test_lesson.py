@@ -1,4 +1,4 @@
-"""Oracle: the text of docs/lesson.md; its commands are run, and its numbers compared to the digits that it prints."""
+"""Oracle: the text of docs/lesson.md; its commands are run, and their numbers compared with its digits."""
 
 import json
 import re

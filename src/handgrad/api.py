@@ -82,7 +82,7 @@ def train(*overrides: str, show: bool = True) -> Run:
     """Train one network, score it, and write its folder, as `python src/train.py` with these overrides does.
 
     Args:
-        overrides: what would be typed, e.g. "activation=tanh", "trainer.max_epochs=1".
+        overrides: as typed on the command line, e.g. "activation=tanh", "trainer.max_epochs=1".
         show: show a progress bar and the result.
 
     Returns:

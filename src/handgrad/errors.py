@@ -78,7 +78,7 @@ def describe_os_error(error: OSError, otherwise: object = "a file") -> str:
 
 @contextmanager
 def output_errors(place: Path, kind: str = "folder") -> Iterator[None]:
-    """Make the folder of a command's output; turn an OSError about it, or about a "file", into a UserError."""
+    """Create a command's output folder; turn an OSError about it, or about a "file", into a UserError."""
     try:
         if kind == "folder":
             place.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def is_peer_failure(error: Exception) -> bool:
 
 
 def describe_error(error: Exception) -> str | None:
-    """Say what is wrong and what to do; None if the user cannot fix it."""
+    """Describe an error: what is wrong and what to do; None if the user cannot fix it."""
     if isinstance(error, OverrideParseException):
         return (
             f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "

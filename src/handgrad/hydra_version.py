@@ -1,4 +1,4 @@
-"""Hydra 1.3 and 1.4: what one requires and the other deprecates. Remove this module when 1.4 is required."""
+"""Compatibility with Hydra 1.3 and 1.4: what one requires and the other deprecates. Remove when 1.4 is required."""
 
 from typing import Any
 

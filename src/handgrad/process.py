@@ -53,7 +53,7 @@ def run(command: Callable[[], None], on_error: Callable[[], None] = lambda: None
         print(sentence, file=sys.stderr)
         sys.exit(1)
     finally:
-        for number in ENDING:  # a signal from here on interrupts no work
+        for number in ENDING:  # from here on a signal interrupts no work
             if signal.getsignal(number) == exit_on_signal:
                 signal.signal(number, signal.SIG_DFL)
         try:

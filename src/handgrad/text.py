@@ -22,7 +22,7 @@ def equal_typed(a: Any, b: Any) -> bool:
 
 
 def canonical(value: Any) -> str:
-    """Return a value as text that no other value shares."""
+    """Serialise a value to unique text: different values have different texts."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -55,7 +55,7 @@ def test_injected_bug_shows_in_exactly_the_gradients_it_affects(
 @pytest.mark.parametrize("hidden", [[], [40], [30, 30, 30, 30, 30]], ids=str)
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=lambda phi: type(phi).__name__)
 def test_correct_gradients_keep_the_readmes_promise(images_640: Examples, phi: Activation, hidden: list[int]) -> None:
-    """README: all agree with autograd to 1e-9 in float64. A tolerance that lets more through would be told here."""
+    """README: all agree with autograd to 1e-9 in float64; a looser tolerance fails here."""
     promised = re.search(r"agree with autograd to (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert promised
     assert gradcheck.TOLERANCES["autograd", "float64"] == float(promised[1])

@@ -120,7 +120,7 @@ def merge(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def start_of(source: Path) -> SweepCommand | None:
-    """Read how the runs of a folder, a sweep or a single run, were started; None if Hydra saved no configuration there.
+    """Read the configuration that Hydra saved in the folder of a sweep or a single run; None if there is none.
 
     Interpolations stay unresolved: the file may come from a stranger and refer to environment variables.
 

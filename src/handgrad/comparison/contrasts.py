@@ -55,7 +55,7 @@ def interactions(comparison: Comparison, cells: Cells, best_first: Mapping[str, 
 
 
 def shared(comparison: Comparison, cells: Cells, *fixed: Mapping[str, str]) -> list[tuple[int, ...]]:
-    """Return the indices of cells that are alike in all keys but the fixed ones, one for each mapping."""
+    """Return the indices of cells that are equal in all keys but the fixed ones, one for each mapping."""
     keys = comparison.varying
     free = [place for place, key in enumerate(keys) if key not in fixed[0]]
     groups: list[dict[tuple[str, ...], int]] = [

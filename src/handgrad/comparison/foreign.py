@@ -102,7 +102,7 @@ def lacking_metrics(records: Sequence[dict[str, Any]]) -> list[str]:
 def complete(
     records: list[dict[str, Any]], remarks: Sequence[str], seed: str | None, keys: Sequence[str] | None = None
 ) -> Runs:
-    """Complete the records to this project's form: seed, status, unique folder, finite metrics, names of columns."""
+    """Convert the records to this project's form: seed, status, unique folder, finite metrics, names of columns."""
     remarks = [*remarks, *(drop_run_names(records) if keys is None else [])]
     paired, said = take_seeds(records, seed, keys or ())
     lost: Counter[str] = Counter()

@@ -142,7 +142,7 @@ def last_rows(columns: Mapping[str, Sequence[Any]], roles: Mapping[str, str]) ->
 
 
 def no_number(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Say which value keeps a column of numbers from being one, if there is such a column."""
+    """Describe the first value that keeps a column from being numeric, if there is one."""
     for name, values in columns.items():
         texts = [value for value in values if isinstance(value, str)]
         if texts and all(re.match(r"[+-]?[.\d]", text) for text in texts) and not all(map(DATE.fullmatch, texts)):
@@ -152,7 +152,7 @@ def no_number(columns: Mapping[str, Sequence[Any]]) -> str:
 
 
 def columns_of(frame: pd.DataFrame, table: str, seed: str | None) -> tuple[dict[str, list[Any]], str | None, list[str]]:
-    """Type the columns of a table, melted if it is scikit-learn's; also return its seed, and remarks."""
+    """Convert a table's columns to types, melted if it is scikit-learn's; also return its seed, and remarks."""
     if twice := [name for name, count in Counter(map(str, frame.columns)).items() if count > 1]:
         what = f"named {join_names(twice)}: rename them, or keep one" if any(twice) else "without a name: name each"
         raise UserError(f"{table} has several columns {what}")
@@ -230,20 +230,20 @@ def whole(value: Any) -> Any:
 
 
 def is_numeric(values: Iterable[Any], boolean: bool = False) -> bool:
-    """Tell whether values are numbers, or if asked truth values, apart from missing ones."""
+    """Tell whether values are numbers, or on request booleans, apart from missing ones."""
     kinds = {type(value) for value in values} - {type(None)}
     return bool(kinds) and (kinds <= {int, float} or (boolean and kinds == {bool}))
 
 
 def seeds_in(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Find the columns that tell repetitions apart: by name or, without any such, by whole numbers that occur again."""
+    """Find the seed columns: by name or, without any such, by whole numbers that occur again."""
     named = [name for name in columns if SEED.fullmatch(name)]
     numbers = [name for name, values in columns.items() if {type(each) for each in values} == {int} and repeats(values)]
     return named or [name for name in numbers if REPEAT.fullmatch(name)]
 
 
 def may_matter(name: str, values: Sequence[Any]) -> bool:
-    """Tell whether runs may differ for a column that was left out: a hyperparameter, or a label of several runs."""
+    """Tell whether an omitted column may explain differences: a hyperparameter, or a label of several runs."""
     if BOOKKEEPING.fullmatch(name) or all(DATE.fullmatch(str(value)) for value in values):
         return False
     return bool(HYPERPARAMETER.fullmatch(name)) or 1 < len(set(values)) <= len(values) / 2
@@ -262,7 +262,7 @@ def has_prefixes(columns: Iterable[str]) -> bool:
 
 
 def short_names(columns: Collection[str]) -> dict[str, str]:
-    """Return the columns' names without prefix, unless two would be called the same."""
+    """Return the columns' names without prefix, unless two would be equal."""
     short = {name: PREFIX.sub("", name) for name in columns}
     counts = Counter(short.values())
     return {name: other if counts[other] == 1 else name for name, other in short.items()}
@@ -292,7 +292,7 @@ def is_status(values: Iterable[Any]) -> bool:
 
 
 def roles_of(columns: Mapping[str, Sequence[Any]], chosen: Collection[str] | None) -> dict[str, str]:
-    """Tell settings ("setting") from seeds ("seed"), metrics ("metric") and other columns ("").
+    """Classify columns as settings ("setting"), seeds ("seed"), metrics ("metric") or others ("").
 
     Prefixes decide; without any, the order of columns in an export of Weights & Biases; else name and repetition.
     If keys were chosen, they are the settings.
@@ -322,7 +322,7 @@ def roles_of(columns: Mapping[str, Sequence[Any]], chosen: Collection[str] | Non
 
 
 def guessed_role(name: str, values: Sequence[Any]) -> str:
-    """Tell a setting from a metric by name or, failing that, by values that repeat."""
+    """Classify a column as setting or metric, by name or, failing that, by values that repeat."""
     given = [value for value in values if value is not None]
     if not given or all(DATE.fullmatch(str(value)) for value in given):
         return ""

@@ -205,7 +205,7 @@ def where_holds(
 
 
 def mixed_scales(metric: Metric, table: pd.DataFrame) -> list[str]:
-    """Ask whether a share is given in percent by some runs only."""
+    """Ask whether only some runs give a share in percent."""
     values = table[metric.column].dropna()
     if not (metric.higher_is_better and is_share(metric.column)) or not values.min() <= 1 < 2 <= values.max():
         return []

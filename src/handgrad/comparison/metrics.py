@@ -18,7 +18,7 @@ HIGHER = SHARES | {"r2", "reward", "return", "bleu", "top1", "top5"}
 LOWER = {"loss", "error", "err", "mse", "mae", "rmse", "mape", "msle", "perplexity", "ppl", "nll", "brier", "fid"}
 LOWER |= {"crps", "wer", "cer", "kl", "regret", "seconds", "time", "latency", "duration"}
 PLAIN = {"score", "train", "test", "val", "valid", "validation", "split", "mean", "best", "final", "metric", "metrics"}
-# Words that turn the meaning of these, so that the direction is asked for.
+# Words that may reverse these, so that the direction is asked for.
 OTHERWISE = {"skill", "reduction", "improvement", "gain", "std", "var", "variance", "survival", "failure"}
 
 
@@ -56,7 +56,7 @@ class Metric:
 
     @property
     def best(self) -> str:
-        """The word for the best value."""
+        """Adjective of the best value."""
         return "highest" if self.higher_is_better else "lowest"
 
     @property
@@ -129,7 +129,7 @@ def foreign_metric(
     share = bool(higher) and values.between(0, 1).all()
     lowest = 0.0 if (values >= 0).all() else -float("inf")
     typical = float(values.abs().median())
-    spread = float((values - values.median()).abs().median() or values.std() or 0.0)  # one diverged run hides no digits
+    spread = float((values - values.median()).abs().median() or values.std() or 0.0)  # robust to a diverged run
     digits = 2 - floor(log10(spread or typical or 1.0))
     return Metric(
         column=column,
@@ -149,12 +149,12 @@ def words_of(name: str) -> set[str]:
 
 
 def is_share(name: str) -> bool:
-    """Tell by its name whether a metric is between 0 and 1."""
+    """Tell from a metric's name whether it is between 0 and 1."""
     return bool(words_of(name) & SHARES)
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Tell by its name whether higher values of a metric are better; None if it does not say."""
+    """Tell from a metric's name whether higher values are better; None if it does not say."""
     words = words_of(name)
     if "↑" in name or "↓" in name:
         return "↑" in name

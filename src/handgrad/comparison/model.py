@@ -1,7 +1,7 @@
-"""Statistical model of a sweep: a mean per cell, an effect per seed, and spreads that cells lend each other.
+"""Statistical model of a sweep: a mean per cell, an effect per seed, and variances shared between cells.
 
 Two tests judge every contrast of cell means and share its error rate: a t-test on the contrast's own seeds, which
-assumes nothing about other cells, and a t-test with the sweep's spread, which works from two seeds on. The more seeds,
+assumes nothing about other cells, and a t-test with the sweep's spread, which needs only two seeds. The more seeds,
 the larger the own test's share. `benchmarks/calibration.py` chose the constants; docs/statistics.md explains them.
 """
 
@@ -18,7 +18,7 @@ LEVEL = 0.95
 ALPHA = 1 - LEVEL
 EPSILON = 1e-12  # smaller differences, relative to the values, are rounding errors
 FRACTION, CAP = 0.36, 0.8  # shares of the sweep's degrees of freedom that one cell and any contrast may count on
-LEAST_CELLS = 4  # fewer cells have too few spreads to lend each other
+LEAST_CELLS = 4  # fewer cells have too few variances to share
 WILD = 2.2  # ratio of a cell's variance to the sweep's from which the cell's counts more than once
 
 

@@ -13,10 +13,10 @@ NOT_LEARNED = ("at chance", "hardly learned", "collapsed")  # outcomes of comple
 
 
 def learning_limits(table: pd.DataFrame, tables: Sequence[RunTables], scored: str) -> tuple[float, float]:
-    """Return the accuracy out of reach of guessing, and the one from which a run has learned.
+    """Return two accuracies: the limit of guessing, and the least at which a run has learned.
 
-    Out of reach: three standard deviations above always answering the most frequent class of the scored images; 0 if
-    no run tells their classes. Learned: half of the way from there to the best run of the comparison.
+    Limit of guessing: three standard deviations above always answering the most frequent class of the scored images; 0
+    if no run tells their classes. Learned: half of the way from there to the best run of the comparison.
     """
     counts = next((mine.confusion.sum(axis=1) for mine in tables if mine.confusion is not None), None)
     if counts is None:

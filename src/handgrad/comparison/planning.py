@@ -23,7 +23,7 @@ MOST_PLANS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Further runs that give `seeds` seeds to each of some `cells`, which would probably settle `what`.
+    """Plan of further runs, `seeds` seeds for each of some `cells`, which would probably settle `what`.
 
     `seconds` is their estimated duration, None if unknown.
     """
@@ -103,7 +103,7 @@ def plan(comparison: Comparison, cells: pd.DataFrame, row: Any) -> Plan | None:
 
 
 def plan_for(comparison: Comparison, what: str, used: Sequence[dict[str, Any]], seeds: int) -> Plan:
-    """Return the plan that gives cells the seeds from 0 on; of cells that pool several settings, each of these."""
+    """Return the plan that gives cells seeds from 0 up; of cells that pool several settings, each of these."""
     known = [comparison.members(row).index for row in used]
     missing = [len(set(range(seeds)) - set(each)) * max(1, len(each) // max(each.nunique(), 1)) for each in known]
     times = comparison.table.seconds.dropna()

@@ -95,7 +95,7 @@ def seconds_of(
 
 
 def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
-    """Say how long runs will take, `at_once` in parallel, each estimated or None, by a number of `known` runs."""
+    """Estimate how long runs will take, `at_once` in parallel, each estimated or None, by a number of `known` runs."""
     times = [number for number in seconds if number is not None]
     if not times:
         return "No earlier run in outputs/ tells how long that takes."

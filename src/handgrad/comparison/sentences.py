@@ -101,7 +101,7 @@ def far_runs(comparison: Comparison, cells: pd.DataFrame) -> list[str]:
 
 
 def about_best(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> str:
-    """Name the best cell, the number of cells, since a maximum of many is biased upwards, and its rivals."""
+    """Name the best cell, its rivals, and the number of cells, since a maximum of many is biased upwards."""
     metric, best = comparison.metric, cells.iloc[0]
     value = f"{with_interval(best, metric)}{metric.of_value}"
     if len(cells) == 1:
@@ -178,7 +178,7 @@ def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
 
 
 def averaged_over(comparison: Comparison, row: Any) -> str:
-    """Say over how many cells a comparison is averaged, and from which to which difference; empty for one cell."""
+    """Say over how many cells a comparison is averaged, and its range of differences; empty for one cell."""
     if row.cells < 2:
         return ""
     number = comparison.metric.number

@@ -44,8 +44,8 @@ def summarize_cells(comparison: Comparison) -> pd.DataFrame:
     Returns:
         one row per cell, best first: label (unique), keys, runs, number of each status and outcome; mixed, whether
         some finished runs learned and others did not; for train and test accuracy, test loss, gap, seconds per epoch
-        and the metric asked for: the mean over the completed runs, its interval's ends `.low` and `.high` within what
-        the metric can be (except for times, NaN if mixed), `.median`, `.least` and `.most`; seeds, the number that
+        and the metric asked for: the mean over the completed runs, its interval's ends `.low` and `.high` within the
+        metric's bounds (except for times, NaN if mixed), `.median`, `.least` and `.most`; seeds, the number that
         enters comparisons of means; reference, if all runs have the same.
     """
     scored, metric, keys = comparison.scored, comparison.metric, comparison.keys
@@ -277,8 +277,8 @@ def baseline(comparison: Comparison, cells: pd.DataFrame) -> int:
 def with_verdicts(table: pd.DataFrame, further: int = 0) -> pd.DataFrame:
     """Correct each kind of p-value by Holm's method over all comparisons of a sweep, and add verdicts.
 
-    Comparisons of shares answer another question than those of means, and are corrected separately. Of means, `further`
-    comparisons were not made but could have been.
+    Comparisons of shares answer another question than those of means, and are corrected separately. `further` counts
+    comparisons of means that were not made but could have been.
 
     Returns:
         the table with p_corrected, p_equal_corrected, n_comparisons (the factor of the smallest p), and verdict:

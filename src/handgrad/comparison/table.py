@@ -63,7 +63,7 @@ class Comparison:
     remarks: sentences about damaged, incomplete or incompatible runs.
     paired: whether runs of different cells with the same seed share their random numbers.
     own: whether they are runs of this project.
-    caveats: sentences on columns of another project's table that may mislead; the first to be said.
+    caveats: sentences on columns of another project's table that may mislead; they come first.
     """
 
     table: pd.DataFrame

@@ -27,8 +27,8 @@ THINNEST = 1.6  # pixels of a stroke in the box; MNIST's have two to three
 ROW_GAP, BROKEN_GAP = 0.05, 0.6  # between rows of digits; between marks that may be halves of one
 SMALLER = 0.3  # lower marks are fragments, not digits
 NEAR = 0.4  # a fragment farther away belongs to no digit
-HIGH = 0.85  # of its width: least height of a digit; half of one is lower
-WIDEST = 1.35  # times its height; one in a hundred of MNIST's digits is wider
+HIGH = 0.85  # least height of a digit, as a share of its width; half a digit is lower
+WIDEST = 1.35  # greatest width of a digit, as a share of its height; one in a hundred of MNIST's is wider
 SPECK_BESIDE = 0.03  # of the largest mark's area: smaller ones are left out silently
 CLOSE = "it is close to another mark: perhaps they are one digit"
 STACKED = "it has parts one above the other: perhaps two digits"
@@ -85,7 +85,7 @@ def find_digits(path: Path) -> tuple[Grey, list[Digit]]:
 def separate(ink: Grey) -> list[tuple[Mask, list[str]]]:
     """Separate digits, row by row and from left to right, and tell what is unusual about each.
 
-    A fragment goes with the nearest digit, if it is above, below or very near it; the point of a number is left out.
+    A fragment goes with the nearest digit, if it is above, below or very near it; a decimal point is left out.
     """
     labels, regions = parts(ink > 0.1)
     tallest = max(region.image.shape[0] for region in regions)

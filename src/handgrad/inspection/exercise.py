@@ -216,7 +216,7 @@ class Overwritten(NamedTuple):
 def complaint(
     name: str, case: Case, result: Any, source: bytes, function: Callable[..., Any]
 ) -> tuple[str, str] | None:
-    """Say briefly and in full what is wrong with an outcome; None if nothing is."""
+    """Describe what is wrong with an outcome, briefly and in full; None if nothing is."""
     right = case.right[name]
     if isinstance(result, BaseException):
         return handin.describe_briefly(result, function), f"{handin.describe(result, source, function)}."

@@ -123,10 +123,10 @@ def scale(ink: Grey, paper: Mask, noise: float) -> Grey | None:
     peak = float((ndimage.uniform_filter(ink, 3) if min(ink.shape) >= SMALLEST else ink).max())
     if peak < max(FAINTEST, 5 * noise):
         return None
-    full = float(np.percentile(ink[ink > peak / 2], 75))  # one dark spot is no measure of a stroke
+    full = float(np.percentile(ink[ink > peak / 2], 75))  # robust: one dark spot must not set the scale
     ink = np.clip(ink / full, 0, 1)
     grain = float(np.percentile(abs(ink[paper & (ink < 0.3)]), 84))  # of dithered colours too
-    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera is no grey level of a stroke
+    if max(noise / full, grain) > CLEAN:  # the grain of paper and camera must not look like a stroke
         ink = np.clip((ink - 0.3) / 0.4, 0, 1)
     return ink
 

@@ -130,7 +130,7 @@ def read_report(path: Path) -> tuple[bool, list[Verdict]]:
 
 
 def text_of(path: Path) -> str:
-    """Read a text that may be missing."""
+    """Read a text file that may be missing; "" then."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 

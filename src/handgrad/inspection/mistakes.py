@@ -1,4 +1,4 @@
-"""Usual mistakes in backpropagation by hand, each a function that makes it, with the arguments of the right one."""
+"""Common mistakes in backpropagation by hand, each as a function with the arguments of the right one."""
 
 from collections.abc import Callable
 
@@ -103,7 +103,7 @@ MISTAKES: dict[str, dict[str, Mistake]] = {
 
 
 def mistakes_of(name: str, phi: Activation) -> dict[str, Mistake]:
-    """Return the usual mistakes in one function, by name; those of phi depend on phi."""
+    """Return the common mistakes in one function, by name; those of phi depend on phi."""
     if name == "phi":
         return mistakes_in_phi(phi)
     return mistakes_in_derivative(phi) if name == "derivative" else MISTAKES[name]

@@ -81,7 +81,7 @@ def like_mnist(shape: Sequence[int], class_names: Sequence[str]) -> bool:
 
 
 def as_it_is(path: Path, dataset: str, shape: tuple[int, int]) -> tuple[Grey, list[Digit]]:
-    """Read a picture that is prepared as a data set's own images are: of its shape (H, W), light on black."""
+    """Read a picture already prepared like a data set's own images: of their shape (H, W), light on black."""
     grey = read(path)[0]
     if grey.shape != shape:
         height, width = grey.shape
@@ -101,7 +101,7 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     Raises:
         UserError: the network takes no pictures.
     """
-    if not hasattr(assembly.data, "class_names"):  # a file has them
+    if not hasattr(assembly.data, "class_names"):  # a data set from a file has read them already
         assembly.data.setup()
     usable: list[tuple[Path, Grey, int, Digit]] = []
     refused = []
@@ -153,7 +153,7 @@ def rows(predicted: Sequence[Prediction], form: str = ".6g") -> list[tuple[str, 
 def plot(predicted: Sequence[Prediction]) -> Figure:
     """Plot each digit in its picture beside the network's input, under the two most probable classes; at most forty.
 
-    Several digits of a picture are numbered, row by row; a question mark stands where there is a doubt.
+    Several digits of a picture are numbered, row by row; a question mark shows a doubt.
     """
     shown = predicted[:MOST]
     columns = min(COLUMNS, len(shown))

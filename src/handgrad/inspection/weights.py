@@ -11,7 +11,7 @@ from handgrad.errors import UserError
 from handgrad.nn.mlp import MLP
 
 NOTEBOOK = re.compile(r"[wb]\d+")  # "w1" (O, I), "b1" (O, 1), "w2" ...
-NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as PyTorch's example has them
+NORMALIZED = (0.1307, 0.3081)  # mean and standard deviation of MNIST's training pixels, as in PyTorch's example
 Layer = tuple[Tensor, Tensor]  # weight (O, I), bias (O,)
 
 
@@ -27,7 +27,7 @@ def layers_of(content: Any, source: object) -> list[Layer]:
         (weight, bias) of every layer, from input to output.
 
     Raises:
-        UserError: there are no layers, or they make no network, or several.
+        UserError: there are no layers, or they form no network or more than one.
     """
     for name in ("state_dict", "model_state_dict"):  # Lightning's key, and that of PyTorch's tutorial
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

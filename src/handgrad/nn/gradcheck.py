@@ -26,7 +26,7 @@ TOLERANCES = {
     ("autograd", "float32"): 1e-4,
     ("differences", "float32"): 0.2,
 }
-KINKS = {torch.float64: 1e-3, torch.float32: 0.1}  # curvature over one step, relative to the difference, from which on
+KINKS = {torch.float64: 1e-3, torch.float32: 0.1}  # relative curvature over one step that marks a kink
 Key = tuple[str, str]  # (reference, precision), as in TOLERANCES
 BROKEN = {
     "BP1": "delta_L = p - y, the division by B left out",
@@ -55,7 +55,7 @@ class Objective(NamedTuple):
     x: (B, I) inputs.
     y: (B, C) targets, before smoothing.
     masks: dropout masks of the layers' inputs; None: no dropout.
-    by_input: differentiate by the inputs, too.
+    by_input: differentiate with respect to the inputs, too.
     """
 
     network: MLP
@@ -68,7 +68,7 @@ class Objective(NamedTuple):
 
     @property
     def variables(self) -> dict[str, Tensor]:
-        """Tensors to differentiate by, by name: weight and bias of every layer, in layer order, and the inputs."""
+        """Variables of differentiation by name: weight and bias of every layer, in layer order, and the inputs."""
         return dict(self.network.named_parameters()) | ({"layers.0.input": self.x} if self.by_input else {})
 
 
@@ -310,10 +310,10 @@ def report(rows: Sequence[Row], broken: str | None) -> dict[str, Any]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Return max |ours - theirs| / max |theirs|, or the numerator if theirs is all zero; 0 for no numbers."""
+    """Return max |ours - theirs| / max |theirs|, or the numerator if theirs is all zero; 0 for empty tensors."""
     return largest(ours - theirs) / (largest(theirs) or 1)
 
 
 def largest(numbers: Tensor) -> float:
-    """Return the largest magnitude, 0 of no numbers."""
+    """Return the largest magnitude, 0 for an empty tensor."""
     return float(numbers.abs().max()) if len(numbers) else 0.0

@@ -106,5 +106,5 @@ def adversarial(x: Tensor, gradient: Tensor, length: float) -> Tensor:
 
 
 def weights_of(network: nn.Module) -> list[Tensor]:
-    """Return the tensors that a penalty is on: the parameters of two or more dimensions, an MLP's weight matrices."""
+    """Return the penalised tensors: the parameters of two or more dimensions, an MLP's weight matrices."""
     return [parameter for parameter in network.parameters() if parameter.dim() > 1]

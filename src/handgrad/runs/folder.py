@@ -36,7 +36,7 @@ HALF = ".part"  # suffix of a temporary file
 
 
 def remove_empty_run(folder: Path) -> None:
-    """Remove the folder that Hydra has made for a run that leaves nothing in it."""
+    """Remove the empty folder that Hydra has made for a run that left nothing in it."""
     with suppress(OSError):  # not empty: keep it
         folder.rmdir()
 

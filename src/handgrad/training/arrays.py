@@ -20,7 +20,7 @@ class ArrayData(FileData):
     """Data module of arrays, which are used as they are; bytes of pictures are divided by 255.
 
     Args: those of `FileData`. The file is a .npz archive with `x` (N, I), (N, H, W) or (N, H, W, C) and `y` (N,),
-    optionally `x_test` and `y_test`; without these a part of the rows is drawn. UserError from `setup`: it is not.
+    optionally `x_test` and `y_test`; without these a part of the rows is drawn. UserError from `setup` if it is not.
     """
 
     def load(self, content: bytes) -> Labelled:

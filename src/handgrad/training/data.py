@@ -100,7 +100,7 @@ class DeformedExamples(Examples):
     Args:
         pictures: the training set.
         shape: (H, W) of the pictures.
-        sampler: the loader's, which Lightning tells the epoch.
+        sampler: the loader's sampler, whose epoch Lightning sets.
         seed: seed of the deformations.
         sigma: deviation of the elastic fields' smoothing, in pixels.
         strengths: elastic, rotation, scale, shear and shift, as for `deform.coefficients`.

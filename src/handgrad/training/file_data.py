@@ -13,7 +13,7 @@ from handgrad.text import format_value, join_names
 from handgrad.training.data import ClassificationData, Examples, stratified
 
 MOST_CLASSES = 1000
-FEW_CLASSES = 20  # as many may be more than a tenth of the rows
+FEW_CLASSES = 20  # up to here, classes may be more than a tenth of the rows
 
 
 class Labelled(NamedTuple):

@@ -1,4 +1,4 @@
-"""A student's file of functions: read it, execute it, and say in which of its lines something went wrong."""
+"""Student's file of functions: read it, execute it, and name the line of an error."""
 
 import ast
 import json

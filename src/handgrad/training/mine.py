@@ -23,7 +23,7 @@ from handgrad.training.manual import ManualModule
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 3  # of the batch that the functions are tried on
+EXAMPLES = 3  # size of the batch that the functions are tried on
 
 
 class MineModule(ManualModule):
@@ -109,7 +109,7 @@ class MineModule(ManualModule):
 
     @torch.no_grad()
     def updated(self, gradients: Sequence[Tensor], rates: tuple[float, float]) -> list[Tensor]:
-        """Return every parameter after the student's update, at the rates of the weights and of the biases."""
+        """Return every parameter after the student's update, with the learning rates of weights and biases."""
         parameters = zip(self.network.parameters(), gradients, strict=True)
         return [
             self.call("update", parameter.shape, parameter.detach().clone(), gradient, rates[number % 2])

@@ -97,7 +97,7 @@ class Classifier(LightningModule):
         check_regularizer(regularizer, skip, network)
         self.skip = skip
         self.skipped = self.seen = 0  # of this epoch's examples in this process
-        self.network = network.requires_grad_()  # DDP wants it by hand, too
+        self.network = network.requires_grad_()  # DDP needs it under manual optimization, too
         self.activation = activation
         self.regularizer = regularizer
         self.make_optimizer = optimizer

@@ -19,12 +19,12 @@ from handgrad.training.file_data import FileData, Labelled, read_file
 
 log = logging.getLogger(__name__)
 
-MOST_TEXTS = 1000  # different texts of a column, each an input
+MOST_TEXTS = 1000  # different strings of a column, each an input
 TEST = {"true": True, "yes": True, "test": True, "1": True, "false": False, "no": False, "train": False, "0": False}
 
 
 class TableData(FileData):
-    """Data module of a table: numbers standardised, texts one-hot, both as fitted to the training rows.
+    """Data module of a table: numbers standardised, strings one-hot, both fitted to the training rows.
 
     Args are described in conf/data/table.yaml; `shared` are those of `FileData`. UserError from `setup`: the file is
     not such a table, or a column is unusable.
@@ -43,7 +43,7 @@ class TableData(FileData):
         self.label = f"data.target={target}"
 
     def load(self, content: bytes) -> Labelled:
-        """Parse the table and take its columns apart."""
+        """Parse the table and split its columns into features, target and test mark."""
         frame = parse(content, self.path)
         for option, name in (("data.target", self.target), ("data.test_column", self.test_column)):
             if name not in frame and (name or option == "data.target"):
@@ -64,7 +64,7 @@ class TableData(FileData):
         return Labelled(self.plain(frame), plain, in_test)
 
     def check_columns(self, frame: pd.DataFrame) -> None:
-        """Check that every column holds numbers or a limited number of texts."""
+        """Check that every column holds numbers or a limited number of strings."""
         for name in self.texts:
             if not (types.is_object_dtype(frame[name]) or types.is_string_dtype(frame[name])):
                 raise UserError(
@@ -78,7 +78,7 @@ class TableData(FileData):
             raise UserError(f"{self.path}: column {join_names(none)} is empty: remove it")
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Convert numbers to floats and texts to objects; UserError at other, infinite or empty cells."""
+        """Convert numbers to floats and strings to objects; UserError at other, infinite or empty cells."""
         if wrong := [name for name in self.numbers if not types.is_numeric_dtype(frame[name])]:
             raise UserError(f"column {join_names(wrong)} has strings where the network was trained on numbers")
         frame = frame.astype(dict.fromkeys(self.numbers, float) | dict.fromkeys(self.texts, object))
@@ -105,7 +105,7 @@ class TableData(FileData):
             )
         if constant:
             log.warning("%s: column %s is constant in the training rows", self.path, join_names(constant))
-        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)  # an unknown text: all zeros
+        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)  # an unknown string: all zeros
         scaling = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
         encoding = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder)
         parts = [("numbers", scaling, self.numbers), ("texts", encoding, self.texts)]
@@ -164,7 +164,7 @@ def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame
 
 
 def unknown(option: str, name: str | None, columns: Sequence[str]) -> str:
-    """Say that a column does not exist, which comes closest, and which there are."""
+    """Describe an unknown column: the closest name, and all names."""
     if not name:
         return f"{option}=... must name a column; it has {join_names(list(columns), 20)}"
     hint = did_you_mean(name, columns)
