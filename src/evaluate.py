@@ -26,8 +26,8 @@ def main(cfg: DictConfig) -> None:
     show(metrics, recorded)
     if not opened.record and config["inputs"] is None and metrics.get("test/accuracy", 1.0) < DOUBTFUL:
         say(
-            "Below 50 %: was it trained on normalized inputs? Then add inputs=normalized, or inputs=[mean,deviation]. "
-            "Or with another activation than the one given."
+            "Below 50 %: was it trained on normalized inputs? Then add inputs=normalized or inputs=[mean,deviation]. "
+            "Or with another activation? Then correct activation=..."
         )
     say(str(opened.source))
 
@@ -37,7 +37,7 @@ def show(metrics: dict[str, float], recorded: dict[str, float]) -> None:
     rows = []
     for name, value in metrics.items():
         before = recorded.get(name)
-        verdict = "the same" if before == value else "another" if before is not None else ""
+        verdict = "the same" if before == value else "different" if before is not None else ""
         rows.append([name, repr(value), *([repr(before) if before is not None else "", verdict] if recorded else [])])
     print_table(["metric", "value", *(["recorded", ""] if recorded else [])], rows)
 

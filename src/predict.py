@@ -54,7 +54,7 @@ def predict_pictures(config: dict[str, Any]) -> None:
 def predict_rows(config: dict[str, Any]) -> None:
     """Classify the rows of a file, write `predictions.csv`, and print the first rows."""
     if config["images"] is not None:
-        raise UserError("images=... and rows=... are of different networks: name one of them")
+        raise UserError("images=... and rows=... are for different networks: give one of them")
     from handgrad.inspection import predict
     from handgrad.inspection.reopen import open_network
 

@@ -112,7 +112,7 @@ def test_finished_run_is_found_again(data: None) -> None:
         (lambda: handgrad.check(handgrad.MLP([2, 2]), RELU, *PAIR), "phi must be an activation"),
         (lambda: handgrad.judge(output_delta, RELU), "phi must be an activation"),
         (lambda: handgrad.judge(ReLU), "ReLU is none of the exercise's functions: phi, derivative"),
-        (lambda: handgrad.compare(["nowhere", "folder"]), "nowhere is not there"),
+        (lambda: handgrad.compare(["nowhere", "folder"]), "nowhere does not exist"),
         (lambda: handgrad.compare([{"a": 1}]), "runs or their folders, not dict"),
         (lambda: handgrad.train("seed=-1"), "invalid value seed=-1: must be >= 0"),
         (lambda: handgrad.train("optimizer.rl=1"), "unknown key optimizer.rl: there are lr, weight_reduction"),

@@ -210,7 +210,7 @@ def check_activation(phi: Any) -> None:
     if not is_activation(phi):
         raise UserError(f"phi must be an activation, e.g. handgrad.activations.ReLU(), not {phi!r}")
     if not isinstance(getattr(phi, "reference", lambda: None)(), torch.nn.Module):
-        raise UserError(f"{type(phi).__name__} has no reference(), PyTorch's module for it, that it is compared with")
+        raise UserError(f"{type(phi).__name__} has no reference(), which must return PyTorch's module for it")
 
 
 HYDRA = threading.RLock()  # its state is global

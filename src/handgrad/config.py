@@ -38,9 +38,9 @@ def valid_if(fits: Callable[[Any], bool], otherwise: LiteralString) -> Callable[
 
 some_batches = valid_if(
     lambda value: (type(value) is int and value > 0) or (type(value) is float and 0 < value <= 1),
-    "must be a number of batches from 1 on or a part of them up to 1.0",
+    "must be 1 or more batches, or a share of them up to 1.0",
 )
-some_steps = valid_if(lambda value: value > 0 or value == -1, "must be a number of steps from 1 on, or -1 for no limit")
+some_steps = valid_if(lambda value: value > 0 or value == -1, "must be 1 or more steps, or -1 for no limit")
 has_target = valid_if(
     lambda node: isinstance(node.get("_target_"), str), "must have a _target_, a class by its full name"
 )
@@ -345,5 +345,5 @@ def check(config: dict[str, Any], schema: type[Group]) -> None:
         schema.model_validate(config)
     except ValidationError as error:
         raise UserError(
-            describe_invalid(error, "is missing: give it a value or, a group, one of its options (--help lists them)")
+            describe_invalid(error, "is missing: give it a value or, for a group, an option (--help lists them)")
         ) from None

@@ -65,7 +65,7 @@ def _about(problem: Any, missing: str) -> str:
     for words, sign in COMPARISONS.items():
         must = must.replace(words, sign)
     if value.startswith('"'):  # e.g. a number from an environment variable
-        must += ", not a text (${oc.decode:...} makes one of it)"
+        must += ", not a string (${oc.decode:...} converts it)"
     return f"invalid value {key}={value}: {must}"
 
 
@@ -108,7 +108,7 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, OverrideParseException):
         return (
             f"{error}\nWrite {error.override!r} as key=value (--help lists the keys); "
-            """a value with signs in it goes in quotes of its own: 'key="value"'."""
+            """a value with special characters needs its own quotes: 'key="value"'."""
         )
     if is_peer_failure(error):
         return (
@@ -131,7 +131,7 @@ def describe_error(error: Exception) -> str | None:
         group, inner = found.groups()
         return (
             f"{group}/{inner}=...: this command, or the chosen {group}, has no such option: leave it out, or the "
-            f"experiment that sets it (a YAML file of your own has it by the line defaults: [{inner}: none])"
+            f"experiment that sets it (to allow it in a YAML file of your own, add the line defaults: [{inner}: none])"
         )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and is_unknown_key(cause):

@@ -19,14 +19,14 @@ def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunS
     sweep = ["-m", "activation=relu,tanh", "hydra.sweep.dir=sweep", *FEW]
     said = ran(run_script, *sweep, "seed=0,1", "dry_run=true")
     assert "2 cells, 4 runs: 0 are done already, 4 to run." in said
-    assert "No earlier run in outputs/ tells how long that takes." in said
+    assert "No earlier run in outputs/ allows a time estimate." in said
     assert not list(tmp_path.iterdir())
     assert run_script(*sweep, "seed=0")[0] == 0
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "sweeps").symlink_to(tmp_path)
     said = run_script(*sweep, "seed=0,1", "dry_run=true")[1]
     assert "2 cells, 4 runs: 2 are done already, 2 to run.\nDone: 0_relu-manual-none-s0, 1_tanh-manual-none-s0." in said
-    assert "By the times of 2 earlier runs: about " in said
+    assert "Estimated from 2 earlier runs: about " in said
     (tmp_path / "sweep" / "0_relu-manual-none-s0").rename(tmp_path / "sweep" / "0_\x1b[2J")
     assert "Done: 0_\\x1b[2J, 1_tanh-manual-none-s0." in run_script(*sweep, "seed=0,1", "dry_run=true")[1]
     assert "\x1b" not in run_script(*sweep, "seed=0")[1]

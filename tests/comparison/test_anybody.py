@@ -57,7 +57,7 @@ def test_runs_of_other_projects_are_compared(
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["table=runs.csv"], "name the metric to compare by: metric=..., of a_loss, b_loss"),
+        (["table=runs.csv"], "name the metric to compare by: metric=..., one of a_loss, b_loss"),
         (["table=runs.csv", "metric=c"], "metric=c is not a column of numbers"),
         (["table=runs.csv", "metric=size"], "metric=size does not tell which values are better: add better=higher or"),
         (["table=nothing.csv"], "cannot be read"),

@@ -255,7 +255,7 @@ def test_values_that_repeat_are_settings_and_others_metrics() -> None:
         assert first["metrics"].get(name) == (values[0] if role == "metric" else None), name
     assert runs.remarks == [
         "By name and repetition, settings are model, lr, depth, flag, constant; metrics are loss, cost, hits, "
-        "accuracy, val/f1; the seed is seed: group=[...], metric=... and seed=... decide otherwise.",
+        "accuracy, val/f1; the seed is seed: group=[...], metric=... and seed=... override this.",
         "Left out: 5 of 16 columns, no setting and no metric: rank, comment, when, run_id, empty.",
     ]
 
@@ -381,7 +381,7 @@ def test_a_file_of_one_column_is_repeats_of_one_cell(tmp_path: Path) -> None:
         (b"lr,loss\n", "has no rows: give a header, and a row per run"),
         (b"lr,loss,lr\n1,2,3\n", "has several columns named lr: rename them, or keep one"),
         (b"model,data\na,b\na,c\n", "has no column that looks like a metric: it has no numbers"),
-        (b"lr,width\n1,2\n1,2\n", "has no column that looks like a metric: name one with metric=..., of lr, width"),
+        (b"lr,width\n1,2\n1,2\n", "has no column that looks like a metric: choose metric=..., one of lr, width"),
     ],
 )
 def test_an_unusable_table_is_refused_in_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
@@ -575,7 +575,7 @@ def test_second_seed_is_averaged_over_unless_it_is_a_key() -> None:
     ]
     runs = of_rows(rows)
     assert (seeds(runs)[:4], settings(runs)[0]) == ([3, 4, 3, 4], {"model": "a"})
-    assert "Averaged over fold within each seed: group=[...] or seed=... decide otherwise." in runs.remarks
+    assert "Averaged over fold within each seed: group=[...] or seed=... override this." in runs.remarks
     assert settings(of_rows(rows, keys=["model", "fold"]))[0] == {"model": "a", "fold": 0}
 
 
@@ -655,7 +655,7 @@ def test_run_that_lacks_what_most_have_is_named(tmp_path: Path) -> None:
     for number in range(3):
         rows = "epoch,val/acc,test/acc\n0,0.5,\n" + ("1,,0.9\n" if number < 2 else "")
         leave_hydra_run(tmp_path / str(number), {"csv/metrics.csv": rows}, lr=0.1, seed=number)
-    assert "Perhaps unfinished, as they lack what most runs have: 2 (test/acc)." in read_folders([tmp_path]).remarks
+    assert "Perhaps unfinished, lacking a metric that most runs have: 2 (test/acc)." in read_folders([tmp_path]).remarks
 
 
 @pytest.mark.parametrize(

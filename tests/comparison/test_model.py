@@ -151,7 +151,7 @@ def test_two_seeds_show_what_any_eye_sees(tmp_path: Path) -> None:
     """The case of the issue: two of 12 cells end at 23 %, the others near 90 %."""
     leave_grid(tmp_path, 2)
     comparison, cells, tests, said = everything(tmp_path)
-    assert "These runs, 12 cells with 2 seeds each, can show differences from about" in said
+    assert "These runs, 12 cells with 2 seeds each, can show differences of about" in said
     assert "Far from the other 10 cells, which have 88." in said
     assert "sigmoid manual l2 (2" in said
     assert "sigmoid manual none (2" in said

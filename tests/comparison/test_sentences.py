@@ -251,7 +251,7 @@ def test_group_pools_the_other_keys_by_seed(tmp_path: Path) -> None:
     assert cells["test/accuracy.high"][0] - cells["test/accuracy"][0] == pytest.approx(half, rel=1e-5)
     assert "Pooled over optimizer.lr: of a cell's runs with one seed, the mean counts." in comparison.remarks
     assert everything(tmp_path, group=["lr", "activation"])[1].label.tolist()[0] == "lr=0.2 relu"
-    with pytest.raises(UserError, match=r"^invalid value group=nonsense: what differs here is activation, engine"):
+    with pytest.raises(UserError, match=r"^invalid value group=nonsense: these settings differ: activation, engine"):
         everything(tmp_path, group=["nonsense"])
     with pytest.raises(UserError, match=r"^invalid value metric=val/loss: did you mean loss. these runs have gap"):
         everything(tmp_path, metric="val/loss")

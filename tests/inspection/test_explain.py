@@ -597,7 +597,7 @@ def test_page_of_other_pictures_has_their_shape_and_no_pad(
             "logger=none",
         ]
         ran(run_script, *words)
-    assert "explain makes a page with pictures" in refusal(run_script, "run=Plain", "trust=true", script="explain.py")
+    assert "explain needs pictures" in refusal(run_script, "run=Plain", "trust=true", script="explain.py")
     ran(run_script, "run=Odd", "trust=true", script="explain.py")
     page, said = chromium.new_page(), []
     page.on("pageerror", lambda error: said.append(str(error)))

@@ -229,8 +229,8 @@ def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScri
     ran(run_script, "run=run", "images=mine/3.png", script="predict.py")
     assert len(list(Path("outputs", "predictions").glob("*/predictions.csv"))) == 1
     for images, words in (
-        (["images=nix.png"], "nix.png is not there"),
-        (["images=found/x"], "is not there"),
+        (["images=nix.png"], "nix.png does not exist"),
+        (["images=found/x"], "does not exist"),
         (["images=[]"], "invalid value images=[]"),
         ([], "name the pictures: images=my_digit.png"),
     ):

@@ -115,7 +115,7 @@ def notebook(**changed: Any) -> dict[str, Any]:
         ({"w1": torch.zeros(10, 784)}, "does not hold a weight and a bias for every layer"),
         ([1, 2], "does not hold a weight and a bias for every layer"),
         ({}, "does not hold a weight and a bias for every layer"),
-        (notebook(w2=torch.zeros(20, 31)), "do not make a network, each layer's inputs"),
+        (notebook(w2=torch.zeros(20, 31)), "do not form a network, each layer's inputs"),
         (notebook(w2=torch.zeros(20, 31)), "(30, 784) with bias (30,), (20, 31) with bias (20,), (10, 20)"),
         (notebook(b1=torch.zeros(29)), "(30, 784) with bias (29,)"),
         (notebook(w1=torch.zeros(30, 783)), "has 783 inputs and 10 classes, its data 784 and 10: name the data that"),
@@ -135,7 +135,7 @@ def test_file_that_is_no_network_is_refused_in_one_sentence(run_script: RunScrip
 def test_run_that_cannot_be_opened_is_refused_in_one_sentence(run_script: RunScript, trained: Trained) -> None:
     trained(folder="sweep/0_a")
     for words, typed in (
-        ("holds no completed run: make one by python src/train.py", []),
+        ("holds no completed run: make one with python src/train.py", []),
         ("nowhere is not a run's folder: it has no metrics.json", ["run=nowhere"]),
         ("nowhere is missing: there is no such file", ["checkpoint=nowhere"]),
         ("it holds 1: name one, e.g. run=", ["run=sweep"]),

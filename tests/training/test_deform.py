@@ -230,7 +230,7 @@ def test_digits_of_an_archive_are_deformed(run_script: RunScript) -> None:
     assert record_of(Path("run"))["metrics"]["test/accuracy"] > 0.8
     ran(run_script, "run=run", script="evaluate.py")
     np.savez("vectors.npz", x=x, y=y)
-    sentence = "data.deform is for grey pictures, and the rows of vectors.npz are none: leave out"
+    sentence = "data.deform is for grey pictures, and the rows of vectors.npz are not: leave out"
     refused(run_script, sentence, "data=arrays", "data.path=vectors.npz", "data/deform=affine", "hydra.run.dir=refused")
 
 

@@ -141,7 +141,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         ({"regularizer": Regularizer(dropout=[0.1])}, "regularizer: dropout has 1 rates, it needs 4"),
         (
             {"regularizer": Regularizer(dropout=0.1), "network": torch.nn.Linear(784, 10)},
-            "dropout is that of an MLP: give Linear torch.nn.Dropout layers",
+            "dropout needs an MLP: give Linear torch.nn.Dropout layers",
         ),
     ):
         with pytest.raises(UserError, match=sentence):

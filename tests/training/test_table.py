@@ -149,7 +149,7 @@ def test_unusable_columns_are_named_in_one_sentence(
     [
         ("", "table.csv is empty"),
         ("a,buys\n", "table.csv has no rows"),
-        ("a,a,buys\n1,2,x\n", "two columns of the name a: rename one"),
+        ("a,a,buys\n1,2,x\n", "two columns named a: rename one"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "table.csv is not a csv file"),
         ('[\n{"a": 1, "b": 2}]', "table.csv is not a csv file"),
         ("a,buys\n1,2,3\n4,5,6\n", "table.csv is not a csv file"),

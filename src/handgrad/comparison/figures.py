@@ -36,9 +36,9 @@ MOST = 24  # most rows, panels or lines in a readable figure
 REFERENCE = GREY | {"marker": "|", "markersize": 12, "markeredgewidth": 2}
 NOTHING = pd.Series(dtype=float)
 SHOWN = "a dot per run, mean and 95 % interval"
-CURVES = "How do the losses fall? Mean and, over two seeds and more, the band from the lowest to the highest;"
+CURVES = "How do the losses fall? Mean and, over two or more seeds, the band from the lowest to the highest;"
 CONFUSED = (
-    "Which digits are taken for which? Images per run of the best and the worst cell, and the difference; "
+    "Which digits are mistaken for which? Images per run of the best and the worst cell, and the difference; "
     "the diagonal is left out."
 )
 
@@ -62,7 +62,7 @@ def every(comparison: Comparison, cells: pd.DataFrame) -> Iterator[tuple[str, st
             usual(comparison, cells, name) for name in ("gap", f"{scored}/accuracy", f"{scored}/loss")
         )
         if name != "gap" and gap:
-            caption = f"How much is learned by heart? Train minus {scored} accuracy.{only}"
+            caption = f"How much do the cells overfit? Train minus {scored} accuracy.{only}"
             yield captioned("gap", caption, measured(comparison, best, look, gap))
         yield from confusions(comparison, cells)
         gain = accuracy or metric

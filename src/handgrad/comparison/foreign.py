@@ -96,7 +96,7 @@ def lacking_metrics(records: Sequence[dict[str, Any]]) -> list[str]:
     usual = {name for name, many in counts.items() if 2 * many > len(records)}
     lacking = {record["folder"].name: usual - record["metrics"].keys() for record in records if record["metrics"]}
     names = [f"{folder} ({join_names(sorted(missing))})" for folder, missing in lacking.items() if missing]
-    return [f"Perhaps unfinished, as they lack what most runs have: {join_names(names)}."] if names else []
+    return [f"Perhaps unfinished, lacking a metric that most runs have: {join_names(names)}."] if names else []
 
 
 def complete(
@@ -184,9 +184,7 @@ def take_seeds(
         record["settings"] = {name: each for name, each in row.items() if name not in known}
     said = [f"{missing} of {len(records)} runs have no seed, and form no pairs."] if missing else []
     if averaged:
-        said.append(
-            f"Averaged over {join_names(averaged)} within each {seed}: group=[...] or seed=... decide otherwise."
-        )
+        said.append(f"Averaged over {join_names(averaged)} within each {seed}: group=[...] or seed=... override this.")
     return True, said
 
 

@@ -95,7 +95,7 @@ def records_of(
     settings = [name for name in columns if roles[name] in ("setting", "seed")]
     if not metrics:
         numbers = [short[name] for name in numeric if roles[name] != "seed"]
-        hint = f"name one with metric=..., of {join_names(numbers, 20)}" if numbers else no_number(columns)
+        hint = f"choose metric=..., one of {join_names(numbers, 20)}" if numbers else no_number(columns)
         raise UserError(f"{table} has no column that looks like a metric: {hint}")
     others = [name for name, values in columns.items() if roles[name] == "" and may_matter(name, values)]
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -179,7 +179,7 @@ def remarks_on(roles: Mapping[str, str], short: Mapping[str, str], chosen: Colle
         )
         said.append(
             f"By name and repetition, settings are {settings}; metrics are {metrics}; the seed is {seeds}: "
-            "group=[...], metric=... and seed=... decide otherwise."
+            "group=[...], metric=... and seed=... override this."
         )
     folds = any(role == "seed" and "fold" in name.lower() for name, role in roles.items())
     said += ["Folds share training data: intervals are too narrow."] if folds else []

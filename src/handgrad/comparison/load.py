@@ -22,8 +22,8 @@ from handgrad.runs.tables import RunTables
 from handgrad.text import counted, escape_control, format_value, shortened
 
 OTHERS = (
-    "Of another project's run, .hydra/config.yaml is read, and metrics.csv, a JSON file named after metrics, "
-    "results or scores, or TensorBoard's event files."
+    "Runs of other projects need .hydra/config.yaml, and metrics.csv, a JSON file named after metrics, results "
+    "or scores, or TensorBoard's event files."
 )
 STATUSES = ("completed", "diverged", "failed", "running")
 SETS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing", "holdout"}
@@ -222,7 +222,7 @@ def keys_asked_for(
     for name in names:
         if not (found := called(name, known)):
             hint = did_you_mean(str(name), differing)
-            raise UserError(f"invalid value group={name}: {hint}what differs here is {joined(differing, most=30)}")
+            raise UserError(f"invalid value group={name}: {hint}these settings differ: {joined(differing, most=30)}")
         keys.append(found[0])
     return [key for key in keys if key in columns], [known[key] for key in keys if key not in columns]
 

@@ -117,7 +117,7 @@ def foreign_metric(
     """
     known = [each for each in metrics if runs[each].notna().any()]
     if name is None and len(known) != 1:
-        raise UserError(f"name the metric to compare by: metric=..., of {join_names(known, 20)}")
+        raise UserError(f"name the metric to compare by: metric=..., one of {join_names(known, 20)}")
     column = known[0] if name is None else f"metric.{name}" if name in TAKEN else name
     if column not in known:
         hint = did_you_mean(str(name), known)

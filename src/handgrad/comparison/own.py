@@ -158,4 +158,4 @@ def joined(names: Iterable[Any], most: int = 8) -> str:
 def few(remarks: Sequence[str]) -> list[str]:
     """Return at most MOST_REMARKS remarks, and the number of the others."""
     more = len(remarks) - MOST_REMARKS
-    return [*remarks[:MOST_REMARKS], *([f"And {more} more of the kind."] if more > 0 else [])]
+    return [*remarks[:MOST_REMARKS], *([f"And {more} more of this kind."] if more > 0 else [])]

@@ -98,9 +98,9 @@ def estimate(seconds: Sequence[float | None], at_once: int, known: int) -> str:
     """Estimate how long runs will take, `at_once` in parallel, each estimated or None, by a number of `known` runs."""
     times = [number for number in seconds if number is not None]
     if not times:
-        return "No earlier run in outputs/ tells how long that takes."
+        return "No earlier run in outputs/ allows a time estimate."
     rest = sum(times) / len(times) * len(seconds) / at_once
-    return f"By the times of {known} earlier runs: about {in_time(rest)}."
+    return f"Estimated from {known} earlier runs: about {in_time(rest)}."
 
 
 def earlier_runs(outputs: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def read_reference(path: Path, metric: Metric) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         numbers = pd.to_numeric(table[metric.column])
     except KeyError:
-        said = f"reference={path} has no column {metric.column}, which is what cells are compared by"
+        said = f"reference={path} has no column {metric.column}, the metric that cells are compared by"
         raise UserError(said) from None
     except (OSError, ValueError) as error:
         raise UserError(f"reference={path} cannot be read ({error}): give a CSV file with a row per result") from None

@@ -104,7 +104,7 @@ def folders_of(runs: Any) -> list[Path]:
             kind = type(folder).__name__
             raise UserError(f"compare takes a data frame, a file, or runs or their folders, not {kind}")
         if not Path(folder).exists():
-            raise UserError(f"{folder} is not there")
+            raise UserError(f"{folder} does not exist")
     return list(map(Path, folders))
 
 

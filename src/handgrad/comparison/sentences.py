@@ -64,7 +64,7 @@ def about_power(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame
     shown = comparison.metric.scale * least
     digits = int(max(0, -np.floor(np.log10(shown))))
     least_shown = f"{shown:.{digits}f} {comparison.metric.unit}".rstrip()
-    return f"{runs} can show differences from about {least_shown} on, between half of the pairs of cells."
+    return f"{runs} can show differences of about {least_shown} or more, between half of the pairs of cells."
 
 
 def far_cells(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:

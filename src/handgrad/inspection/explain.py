@@ -73,7 +73,7 @@ def pictures(examples: Examples, part: Tensor | slice) -> dict[str, Any]:
 def check_size(network: MLP, data: ClassificationData) -> None:
     """Refuse a network that is too large for a page, data that are not pictures, and too few of them."""
     if data.image_shape is None:
-        raise UserError(f"explain makes a page with pictures: the examples of {data.dataset} are none (image_shape)")
+        raise UserError(f"explain needs pictures, and the examples of {data.dataset} are not (image_shape is null)")
     if "test" not in data.sets or len(data.sets["test"]) < DIGITS:
         raise UserError(f"a page needs {DIGITS} test images: leave data.score_test=true")
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -64,7 +64,7 @@ def found(images: Any) -> list[Path]:
         )
     paths: dict[Path, None] = {}
     for name in map(str, images if isinstance(images, list) else [images]):
-        path, what = Path(name), "is not there"
+        path, what = Path(name), "does not exist"
         if path.is_dir():
             files, what = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES), "holds no picture"
         else:
@@ -107,7 +107,7 @@ def predict(assembly: Assembly, paths: Sequence[Path]) -> tuple[list[Prediction]
     refused = []
     dataset, shape = assembly.data.dataset, assembly.data.image_shape
     if shape is None:
-        raise UserError(f"images=...: the network takes {assembly.data.inputs} numbers of {dataset}, no pictures")
+        raise UserError(f"images=...: the network takes {assembly.data.inputs} numbers of {dataset}, not pictures")
     drawn = like_mnist(shape, assembly.data.class_names)
     for path in paths:
         try:

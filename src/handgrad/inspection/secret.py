@@ -16,7 +16,7 @@ PLACES = ("checks/*", "runs/*", "sweeps/*/*")  # of check.json, in outputs/
 def chosen(bugs: Sequence[str]) -> str:
     """Choose a bug at random; UserError if there is none."""
     if not bugs:
-        raise UserError("inject_bug=secret: with this configuration no bug shows: take a larger batch or a network")
+        raise UserError("inject_bug=secret: with this configuration no bug shows: use a larger batch or deeper network")
     return secrets.choice(bugs)
 
 

@@ -56,7 +56,7 @@ def check_layers(layers: Sequence[Layer], source: object) -> None:
     if not fit:
         listed = ", ".join(f"{weight} with bias {bias}" for weight, bias in shapes)
         raise UserError(
-            f"{source}: its weights (outputs, inputs) do not make a network, "
+            f"{source}: its weights (outputs, inputs) do not form a network, "
             f"each layer's inputs the outputs of the one before: {listed}"
         )
     if not all(tensor.is_floating_point() for layer in layers for tensor in layer):
@@ -93,7 +93,7 @@ def chained(shapes: Iterable[tuple[int, ...]]) -> bool:
 
 
 def orders(shapes: tuple[tuple[int, ...], ...], inputs: int | None = None) -> Iterator[tuple[int, ...]]:
-    """Yield the orders in which layers make a network, of a number of inputs; layers of one shape are told apart."""
+    """Yield the orders in which layers form a network, of a number of inputs; layers of one shape are told apart."""
     if not shapes:
         yield ()
     for number, shape in enumerate(shapes):

@@ -67,7 +67,7 @@ def resumable(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         if leads_outside(text, path.parent):
             raise UserError(
                 f"{path} has a callback whose file is {text}: move {path.parent} away to start from scratch; "
-                "going on might delete what is there"
+                "resuming might delete it"
             )
     return content
 

@@ -113,7 +113,7 @@ def newest_run(outputs: Path) -> Path:
             record = read_record(path.parent)
             if record and record["status"] == "completed":
                 return path.parent
-    raise UserError(f"{outputs} holds no completed run: make one by python src/train.py, or name one with run=...")
+    raise UserError(f"{outputs} holds no completed run: make one with python src/train.py, or name one with run=...")
 
 
 def newest_records(outputs: Path) -> list[Path]:

@@ -242,7 +242,7 @@ class ClassificationData(LightningDataModule):
             return self._loader("train", self.batch_size, None if overfit else self.seed)
         if not self.image_shape:
             raise UserError(
-                f"data.deform is for grey pictures, and the rows of {self.dataset} are none: leave out data/deform=..."
+                f"data.deform is for grey pictures, and the rows of {self.dataset} are not: leave out data/deform=..."
             )
         train = self.sets["train"]
         sampler = EpochBatches(len(train), self.batch_size, self.seed, *self._processes())

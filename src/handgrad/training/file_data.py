@@ -129,7 +129,7 @@ def classes_of(labels: np.ndarray, label: str) -> tuple[list[str], np.ndarray]:
     rows, names = len(labels), [str(name) for name in found.tolist()]
     if len(names) < 2:
         what = f"one class, {names[0]}" if names else "no rows"
-        raise UserError(f"{label} has {what}: there is nothing to tell apart")
+        raise UserError(f"{label} has {what}: there is nothing to classify")
     if len(names) > min(MOST_CLASSES, max(FEW_CLASSES, rows / 10)):
         raise UserError(
             f"{label} has {len(names):,} different values in {rows:,} rows, too many for classes: "

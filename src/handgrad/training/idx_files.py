@@ -79,7 +79,7 @@ def unpack(archive: Path, scratch: Path) -> Path:
     try:
         extracted = Path(extract_archive(str(archive), str(scratch)))
         fault = fault_of(extracted, extracted.read_bytes()) or "has another checksum"
-        reason = None if is_complete(extracted, archive) else f"what it holds {fault}"
+        reason = None if is_complete(extracted, archive) else f"its content {fault}"
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error)
     if reason is None:
@@ -103,7 +103,7 @@ def download(archive: Path, md5: str, mirrors: list[str], scratch: str) -> None:
     if unpacked.exists():
         raise UserError(
             f"{unpacked} {fault_of(unpacked, unpacked.read_bytes())}, and {archive.name}, from which it "
-            "could be made anew, is not there and could not be downloaded: put one of the two there"
+            "could be restored, is missing and could not be downloaded: put one of the two there"
         )
     raise UserError(
         f"{archive} is missing and could not be downloaded: put the original there (for MNIST, "

@@ -331,7 +331,7 @@ def check_regularizer(regularizer: Regularizer, skip: float, network: nn.Module)
         return
     if not isinstance(network, MLP):
         raise UserError(
-            f"regularizer.dropout is that of an MLP: give {type(network).__name__} torch.nn.Dropout layers of its own"
+            f"regularizer.dropout needs an MLP: give {type(network).__name__} torch.nn.Dropout layers of its own"
         )
     with as_user_error("regularizer", ValueError):
         if not any(regularizer.dropout_rates(len(network.weights))):

@@ -43,7 +43,7 @@ def build_network(node: DictConfig, sizes: Sequence[int], image_shape: Sequence[
         network = build_with(node, arguments, **given)
     except UserError as error:
         if image_shape is None and "image_shape" in taken:
-            raise UserError(f"{error} (image_shape is null: the rows of these data are no pictures)") from error
+            raise UserError(f"{error} (image_shape is null: the rows of these data are not pictures)") from error
         raise
     check_network(network, node._target_, sizes[0], sizes[-1])
     own: nn.Module = network

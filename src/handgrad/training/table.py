@@ -159,7 +159,7 @@ def parse(content: bytes, path: Path, texts: Sequence[str] = ()) -> pd.DataFrame
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} is not a {path.suffix[1:]} file ({str(error).partition(chr(10))[0]})") from None
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
-        raise UserError(f"{path} has two columns of the name {join_names(twice)}: rename one")
+        raise UserError(f"{path} has two columns named {join_names(twice)}: rename one")
     return frame
 
 
