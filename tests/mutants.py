@@ -81,7 +81,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "training/manual": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
     "training/mnist": ["training/mnist", "training/data", "cli/options"],
     "training/matmul": ["training/matmul"],
-    "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs"],
+    "training/modules": ["training/modules", "training/callbacks", "cli/train", "cli/option_pairs", "cli/processes"],
     "training/table": ["training/table"],
     "training/network": ["training/network"],
     "training/run": ["cli/train", "training/layer_stats"],

@@ -93,6 +93,27 @@ def test_engines_agree_with_every_regularization(
         assert 0 < manual.skipped_share()["train/skipped"] < 1
 
 
+def test_dropout_masks_differ_from_step_to_step_and_follow_from_the_seed(
+    images_640: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[bytes] = []
+    draw = Regularizer.masks
+
+    def masks(*args: Any) -> list[Tensor | None]:
+        found = draw(*args)
+        drawn.append(b"".join(mask.numpy().tobytes() for mask in found if mask is not None))
+        return found
+
+    monkeypatch.setattr(Regularizer, "masks", masks)
+    for seed in (0, 0, 1):
+        module = make(ManualModule, regularizer=Regularizer(dropout=0.5))
+        module.save_hyperparameters({"seed": seed}, logger=False)
+        fit(module, images_640, epochs=2)
+    assert len(drawn) == 60
+    assert drawn[:20] == drawn[20:40]
+    assert len({*drawn}) == 40
+
+
 STEPPING: list[dict[str, Any]] = [
     {"gradient_clip_val": 0.05},
     {"accumulate_grad_batches": 4},  # ten batches: the last step has two
