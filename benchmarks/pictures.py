@@ -315,7 +315,7 @@ def tried(names: tuple[str, ...], network: Any, source: Source) -> tuple[int, in
 
 
 def possible(one: str, other: str) -> bool:
-    """Tell whether two scenes can be had at once: one file, one replacement of the digit, one sheet."""
+    """Tell whether two scenes can be combined: one file, one replacement of the digit, one sheet."""
     return not any({one, other} <= alike for alike in (set(FILES), {"two digits", "two rows"}, SHEETS))
 
 

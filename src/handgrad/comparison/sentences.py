@@ -19,7 +19,7 @@ from handgrad.comparison.table import Comparison
 from handgrad.text import counted
 
 MOST_SAID = 6  # most sentences on the values of one key; the table has all
-FAR_RUN = 10.0  # modified z-score from which a run is far from the others of its cell
+FAR_RUN = 10.0  # distance from the others of its cell from which a run is far, in spreads within cells
 
 
 def sentences(comparison: Comparison, cells: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
@@ -171,7 +171,7 @@ def within_values(comparison: Comparison, rows: pd.DataFrame) -> str:
             open_.append(given)
     key, other = comparison.names[first.key], comparison.names[first.other]
     if not parts:
-        return f"The effect of {key} depends on {other}, but none is shown within a value of {other}."
+        return f"The effect of {key} depends on {other}, but no difference is shown within any value of {other}."
     if open_:
         parts.append(f"with {' or '.join(open_)}, no difference is shown")
     return f"The effect of {key} depends on {other}: {'; '.join(parts)}."
