@@ -31,7 +31,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "comparison/figures": ["comparison/figures"],
     "comparison/load": ["comparison/foreign", *REPORT],
     "comparison/look": ["comparison/figures"],
-    "comparison/outcomes": ["comparison/figures", "comparison/model", "comparison/compare"],
+    "comparison/outcomes": ["comparison/figures", *REPORT],
     "comparison/planning": ["comparison/model", "comparison/sentences"],
     "comparison/foreign": ["comparison/foreign", "comparison/anybody"],
     "comparison/foreign_table": ["comparison/foreign", "comparison/anybody"],
