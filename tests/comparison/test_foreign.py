@@ -678,3 +678,27 @@ def test_table_with_a_row_per_result_is_refused_unless_one_is_chosen(column: str
 def test_versions_are_texts() -> None:
     table = pd.read_csv(io.StringIO("version,seed,loss\n1.1,0,0.4\n1.1,1,0.5\n1.10,0,0.7\n1.10,1,0.8"), dtype=str)
     assert [row["settings"]["version"] for row in read_table(table).records] == ["1.1", "1.1", "1.10", "1.10"]
+
+
+def test_data_frames_are_read_whatever_their_types_and_columns() -> None:
+    rows = pd.DataFrame(ROWS)
+    short = rows.astype({"lr": "float32", "model": "category", "seed": "Int64", "loss": "float32"})
+    nested = rows.set_axis(pd.MultiIndex.from_tuples([("of", name) for name in rows]), axis=1)
+    for frame, prefix in ((short, ""), (nested, "of.")):
+        found = read_table(frame).records
+        assert [row["settings"] for row in found] == [
+            {f"{prefix}{name}": row[name] for name in ("model", "lr")} for row in ROWS
+        ]
+        assert [row["seed"] for row in found] == [0, 1, 0, 1]
+        assert [row["metrics"][f"{prefix}loss"] for row in found] == pytest.approx([0.5, 0.6, 0.7, 0.8])
+
+
+@pytest.mark.parametrize("runs", [5, None, {"loss": [1.0]}, [{"loss": 1.0}]])
+def test_what_is_no_table_and_no_folder_is_refused(runs: Any) -> None:
+    with pytest.raises(UserError, match=r"^compare takes a data frame, a file, or runs or their folders, not "):
+        handgrad.compare(runs)
+
+
+def test_equal_values_are_drawn_without_a_warning() -> None:
+    assert handgrad.compare(pd.DataFrame(ROWS).assign(loss=0.0)).figures
+    assert handgrad.compare(pd.DataFrame(ROWS).assign(loss=0.1)).figures

@@ -34,6 +34,7 @@ def fitted(metric: Metric, drawn: Sequence[np.ndarray]) -> Limits:
     shown = np.concatenate([near, *(values for values in others if span(near, values[:1]) < 3 * span(near))])
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     margin = max(0.06 * (high - low), 5 * 10.0**-metric.digits if metric.digits is not None else 0.0)
+    margin = margin or 0.06 * abs(high) or 1.0  # all values are equal
     below, above = (2.5 * margin if away.any() else margin for away in (means < low, means > high))  # room for numbers
     least, most = (metric.scale * bound for bound in metric.bounds)
     return max(low - below, least), min(high + above, most)

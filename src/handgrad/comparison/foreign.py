@@ -50,6 +50,8 @@ def read_table(
     """
     if isinstance(table, pd.DataFrame):
         table = table.reset_index() if any(name is not None for name in table.index.names) else table
+        if table.columns.nlevels > 1:
+            table = table.set_axis([".".join(str(part) for part in name if part) for name in table.columns], axis=1)
         return complete(*foreign_table.records_of(table, "table", seed, metric, keys), keys)
     if table.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
         raise UserError(f"table={table} is not a CSV file: save it as CSV, a row per run")

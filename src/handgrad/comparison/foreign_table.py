@@ -209,10 +209,9 @@ def melt_splits(frame: pd.DataFrame, seed: str | None) -> tuple[pd.DataFrame, st
 
 def typed(column: pd.Series) -> list[Any]:
     """Return a column's values, None where missing: all numbers (whole ones as int), all booleans, or all texts."""
-    texts = [
-        "" if gone else str(value).strip().replace("\u2212", "-")
-        for value, gone in zip(column.tolist(), column.isna(), strict=True)
-    ]
+    given = column.to_numpy() if column.dtype.kind == "f" else column.tolist()  # str of NumPy's float32 is short
+    stripped = [str(value).strip().replace("\u2212", "-") for value in given]
+    texts = pd.Series(stripped, dtype=object).mask(column.isna().to_numpy(), "").tolist()
     distinct = set(texts) - MISSING
     values: dict[str, Any] = {text: text for text in distinct}
     if distinct and all(map(PERCENT.fullmatch, distinct)):

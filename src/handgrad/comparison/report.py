@@ -4,7 +4,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -97,7 +97,8 @@ def compare(
 
 def folders_of(runs: Any) -> list[Path]:
     """Return the paths of runs: one or several `handgrad.Run`s or names."""
-    several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
+    one = isinstance(runs, str | Path | Mapping) or hasattr(runs, "folder") or not isinstance(runs, Iterable)
+    several = [runs] if one else list(runs)
     folders = [getattr(run, "folder", run) for run in several]
     for folder in folders:
         if not isinstance(folder, str | Path):
