@@ -700,5 +700,6 @@ def test_what_is_no_table_and_no_folder_is_refused(runs: Any) -> None:
 
 
 def test_equal_values_are_drawn_without_a_warning() -> None:
-    assert handgrad.compare(pd.DataFrame(ROWS).assign(loss=0.0)).figures
-    assert handgrad.compare(pd.DataFrame(ROWS).assign(loss=0.1)).figures
+    for values in ([0.0] * 8, [0.1] * 8, [math.inf, *[0.1] * 7]):
+        rows = [{"model": model, "lr": lr, "seed": seed} for model in "ab" for lr in (0.1, 1) for seed in (0, 1)]
+        assert handgrad.compare(pd.DataFrame(rows).assign(loss=values)).figures
