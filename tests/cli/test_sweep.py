@@ -33,6 +33,9 @@ def test_dry_run_reports_what_the_sweep_does_and_starts_nothing(run_script: RunS
     path = tmp_path / "sweep" / "1_tanh-manual-none-s0" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))
     assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in run_script(*sweep, "seed=0,1", "dry_run=true")[1]
+    (tmp_path / "sweep" / "damaged").mkdir()
+    (tmp_path / "sweep" / "damaged" / "metrics.json").write_text("{")
+    assert "2 cells, 4 runs: 1 are done already, 3 to run.\n" in run_script(*sweep, "seed=0,1", "dry_run=true")[1]
     before = sorted((tmp_path / "sweep").iterdir())
     assert run_script(*sweep, "seed=0,1")[0] == 0
     assert len(set((tmp_path / "sweep").glob("*/metrics.json")) - {path / "metrics.json" for path in before}) == 2

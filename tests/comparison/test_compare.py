@@ -143,12 +143,19 @@ def test_reference_value_is_shown_with_the_cell_of_its_settings(tmp_path: Path) 
     for seed in (0, 1):
         leave_run(tmp_path / f"r{seed}", 0.97, seed)
         leave_run(tmp_path / f"s{seed}", 0.96, seed, lr=0.02)
+    leave_run(tmp_path / "alone", 0.95, lr=0.03)
     table = tmp_path / "paper.csv"
-    table.write_text("activation,optimizer.lr,test/accuracy,test/loss\nrelu,0.01,0.95,0.3\ntanh,0.02,0.5,0.4\n")
+    rows = [
+        "activation,optimizer.lr,test/accuracy,test/loss",
+        "relu,0.01,0.95,0.3",
+        "tanh,0.02,0.5,0.4",
+        "relu,0.03,0.9,1",
+    ]
+    table.write_text("\n".join(rows))
     comparison = load.load_runs([tmp_path], CompareOptions(reference=table))
     cells = statistics.summarize_cells(comparison)
-    assert cells.reference.fillna(0).tolist() == [0.95, 0]
-    assert "paper is shown beside cells with its activation, optimizer.lr: 1 of 2 rows." in comparison.remarks
+    assert cells.reference.fillna(0).tolist() == [0.95, 0, 0.9]
+    assert "paper is shown beside cells with its activation, optimizer.lr: 2 of 3 rows." in comparison.remarks
     losses = statistics.summarize_cells(load.load_runs([tmp_path], CompareOptions(metric="loss", reference=table)))
     assert losses.reference.tolist()[0] == 0.3
     table.write_text("optimizer.lr,test/accuracy\n0.01,0.95\n0.02,0.95\n")  # rows with equal numbers count separately

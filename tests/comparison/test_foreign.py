@@ -636,6 +636,8 @@ def test_value_that_keeps_a_column_from_being_numeric_is_named() -> None:
     rows = [{"model": "a", "seed": 0, "acc": "0.94"}, {"model": "b", "seed": 0, "acc": "94.2%"}]
     with pytest.raises(UserError, match=r"acc holds '94.2%', not a number like 0.31"):
         of_rows(rows)
+    with pytest.raises(UserError, match=r"looks like a metric: it has no numbers$"):
+        of_rows([row | {"acc": text} for row, text in zip(rows, ("3 of 4", "all"), strict=True)])
 
 
 def test_shares_beside_percentages_are_the_first_thing_said() -> None:

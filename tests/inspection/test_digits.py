@@ -146,11 +146,15 @@ def test_bluish_ink_is_found_by_its_luminance_which_is_shown(tmp_path: Path, sou
 
 
 def test_doubts_are_told(tmp_path: Path) -> None:
-    """A hook that reaches the edge; a hook with half of another one, cut by the edge, beside it."""
+    """A hook that reaches each edge; a hook with half of another one, cut by the edge, beside it."""
     hook = np.full((400, 300), 255, dtype=np.uint8)
     hook[100:300, 140:180] = hook[100:140, 60:180] = 0
     for pixels, doubt in (
-        (hook[:, 60:], "reaches the picture's edge"),
+        *(
+            (cut, "reaches the picture's edge")
+            for half in (hook[:, 60:], hook[:300])
+            for cut in (half, half[::-1, ::-1])
+        ),
         (np.hstack([hook[:, 80:], hook]), "other marks"),
     ):
         Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "x.png")

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from conftest import ROOT, RunScript, ended_at_scoring, ran, record_of, refused
+from handgrad.errors import UserError
 from handgrad.runs.checkpoint import read_checkpoint
+from handgrad.training.network import build_network
 
 DOCS = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
 LAST = Path("checkpoints", "last.ckpt")
@@ -103,7 +106,18 @@ def test_what_looks_into_layers_says_that_it_cannot(run_script: RunScript, tiny_
     ],
 )
 def test_unusable_network_is_refused_in_a_sentence(run_script: RunScript, typed: list[str], said: str) -> None:
-    assert said in refused(run_script, said, "engine=autograd", *typed).strip().splitlines()[-1]
+    refusal = refused(run_script, said, "engine=autograd", *typed).strip().splitlines()[-1]
+    assert said in refusal
+    assert "image_shape" not in refusal
+
+
+def test_network_of_pictures_is_refused_on_rows_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    node = OmegaConf.create({"_target_": "my_cnn.CNN"})
+    with pytest.raises(UserError, match=r"\(image_shape is null: the rows of these data are not pictures\)$"):
+        build_network(node, [13, 3], None)
+    with pytest.raises(UserError, match=r"not enough values to unpack \(expected 2, got 1\)"):
+        build_network(node, [13, 3], [13])
 
 
 @pytest.mark.slow
