@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["nn/activations", "nn/losses", "nn/regularizers", "nn/mlp", "nn/backprop", "training/modules"]
 REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "comparison/anybody", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
-    "config": ["config", "cli/options", "cli/train"],
+    "config": ["config", "cli/options", "cli/train", "comparison/compare"],
     "checks": ["config", "cli/options", "cli/train"],
     "resolvers": ["config", "cli/options", "cli/train", "training/mine"],
     "identity": ["cli/train", "runs/record", "training/mine"],
@@ -49,7 +49,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "inspection/secret": ["nn/gradcheck"],
     "inspection/export": ["inspection/reopen"],
     "inspection/reopen": ["inspection/allowlist", "inspection/reopen", "training/table"],
-    "inspection/predict": ["inspection/predict"],
+    "inspection/predict": ["inspection/predict", "inspection/digits", "training/arrays"],
     "inspection/weights": ["inspection/reopen"],
     "nn/activations": ["nn/activations", *MATHEMATICS],
     "nn/gradcheck": ["nn/gradcheck"],

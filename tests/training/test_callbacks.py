@@ -20,7 +20,7 @@ from handgrad.nn.activations import ReLU
 from handgrad.nn.mlp import MLP
 from handgrad.nn.regularizers import Regularizer
 from handgrad.runs.record import DivergedError
-from handgrad.training.callbacks import DivergenceGuard, History, NoProfiler
+from handgrad.training.callbacks import DivergenceGuard, EpochBar, History, NoProfiler
 from handgrad.training.data import Examples
 from handgrad.training.manual import ManualModule
 from handgrad.training.modules import AutogradModule
@@ -115,3 +115,12 @@ def test_non_finite_weights_are_never_saved(images_640: Examples, tmp_path: Path
     with pytest.raises(DivergedError, match=r"a weight was nan at epoch 0, step 10: try"):
         fit(ManualModule, images_640, DivergenceGuard(), Spoiler(10), ModelCheckpoint(tmp_path), limit_val_batches=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_progress_bar_shows_the_latest_loss_and_accuracies(tmp_path: Path) -> None:
+    history, trainer, module = History(tmp_path), Trainer(logger=False, enable_checkpointing=False), make(ManualModule)
+    bar = EpochBar(history)
+    assert bar.get_metrics(trainer, module) == {}
+    module.step_losses = [torch.tensor(2.0), torch.tensor(0.25)]
+    history.rows = [{"train/accuracy": 0.1}, {"train/accuracy": 0.9, "test/accuracy": None, "train/loss": 1.0}]
+    assert bar.get_metrics(trainer, module) == {"loss": "0.250", "train/accuracy": "0.9000"}
