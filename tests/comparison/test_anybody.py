@@ -179,8 +179,8 @@ def test_cells_without_any_value_are_no_error() -> None:
 @pytest.mark.parametrize(
     ("names", "higher"),
     [
-        ("test_neg_log_loss neg_mean_squared_error test_score valAccuracy val/acc_top1", True),
-        ("brier_score RMSE", False),
+        ("test_neg_log_loss neg_mean_squared_error test_score valAccuracy val/acc_top1 fluency↑ loss↑", True),
+        ("brier_score RMSE fluency↓ accuracy↓", False),
         ("accidents uptime sentiment accuracy_loss", None),
         ("davies_bouldin_score brier_skill_score survival_time mse_improvement reward_std", None),
     ],

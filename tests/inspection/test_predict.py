@@ -18,6 +18,7 @@ from conftest import RunScript, mostly_slow, ran, record_of, refusal
 from handgrad.errors import UserError
 from handgrad.inspection.digits import centred, find_digits, fit_to_box
 from handgrad.inspection.ink import extract_ink
+from handgrad.inspection.pictures import shades
 from handgrad.training.mnist import MNISTDataModule
 
 Pixels = NDArray[np.uint8]
@@ -235,3 +236,11 @@ def test_command_predicts_usable_pictures_and_names_the_rest(run_script: RunScri
         ([], "name the pictures: images=my_digit.png"),
     ):
         assert words in refusal(run_script, "run=run", *images, script="predict.py")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16, 31])
+def test_deep_pixels_are_scaled_by_the_bits_that_they_use(bits: int) -> None:
+    values = np.array([[0, 2**bits // 3], [2**bits // 2 + 1, 2**bits - 1]])
+    (grey,) = shades(Image.fromarray(values.astype(np.int32), mode="I"))
+    scale = 2**bits - 1 if bits < 31 else 2**32 - 1
+    np.testing.assert_allclose(grey, values / scale, atol=1e-6)
