@@ -1,6 +1,7 @@
 """Oracle: the meaning of every option, read back from the files that the real command leaves."""
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -390,7 +391,10 @@ def test_csv_logger_of_a_run_that_goes_on_has_every_row_once(run_script: RunScri
     with ended_at_scoring(3):
         assert run_script(*options, "hydra.run.dir=run")[0] == 143
     ran(run_script, *options, "hydra.run.dir=run")
-    ran(run_script, *options, "hydra.run.dir=whole")
+    printed = ran(run_script, *options, "hydra.run.dir=whole")
+    for name, value in record_of(Path("whole"))["metrics"].items():
+        said = f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f} nats"
+        assert re.search(rf"{name}\W+{re.escape(said)}", printed)
     resumed, whole = (pd.read_csv(Path(folder, "csv", "metrics.csv")) for folder in ("run", "whole"))
     assert len(whole) > 12
     pd.testing.assert_frame_equal(resumed, whole)

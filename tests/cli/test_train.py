@@ -268,6 +268,8 @@ def test_parallel_sweep_gives_the_numbers_of_the_serial_one(
         one, other = record_of(tmp_path / "parallel" / cell), record_of(tmp_path / "serial" / cell)
         assert one["status"] == other["status"] == status
         assert one["metrics"] == other["metrics"]
+    train, test = (one["metrics"][f"{name}/accuracy"] for name in ("train", "test"))
+    assert f"relu-manual-none-s0: train/accuracy {train:.2%}, test/accuracy {test:.2%}" in out + err
 
 
 def test_later_default_and_integer_do_not_change_the_configuration(run_script: RunScript) -> None:
