@@ -67,7 +67,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "training/arrays": ["training/arrays"],
     "training/artifacts": ["cli/train"],
     "training/build": ["training/build", "training/modules", "cli/train", "cli/options"],
-    "training/callbacks": ["training/callbacks", "cli/train", "cli/options"],
+    "training/callbacks": ["training/callbacks", "inspection/allowlist", "cli/train", "cli/options"],
     "training/checkpoint_io": ["runs/checkpoint", "cli/train"],
     "training/data": ["training/data", "training/deform", "cli/options", "cli/train", "cli/processes"],
     "training/deform": ["training/deform"],

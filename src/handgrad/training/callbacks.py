@@ -140,11 +140,15 @@ def checked_row(row: Any) -> dict[str, Any]:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves `checkpoints/last.ckpt` after every epoch; its state is empty."""
+    """Saves `checkpoints/last.ckpt` after every epoch; its state is empty, under a key that ignores its arguments."""
 
     def __init__(self, folder: Path) -> None:
         name = LAST.partition(".")[0]
         super().__init__(folder / CHECKPOINTS, name, save_on_train_epoch_end=True, enable_version_counter=False)
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
         return {}
