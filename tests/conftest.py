@@ -306,10 +306,10 @@ def without_seconds(folder: Path | str) -> list[dict[str, str]]:
     return [{key: row[key] for key in row if key != "seconds"} for row in rows_of(folder)]
 
 
-def hparams_of(board: EventAccumulator) -> dict[str, Any]:
-    """Return the hyperparameters in TensorBoard's table."""
+def session_of(board: EventAccumulator) -> Any:
+    """Return a run's row of TensorBoard's table: its `hparams`, and the `group_name` of its trial."""
     content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    return dict(HParamsPluginData.FromString(content).session_start_info.hparams)
+    return HParamsPluginData.FromString(content).session_start_info
 
 
 def board_of(folder: Path | str) -> EventAccumulator:

@@ -22,12 +22,12 @@ from conftest import (
     RunScript,
     board_of,
     ended_at_scoring,
-    hparams_of,
     mostly_slow,
     ran,
     record_of,
     refused,
     rows_of,
+    session_of,
     start,
     start_fresh,
     wait_for,
@@ -115,7 +115,9 @@ def test_tensorboard_has_every_metric(folder: Path) -> None:
     assert set(tags["images"]) == {"confusion/train", "confusion/test", "curves", "predictions"}
     assert [event.step for event in board.Scalars("train/loss")] == [937, 1875]
     assert "custom_scalars__config__" in tags["tensors"]  # both losses in one chart
-    start = hparams_of(board)
+    session = session_of(board)
+    assert session.group_name == f"{folder.parent.name}/{folder.name}"
+    start = session.hparams
     assert start["activation"].string_value == "relu"
     assert start["regularizer.strength"].number_value == 1e-5
     assert start["seed"].number_value == 3

@@ -8,6 +8,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from matplotlib.figure import Figure
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from handgrad.runs.folder import PREDICTIONS, write_figure, write_rows
 from handgrad.text import format_value
@@ -77,10 +78,13 @@ def log_hyperparameters(
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars({"loss": {" and ".join(losses): ["Multiline", losses]}})
-            logger.log_hyperparams(hyperparameters(settings), final_scores, trainer.global_step)
+            # Not log_hyperparams: without torch's "experiment", TensorBoard lists first what differs between runs.
+            run = Path(logger.log_dir).parent
+            start = hparams_pb(hyperparameters(settings), trial_id=f"{run.parent.name}/{run.name}")
+            logger.experiment.file_writer.add_summary(start)
         else:
             logger.log_hyperparams(hyperparameters(settings))
-            logger.log_metrics(final_scores, trainer.global_step)
+        logger.log_metrics(final_scores, trainer.global_step)
         logger.finalize("success")
 
 
@@ -94,9 +98,9 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to TensorBoard's types (it would turn true into 1), without `_target_` and empty groups."""
-    classes = ("_target_", "_partial_")
-    told = {key: value for key, value in settings.items() if not key.endswith(classes) and value != {}}
+    """Convert settings to TensorBoard's types (it would turn true into 1), without name, `_target_`, empty groups."""
+    told = {key: value for key, value in settings.items() if key != "name" and value != {}}
+    told = {key: value for key, value in told.items() if not key.endswith(("_target_", "_partial_"))}
     return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}
 
 
