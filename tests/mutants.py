@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 MATHEMATICS = ["nn/activations", "nn/losses", "nn/regularizers", "nn/mlp", "nn/backprop", "training/modules"]
 REPORT = ["comparison/model", "comparison/sentences", "comparison/compare", "comparison/anybody", "cli/sweep"]
 TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
-    "config": ["config", "cli/options", "cli/train", "comparison/compare"],
+    "config": ["config", "cli/options", "cli/train", "comparison/compare", "inspection/reopen"],
     "checks": ["config", "cli/options", "cli/train"],
     "resolvers": ["config", "cli/options", "cli/train", "training/mine"],
     "identity": ["cli/train", "runs/record", "training/mine"],
@@ -32,7 +32,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "comparison/load": ["comparison/foreign", *REPORT],
     "comparison/look": ["comparison/figures"],
     "comparison/outcomes": ["comparison/figures", *REPORT],
-    "comparison/planning": ["comparison/model", "comparison/sentences"],
+    "comparison/planning": REPORT,
     "comparison/foreign": ["comparison/foreign", "comparison/anybody"],
     "comparison/foreign_table": ["comparison/foreign", "comparison/anybody"],
     "comparison/progress": ["cli/sweep", *REPORT],
@@ -51,6 +51,7 @@ TESTS = {  # by module, likeliest to fail first; unlisted modules: see tests_of
     "inspection/reopen": ["inspection/allowlist", "inspection/reopen", "training/table"],
     "inspection/predict": ["inspection/predict", "inspection/digits", "training/arrays"],
     "inspection/weights": ["inspection/reopen"],
+    "job": ["cli/options", "cli/train", "cli/sweep"],
     "nn/activations": ["nn/activations", *MATHEMATICS],
     "nn/gradcheck": ["nn/gradcheck"],
     "nn/losses": ["nn/losses", *MATHEMATICS],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SCRIPT, RunScript, mostly_slow, record_of, refused, start, start_fresh, wait_for
+from handgrad import process
 from handgrad.comparison.load import load_runs
 from handgrad.errors import UserError
 from handgrad.runs.folder import is_locked
@@ -151,3 +152,14 @@ def test_hydras_line_about_a_failed_job_appears_nowhere(
         printed = refused(run_script, "", *arguments, script=script)
         assert printed.strip()
     assert "Error executing job" not in printed
+
+
+@pytest.mark.parametrize(("script", "resumes"), [("src/train.py", True), ("src/evaluate.py", False)])
+def test_only_training_says_that_the_command_resumes(
+    script: str, resumes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script])
+    process.say_interrupted("SIGINT")
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted (SIGINT)")
+    assert ("resumes from here" in said) == resumes

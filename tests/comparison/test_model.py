@@ -240,6 +240,19 @@ def test_further_seeds_are_planned_for_what_is_undecided(
     assert [plan.runs for plan in planning.plans(comparison, cells, tests)] == [2]
 
 
+@pytest.mark.parametrize(
+    ("cells", "what", "runs"),
+    [(1, "the interval of the only cell", 4), (3, "all cells against each other", 12), (16, "the best two cells", 8)],
+)
+def test_single_seeds_are_planned_to_become_five(tmp_path: Path, cells: int, what: str, runs: int) -> None:
+    for number in range(cells):
+        leave_run(tmp_path / str(number), 0.9 + number / 1000, lr=0.01 * (number + 1))
+    comparison, summary, tests, _ = everything(tmp_path)
+    (plan,) = planning.plans(comparison, summary, tests)
+    assert (plan.what, plan.seeds, plan.runs) == (what, 5, runs)
+    assert [cell["label"] for cell in plan.cells] == summary.label.tolist()[: runs // 4]
+
+
 def test_pairs_of_more_cells_are_those_with_the_first() -> None:
     assert contrasts.chosen_pairs("abc", 3) == list(combinations("abc", 2))
     assert contrasts.chosen_pairs("abcd", 3) == [("a", "b"), ("a", "c"), ("a", "d")]

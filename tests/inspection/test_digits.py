@@ -1,6 +1,7 @@
 """Oracle: the same digit on plain paper, in every scene of benchmarks/pictures.py."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import Tensor
 import handgrad
 from conftest import RunScript, Trained, mostly_slow, ran
 from handgrad.errors import UserError
-from handgrad.inspection.digits import Digit, find_digits
+from handgrad.inspection.digits import Digit, find_digits, is_stacked
 from handgrad.inspection.predict import as_it_is
 from handgrad.training.mnist import MNISTDataModule
 
@@ -195,3 +196,10 @@ def test_raw_images_of_mnist_are_left_as_they_are(tmp_path: Path, mnist: MNISTDa
         Image.fromarray(image.numpy()).save(tmp_path / "x.png")
         _, (digit,) = find_digits(tmp_path / "x.png")
         assert float((digit.seen.view(28, 28) - image / 255).abs().mean()) < 0.03
+
+
+def test_regions_above_each_other_are_stacked_and_those_beside_each_other_are_not() -> None:
+    upper, lower, beside = (SimpleNamespace(bbox=box) for box in ((0, 50, 40, 90), (45, 48, 90, 88), (0, 100, 40, 130)))
+    assert is_stacked([upper, lower])
+    assert is_stacked([lower, upper])
+    assert not is_stacked([upper, beside])
