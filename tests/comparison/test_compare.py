@@ -683,6 +683,31 @@ def test_jobs_are_merged_into_the_fewest_commands() -> None:
     assert again.merge([["a=1", "~b"], ["a=2", "~b"], ["a=3"]]) == [["a=1,2", "~b"], ["a=3"]]
 
 
+def test_cells_of_several_sweeps_get_commands_of_their_own_jobs(tmp_path: Path) -> None:
+    """None at all if one is unknown, damaged, of a search, or controls the terminal: the others would not settle it."""
+    jobs = {"a/0": "activation=relu", "a/1": "activation=tanh", "b/0": "activation=gelu"}
+    for name, job in jobs.items():
+        leave_multirun_file((tmp_path / name).parent, ["activation=relu,tanh,gelu", "seed=0,1"], ["hydra/launcher=p"])
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "overrides.yaml").write_text(json.dumps([job, "seed=1"]))
+    runs = [tmp_path / name for name in jobs]
+    found = again.commands_for_cells(runs, tmp_path, [], 3)
+    assert found.splitlines() == [
+        "python src/train.py -m hydra/launcher=p activation=relu,tanh seed=0,1,2 hydra.sweep.dir=a",
+        "python src/train.py -m hydra/launcher=p activation=gelu seed=0,1,2 hydra.sweep.dir=b",
+    ]
+    assert again.commands_for_cells(runs[:1], tmp_path, [], 3).startswith("python src/train.py -m hydra/launcher=p act")
+    overrides = tmp_path / "b" / "0" / ".hydra" / "overrides.yaml"
+    for content in ("{]", json.dumps(["name=\x1b[2J"])):
+        overrides.write_text(content)
+        assert again.commands_for_cells(runs, tmp_path, [], 3) == ""
+    overrides.unlink()
+    assert again.commands_for_cells(runs, tmp_path, [], 3) == ""
+    overrides.write_text("[]")
+    leave_multirun_file(tmp_path / "b", ["activation=gelu"], ["hydra/sweeper=search"])
+    assert again.commands_for_cells(runs, tmp_path, [], 3) == ""
+
+
 NAMES = ["a b,c [1]=x", "it's", 'say "x"', "back\\", "back\\'", "\\", "1e5", "null", "true", "3", "{a:1}", "(x)"]
 NAMES += ["${x}", "\\${x}", "~", "a#b", " a ", "$HOME", "*", "a:b", "größe", "!x", "sweep", "/tmp/x-1.2_y"]
 
