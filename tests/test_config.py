@@ -7,10 +7,11 @@ import re
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pydantic import TypeAdapter, ValidationError
 
 import conftest
 from conftest import ROOT
-from handgrad.config import RunConfig, check, to_dict
+from handgrad.config import Name, RunConfig, check, to_dict
 from handgrad.errors import UserError
 from handgrad.runs.record import DivergedError
 
@@ -114,3 +115,11 @@ def test_recipes_suggested_after_divergence_exist() -> None:
     assert named == ["plain", "fashion"]
     for name in named:
         compose(f"experiment={name}")
+
+
+def test_names_may_be_numbers() -> None:
+    names = TypeAdapter(Name)
+    assert [names.validate_python(value) for value in (2026, 1.5, "a")] == ["2026", "1.5", "a"]
+    for value in ("", None, [1]):
+        with pytest.raises(ValidationError):
+            names.validate_python(value)

@@ -277,6 +277,7 @@ def test_keys_asked_for_are_the_settings() -> None:
     assert runs.remarks[-1] == "Left out: 2 of 6 columns, no setting and no metric: lr, cells."
     assert runs.records[2]["others"] == {"lr": 1}
     assert settings(read_table(REAL / "mlflow_runs.csv", keys=["lr"]))[1] == {"lr": 0.01}
+    assert settings(of_rows(with_column("name", [*"wxyz"]), keys=["name"]))[1] == {"name": "x"}
 
 
 def test_names_of_runs_are_unique() -> None:

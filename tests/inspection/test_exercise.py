@@ -71,6 +71,7 @@ MISTAKES = [  # function, what it returns, what must be said
 ]
 FAULTS = [  # function, what it returns, brief verdict, sentence
     ("update", "parameter - lr * gradient.sign()", "wrong", "In the tiny case (B = 2, I = 3, O = 4, C = 5) the first "),
+    ("weight_gradient", "torch.zeros_like(delta.T @ a)", "wrong", "In the tiny case (B = 2, I = 3, O = 4, C = 5) the "),
     ("update", "None", "returns None", "returns nothing (None): is a `return` missing?"),
     ("update", "3.5", "returns float", "returns an object of type float, not a tensor"),
     (
