@@ -678,6 +678,11 @@ def test_table_with_a_row_per_result_is_refused_unless_one_is_chosen(column: str
     assert handgrad.compare(table, group=["model", column]).comparison.keys == ["model", column]
 
 
+def test_filter_that_leaves_a_row_per_version_keeps_it_a_setting() -> None:
+    rows = [{"version": version, "seed": seed, "loss": seed + 0.1} for version in "abc" for seed in (0, 1)]
+    assert handgrad.compare(pd.DataFrame(rows), where="seed == 0").comparison.keys == ["version"]
+
+
 def test_versions_are_texts() -> None:
     table = pd.read_csv(io.StringIO("version,seed,loss\n1.1,0,0.4\n1.1,1,0.5\n1.10,0,0.7\n1.10,1,0.8"), dtype=str)
     assert [row["settings"]["version"] for row in read_table(table).records] == ["1.1", "1.1", "1.10", "1.10"]
@@ -687,6 +692,8 @@ def test_data_frames_are_read_whatever_their_types_and_columns() -> None:
     rows = pd.DataFrame(ROWS)
     short = rows.astype({"lr": "float32", "model": "category", "seed": "Int64", "loss": "float32"})
     nested = rows.set_axis(pd.MultiIndex.from_tuples([("of", name) for name in rows]), axis=1)
+    nested[("acc", 0)] = 0.9
+    assert metrics(read_table(nested))[0].keys() == {"of.loss", "acc.0"}
     for frame, prefix in ((short, ""), (nested, "of.")):
         found = read_table(frame).records
         assert [row["settings"] for row in found] == [

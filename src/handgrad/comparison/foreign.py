@@ -24,9 +24,10 @@ from handgrad.text import canonical, counted, escape_control, flatten, join_name
 CONFIG = ".hydra/config.yaml"
 SCORES = re.compile(r".*(?:metric|result|score|summary|eval).*\.json", re.I)
 RUN_NAME = re.compile(  # settings that name a run, if no two runs share a value
-    r"name|id|version|timestamp|(?:config\.)?run|loggers?\..*|"
+    r"name|id|version|timestamp|loggers?\..*|"
     r"(?:.*\.)?(?:(?:exp|experiment|job|run|task)_?(?:name|id)|dirpath|(?:default_root|log|output|run|save|work)_?dir)"
 )
+ROW_NAME = re.compile(r"(?:config\.)?(?:name|run|run_name|run_id|trial_id)", re.I)  # the same, of a table's rows
 NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add
 
 
@@ -51,7 +52,9 @@ def read_table(
     if isinstance(table, pd.DataFrame):
         table = table.reset_index() if any(name is not None for name in table.index.names) else table
         if table.columns.nlevels > 1:
-            table = table.set_axis([".".join(str(part) for part in name if part) for name in table.columns], axis=1)
+            table = table.set_axis(
+                [".".join(str(part) for part in name if part != "") for name in table.columns], axis=1
+            )
         return complete(*foreign_table.records_of(table, "table", seed, metric, keys), keys)
     if table.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".pkl"):
         raise UserError(f"table={table} is not a CSV file: save it as CSV, a row per run")
@@ -130,7 +133,7 @@ def complete(
     return Runs(records, [*remarks, *said], own=False, paired=paired)
 
 
-def drop_run_names(records: Sequence[dict[str, Any]]) -> list[str]:
+def drop_run_names(records: Sequence[dict[str, Any]], names: re.Pattern[str] = RUN_NAME) -> list[str]:
     """Drop the settings that only name a run: its own path, or a name or folder that no other run has."""
     rows = [record["settings"] for record in records]
     paths = [f"/{folder.parent.name}/{folder.name}/" if (folder := record["folder"]) else None for record in records]
@@ -139,7 +142,7 @@ def drop_run_names(records: Sequence[dict[str, Any]]) -> list[str]:
         texts = [canonical(row.get(name)) for row in rows]
         differ = len(set(texts)) == len(rows) > 1
         inside = any(path and path in f"/{text[1:-1]}/" for path, text in zip(paths, texts, strict=True))
-        if inside or (differ and RUN_NAME.fullmatch(name)):
+        if inside or (differ and names.fullmatch(name)):
             own.add(name)
     for record in records:
         record["settings"] = {name: value for name, value in record["settings"].items() if name not in own}

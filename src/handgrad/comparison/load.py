@@ -9,7 +9,7 @@ import pandas as pd
 
 from handgrad.comparison.again import start_of
 from handgrad.comparison.cells import ALWAYS, UNSET, column_for, columns_of, find_factors, texts_of
-from handgrad.comparison.foreign import drop_run_names, read_folders, read_table
+from handgrad.comparison.foreign import ROW_NAME, drop_run_names, read_folders, read_table
 from handgrad.comparison.foreign_table import MEASURED
 from handgrad.comparison.images import on_same_images, without_predictions
 from handgrad.comparison.metrics import Metric, find_metric, foreign_metric, is_share
@@ -55,7 +55,7 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
     if any(in_parallel(folder) for folder in folders):
         table["seconds_per_epoch"] = None
         remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
-    if not runs.own:
+    if asked.table is not None:
         one_row_per_run({key: texts[key] for key in differing if key not in (keys if asked.group else ())})
     metric = metric_of(runs, table, asked)
     if asked.reference is not None:
@@ -97,8 +97,8 @@ def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
     elif given := [name for name in ("better", "seed", "unit") if getattr(asked, name) is not None]:
         raise UserError(f"{given[0]}= is for table= and for other projects' runs: these are this project's")
     records, filtered = where_holds(runs.records, runs.scored, asked.where)
-    if not runs.own and asked.where is not None and asked.group is None:  # of a run's rows, one may be left
-        filtered += drop_run_names(records)
+    if asked.table is not None and asked.where is not None and asked.group is None:  # one row of each run may be left
+        filtered += drop_run_names(records, ROW_NAME)
     remarks = few([*runs.remarks, *filtered])
     if not runs.own:
         return Runs(records, remarks, runs.scored, own=False, paired=runs.paired)
