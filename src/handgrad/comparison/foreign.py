@@ -27,7 +27,7 @@ RUN_NAME = re.compile(  # settings that name a run, if no two runs share a value
     r"name|id|version|timestamp|loggers?\..*|"
     r"(?:.*\.)?(?:(?:exp|experiment|job|run|task)_?(?:name|id)|dirpath|(?:default_root|log|output|run|save|work)_?dir)"
 )
-ROW_NAME = re.compile(r"(?:config\.)?(?:name|run|run_name|run_id|trial_id)", re.I)  # the same, of a table's rows
+ROW_NAME = re.compile(rf"(?:config\.)?(?:{'|'.join(foreign_table.NAMES)})", re.I)  # the same, of a table's rows
 NO_METRIC = {"epoch", "step", "hp_metric"}  # columns and tags that Lightning's loggers add
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from handgrad.comparison.again import start_of
-from handgrad.comparison.cells import ALWAYS, UNSET, column_for, columns_of, find_factors, texts_of
+from handgrad.comparison.cells import ALWAYS, column_for, columns_of, find_factors, texts_of
 from handgrad.comparison.foreign import ROW_NAME, drop_run_names, read_folders, read_table
 from handgrad.comparison.foreign_table import MEASURED
 from handgrad.comparison.images import on_same_images, without_predictions
@@ -47,16 +47,14 @@ def load_runs(folders: Iterable[Path], asked: CompareOptions | None = None) -> C
         keys, equal = keys_asked_for(asked.group, settings, columns)
         differing = [*differing, *(key for key in keys if key not in differing)]
         remarks += [f"Equal in all runs: {joined(equal)}."] if equal else []
+    elif asked.table is not None:
+        one_row_per_run({key: {row.get(key) for row in settings} for key in differing})
     if not differing:
         hint = "there is nothing to compare" if runs.own else "name the columns that are settings by group=[...]"
         raise UserError(" ".join([f"no setting differs between {counted(len(settings), 'run')}: {hint}.", *remarks]))
     texts = {key: texts_of(key, settings, columns) for key in differing}
     table = table_of(runs.records, texts)
-    if any(in_parallel(folder) for folder in folders):
-        table["seconds_per_epoch"] = None
-        remarks.append("Times per epoch are left out: runs that train side by side slow each other.")
-    if asked.table is not None:
-        one_row_per_run({key: texts[key] for key in differing if key not in (keys if asked.group else ())})
+    remarks += drop_parallel_times(table, folders)
     metric = metric_of(runs, table, asked)
     if asked.reference is not None:
         printed = read_reference(asked.reference, metric)
@@ -108,10 +106,12 @@ def runs_asked_for(folders: Sequence[Path], asked: CompareOptions) -> Runs:
     return Runs([records[number] for number in kept], said, runs.scored, [tables[number] for number in kept])
 
 
-def one_row_per_run(texts: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a table with several rows per run: one per set of examples, or one per metric."""
-    for key, values in texts.items():
-        distinct = sorted(set(values) - {UNSET})
+def one_row_per_run(values: Mapping[str, Collection[Any]]) -> None:
+    """Refuse a table, given by its settings' values, with several rows per run: one per set of examples or metric."""
+    for key, given in values.items():
+        if not all(isinstance(value, str) for value in given):
+            continue
+        distinct = sorted(given)
         named = key.rpartition(".")[2].lower() in ("metric", "metric_name", "measure", "variable")
         if {value.lower() for value in distinct} <= SETS or (named and all(map(MEASURED.fullmatch, distinct))):
             chosen = next((value for value in distinct if value.lower() in ("test", "testing")), distinct[0])
@@ -159,6 +159,14 @@ def counted_by_mean(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
         f"{again} of {len(table)} runs repeat another run's settings and seed and are averaged: if an omitted column "
         "distinguishes them, list the settings with group=[...]."
     ]
+
+
+def drop_parallel_times(table: pd.DataFrame, folders: Iterable[Path]) -> list[str]:
+    """Drop the times per epoch from the table if the runs of a sweep trained side by side; say so."""
+    if not any(in_parallel(folder) for folder in folders):
+        return []
+    table["seconds_per_epoch"] = None
+    return ["Times per epoch are left out: runs that train side by side slow each other."]
 
 
 def in_parallel(folder: Path) -> bool:

@@ -99,8 +99,8 @@ def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Convert settings to TensorBoard's types (it would turn true into 1), without name, `_target_`, empty groups."""
-    told = {key: value for key, value in settings.items() if key != "name" and value != {}}
-    told = {key: value for key, value in told.items() if not key.endswith(("_target_", "_partial_"))}
+    ends = ("_target_", "_partial_")
+    told = {key: value for key, value in settings.items() if key != "name" and not key.endswith(ends) and value != {}}
     return {key: value if type(value) in (int, float) else format_value(value) for key, value in told.items()}
 
 
